@@ -1,0 +1,4 @@
+//! objfs: an S3-compatible bucket as a local directory.
+
+pub mod store;
+pub mod types;

@@ -1,0 +1,16 @@
+//! Pure values that every layer speaks in.
+//!
+//! Owns: what a key, a name, a range, an object version and an attribute *are*, and the only ways to build them.
+//! Does not own: locks, async, I/O, clocks.
+
+mod attr;
+mod ino;
+mod key;
+mod range;
+mod version;
+
+pub use attr::{Attr, FileKind, Timestamp};
+pub use ino::{Fh, Ino};
+pub use key::{Key, KeyError, Name, Unmappable};
+pub use range::{ByteRange, RangeSet};
+pub use version::{ETag, ObjectRef, Version, WriteId};
