@@ -1,4 +1,8 @@
 //! objfs: an S3-compatible bucket as a local directory.
 
+pub mod db;
+pub mod meta;
+pub mod read;
+pub mod remote;
 pub mod store;
 pub mod types;

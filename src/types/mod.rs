@@ -7,10 +7,12 @@ mod attr;
 mod ino;
 mod key;
 mod range;
+mod time;
 mod version;
 
 pub use attr::{Attr, FileKind, Timestamp};
 pub use ino::{Fh, Ino};
 pub use key::{Key, KeyError, Name, Unmappable};
 pub use range::{ByteRange, RangeSet};
+pub use time::{ManualClock, SystemClock, WallClock};
 pub use version::{ETag, ObjectRef, Version, WriteId};

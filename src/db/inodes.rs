@@ -1,0 +1,412 @@
+//! The catalogue's rows: inodes with their names, keys that no path can express, and a small key-value table.
+//!
+//! Owns: SQL over the catalogue and the mapping between columns and types. Does not own: what the rows mean (`meta`).
+
+use super::{Db, DbError, Durability, Schema};
+use crate::types::{Attr, ETag, FileKind, Ino, Key, Name, Timestamp, Version};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use std::path::Path;
+
+/// What a query inside a transaction returns.
+pub type RowResult<T> = rusqlite::Result<T>;
+
+/// How a directory exists in the bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Marker {
+    /// Implied by keys below it.
+    Implied,
+    /// By an object `dir/`.
+    Present,
+    /// Not at all: it was emptied through the mount, and its marker is owed.
+    Owed,
+}
+
+/// An inode with its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InodeRow {
+    /// Its number.
+    pub ino: Ino,
+    /// The directory that it is in. `None` for the root, and for an inode that has lost its name but is still open.
+    pub parent: Option<Ino>,
+    /// Its name there.
+    pub name: Option<Name>,
+    /// What stat(2) shows.
+    pub attr: Attr,
+    /// The version of the object that it shows. `None` for implied directories and files not yet in the bucket.
+    pub version: Option<Version>,
+    /// Storage class, where known.
+    pub storage_class: Option<String>,
+    /// Target of a symbolic link, once read.
+    pub symlink: Option<Vec<u8>>,
+    /// All headers of the object as JSON. `None` until they are read for this version.
+    pub headers: Option<String>,
+    /// Holds changes that the bucket does not have.
+    pub local: bool,
+    /// When the bucket last confirmed it, or we wrote it.
+    pub checked_at: Timestamp,
+    /// Directories: when the listing began that saw all children.
+    pub complete_at: Option<Timestamp>,
+    /// Directories: how it exists in the bucket.
+    pub marker: Marker,
+}
+
+/// An inode to be made. All else starts empty.
+#[derive(Debug, Clone)]
+pub struct NewInode {
+    /// The directory that it is in.
+    pub parent: Ino,
+    /// Its name there.
+    pub name: Name,
+    /// What stat(2) shows.
+    pub attr: Attr,
+}
+
+/// `catalogue.db`.
+#[derive(Debug)]
+pub struct Catalogue(Db);
+
+/// One transaction or one read of the catalogue.
+#[derive(Clone, Copy)]
+pub struct Rows<'a>(&'a Connection);
+
+const COLUMNS: &str = "ino, parent, name, mode, uid, gid, rdev, size, atime, mtime, ctime, etag, object_size, \
+     last_modified, storage_class, symlink, headers, local, checked_at, complete_at, marker";
+
+impl Catalogue {
+    /// Opens or creates the catalogue at `path`.
+    ///
+    /// # Errors
+    /// As [`Db::open`].
+    pub fn open(path: &Path) -> Result<Catalogue, DbError> {
+        Db::open(path, &Schema::CATALOGUE, Durability::Crash).map(Catalogue)
+    }
+
+    /// Runs `job` in the next transaction, and answers once that is committed.
+    ///
+    /// # Errors
+    /// What SQLite says; the job is then rolled back.
+    pub async fn write<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(Rows<'_>) -> RowResult<T> + Send + 'static,
+    ) -> Result<T, DbError> {
+        self.0.write(move |conn| job(Rows(conn))).await
+    }
+
+    /// Runs `query` on a read-only connection.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn read<T>(&self, query: impl FnOnce(Rows<'_>) -> RowResult<T>) -> Result<T, DbError> {
+        self.0.read(|conn| query(Rows(conn)))
+    }
+
+    /// Commits what was sent and closes the file.
+    pub fn close(&self) {
+        self.0.close();
+    }
+}
+
+impl Rows<'_> {
+    /// The inode `ino`.
+    pub fn get(&self, ino: Ino) -> RowResult<Option<InodeRow>> {
+        self.one(&format!("SELECT {COLUMNS} FROM inode WHERE ino = ?1"), params![sql(ino.0)])
+    }
+
+    /// The entry `name` of the directory `parent`.
+    pub fn child(&self, parent: Ino, name: &Name) -> RowResult<Option<InodeRow>> {
+        let query = format!("SELECT {COLUMNS} FROM inode WHERE parent = ?1 AND name = ?2");
+        self.one(&query, params![sql(parent.0), name.as_bytes()])
+    }
+
+    /// Entries of `parent` with inode numbers above `after`, by inode number, `limit` at most.
+    pub fn children(&self, parent: Ino, after: Ino, limit: usize) -> RowResult<Vec<InodeRow>> {
+        let query = format!("SELECT {COLUMNS} FROM inode WHERE parent = ?1 AND ino > ?2 ORDER BY ino LIMIT {limit}");
+        self.many(&query, params![sql(parent.0), sql(after.0)])
+    }
+
+    /// Whether the directory has any entry.
+    pub fn has_children(&self, parent: Ino) -> RowResult<bool> {
+        self.exists("SELECT 1 FROM inode WHERE parent = ?1 LIMIT 1", params![sql(parent.0)])
+    }
+
+    /// Entries of `parent` that the bucket last confirmed before `before`, that hold no changes of ours and owe no marker.
+    pub fn unconfirmed(&self, parent: Ino, before: Timestamp) -> RowResult<Vec<InodeRow>> {
+        let query =
+            format!("SELECT {COLUMNS} FROM inode WHERE parent = ?1 AND checked_at < ?2 AND local = 0 AND marker <> 2");
+        self.many(&query, params![sql(parent.0), before.nanos()])
+    }
+
+    /// Whether `ino` or anything below it holds changes of ours or owes a marker.
+    pub fn local_below(&self, ino: Ino) -> RowResult<bool> {
+        self.exists(
+            "WITH RECURSIVE tree(ino) AS (SELECT ?1 UNION ALL SELECT i.ino FROM inode i JOIN tree t ON i.parent = t.ino)
+             SELECT 1 FROM inode i JOIN tree t ON i.ino = t.ino WHERE i.local <> 0 OR i.marker = 2 LIMIT 1",
+            params![sql(ino.0)],
+        )
+    }
+
+    /// Every inode number below `ino`, without itself.
+    pub fn descendants(&self, ino: Ino) -> RowResult<Vec<Ino>> {
+        let mut statement = self.0.prepare_cached(
+            "WITH RECURSIVE tree(ino) AS (SELECT ino FROM inode WHERE parent = ?1
+                 UNION ALL SELECT i.ino FROM inode i JOIN tree t ON i.parent = t.ino)
+             SELECT ino FROM tree",
+        )?;
+        let rows = statement.query_map(params![sql(ino.0)], |r| r.get(0).map(ino_from))?;
+        rows.collect()
+    }
+
+    /// The names from the root down to `ino`. `None` if it, or a directory above it, has no name any more.
+    pub fn path(&self, ino: Ino) -> RowResult<Option<Vec<Name>>> {
+        let mut names = Vec::new();
+        let mut at = ino;
+        let mut statement = self.0.prepare_cached("SELECT parent, name FROM inode WHERE ino = ?1")?;
+        while at != Ino::ROOT {
+            let row = statement
+                .query_row(params![sql(at.0)], |r| Ok((r.get::<_, Option<i64>>(0)?, r.get::<_, Option<Vec<u8>>>(1)?)))
+                .optional()?;
+            let Some((Some(parent), Some(name))) = row else { return Ok(None) };
+            let Ok(name) = Name::parse(name) else { return Ok(None) };
+            names.push(name);
+            at = ino_from(parent);
+        }
+        names.reverse();
+        Ok(Some(names))
+    }
+
+    /// Makes the root if it is not there.
+    pub fn ensure_root(&self, attr: &Attr) -> RowResult<()> {
+        self.0
+            .prepare_cached(
+                "INSERT OR IGNORE INTO inode(ino, mode, uid, gid, rdev, size, atime, mtime, ctime, local, checked_at, marker)
+                 VALUES (1, ?1, ?2, ?3, 0, 0, ?4, ?5, ?6, 0, 0, 1)",
+            )?
+            .execute(params![
+                attr.mode(),
+                attr.uid,
+                attr.gid,
+                attr.atime.nanos(),
+                attr.mtime.nanos(),
+                attr.ctime.nanos()
+            ])?;
+        Ok(())
+    }
+
+    /// Makes an inode and gives it a number. Fails if the name is taken.
+    pub fn insert(&self, new: &NewInode) -> RowResult<InodeRow> {
+        self.0
+            .prepare_cached(
+                "INSERT INTO inode(parent, name, mode, uid, gid, rdev, size, atime, mtime, ctime, local, checked_at, marker)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0, 0, 0)",
+            )?
+            .execute(params![
+                sql(new.parent.0),
+                new.name.as_bytes(),
+                new.attr.mode(),
+                new.attr.uid,
+                new.attr.gid,
+                new.attr.rdev,
+                sql(new.attr.size),
+                new.attr.atime.nanos(),
+                new.attr.mtime.nanos(),
+                new.attr.ctime.nanos(),
+            ])?;
+        Ok(InodeRow {
+            ino: ino_from(self.0.last_insert_rowid()),
+            parent: Some(new.parent),
+            name: Some(new.name.clone()),
+            attr: new.attr.clone(),
+            version: None,
+            storage_class: None,
+            symlink: None,
+            headers: None,
+            local: false,
+            checked_at: Timestamp::default(),
+            complete_at: None,
+            marker: Marker::Implied,
+        })
+    }
+
+    /// Writes every column of the row with this number.
+    pub fn update(&self, row: &InodeRow) -> RowResult<()> {
+        let version = row.version.as_ref();
+        self.0
+            .prepare_cached(
+                "UPDATE inode SET parent = ?2, name = ?3, mode = ?4, uid = ?5, gid = ?6, rdev = ?7, size = ?8, atime = ?9,
+                     mtime = ?10, ctime = ?11, etag = ?12, object_size = ?13, last_modified = ?14, storage_class = ?15,
+                     symlink = ?16, headers = ?17, local = ?18, checked_at = ?19, complete_at = ?20, marker = ?21
+                 WHERE ino = ?1",
+            )?
+            .execute(params![
+                sql(row.ino.0),
+                row.parent.map(|p| sql(p.0)),
+                row.name.as_ref().map(Name::as_bytes),
+                row.attr.mode(),
+                row.attr.uid,
+                row.attr.gid,
+                row.attr.rdev,
+                sql(row.attr.size),
+                row.attr.atime.nanos(),
+                row.attr.mtime.nanos(),
+                row.attr.ctime.nanos(),
+                version.map(|v| v.etag.as_str()),
+                version.map(|v| sql(v.size)),
+                version.and_then(|v| v.last_modified).map(Timestamp::nanos),
+                row.storage_class,
+                row.symlink,
+                row.headers,
+                row.local,
+                row.checked_at.nanos(),
+                row.complete_at.map(Timestamp::nanos),
+                match row.marker {
+                    Marker::Implied => 0,
+                    Marker::Present => 1,
+                    Marker::Owed => 2,
+                },
+            ])?;
+        Ok(())
+    }
+
+    /// Takes the row away.
+    pub fn delete(&self, ino: Ino) -> RowResult<()> {
+        self.0.prepare_cached("DELETE FROM inode WHERE ino = ?1")?.execute(params![sql(ino.0)])?;
+        Ok(())
+    }
+
+    /// Takes away every row that has lost its name, or that lies below one: nothing holds them after a start.
+    pub fn delete_nameless(&self) -> RowResult<usize> {
+        let mut gone = 0;
+        loop {
+            let n = self
+                .0
+                .prepare_cached(
+                    "DELETE FROM inode WHERE ino <> 1 AND (parent IS NULL OR parent NOT IN (SELECT ino FROM inode))",
+                )?
+                .execute([])?;
+            if n == 0 {
+                return Ok(gone);
+            }
+            gone += n;
+        }
+    }
+
+    /// Directories that owe a marker.
+    pub fn owed_markers(&self) -> RowResult<Vec<InodeRow>> {
+        self.many(&format!("SELECT {COLUMNS} FROM inode WHERE marker = 2"), [])
+    }
+
+    /// Inodes that hold changes of ours.
+    pub fn local(&self) -> RowResult<Vec<InodeRow>> {
+        self.many(&format!("SELECT {COLUMNS} FROM inode WHERE local <> 0"), [])
+    }
+
+    /// How many inodes there are, and the sum of their sizes in bytes.
+    pub fn totals(&self) -> RowResult<(u64, u64)> {
+        self.0
+            .prepare_cached("SELECT count(*), coalesce(sum(size), 0) FROM inode")?
+            .query_row([], |r| Ok((unsql(r.get(0)?), unsql(r.get(1)?))))
+    }
+
+    /// Remembers a key that no path can express, found in the listing of `parent`.
+    pub fn put_unmappable(&self, parent: Ino, key: &Key, why: &str, size: u64, seen_at: Timestamp) -> RowResult<()> {
+        self.0
+            .prepare_cached(
+                "INSERT OR REPLACE INTO unmappable(key, parent, why, size, seen_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![key.as_str(), sql(parent.0), why, sql(size), seen_at.nanos()])?;
+        Ok(())
+    }
+
+    /// Forgets the keys of `parent` that a listing which began at `before` has not seen again.
+    pub fn forget_unmappable(&self, parent: Ino, before: Timestamp) -> RowResult<()> {
+        self.0
+            .prepare_cached("DELETE FROM unmappable WHERE parent = ?1 AND seen_at < ?2")?
+            .execute(params![sql(parent.0), before.nanos()])?;
+        Ok(())
+    }
+
+    /// How many keys are known that no path can express.
+    pub fn count_unmappable(&self) -> RowResult<u64> {
+        self.0.prepare_cached("SELECT count(*) FROM unmappable")?.query_row([], |r| r.get(0).map(unsql))
+    }
+
+    /// Those keys after `after`, in order: key, reason, size in bytes.
+    pub fn unmappable(&self, after: &str, limit: usize) -> RowResult<Vec<(String, String, u64)>> {
+        let query = format!("SELECT key, why, size FROM unmappable WHERE key > ?1 ORDER BY key LIMIT {limit}");
+        let mut statement = self.0.prepare_cached(&query)?;
+        let rows = statement.query_map(params![after], |r| Ok((r.get(0)?, r.get(1)?, unsql(r.get(2)?))))?;
+        rows.collect()
+    }
+
+    /// The value stored under `key`.
+    pub fn kv(&self, key: &str) -> RowResult<Option<String>> {
+        self.0.prepare_cached("SELECT value FROM kv WHERE key = ?1")?.query_row(params![key], |r| r.get(0)).optional()
+    }
+
+    /// Stores `value` under `key`.
+    pub fn set_kv(&self, key: &str, value: &str) -> RowResult<()> {
+        self.0.prepare_cached("INSERT OR REPLACE INTO kv(key, value) VALUES (?1, ?2)")?.execute(params![key, value])?;
+        Ok(())
+    }
+
+    fn one(&self, query: &str, params: impl rusqlite::Params) -> RowResult<Option<InodeRow>> {
+        self.0.prepare_cached(query)?.query_row(params, inode_row).optional()
+    }
+
+    fn many(&self, query: &str, params: impl rusqlite::Params) -> RowResult<Vec<InodeRow>> {
+        self.0.prepare_cached(query)?.query_map(params, inode_row)?.collect()
+    }
+
+    fn exists(&self, query: &str, params: impl rusqlite::Params) -> RowResult<bool> {
+        self.0.prepare_cached(query)?.exists(params)
+    }
+}
+
+/// SQLite's integers are signed; sizes and inode numbers stay below 2^63.
+fn sql(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn unsql(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
+
+fn ino_from(value: i64) -> Ino {
+    Ino(unsql(value))
+}
+
+fn inode_row(r: &Row<'_>) -> RowResult<InodeRow> {
+    let mode: u32 = r.get(3)?;
+    let time = |i: usize| r.get(i).map(Timestamp::from_nanos);
+    let etag: Option<String> = r.get(11)?;
+    let object_size = unsql(r.get::<_, Option<i64>>(12)?.unwrap_or(0));
+    let last_modified = r.get::<_, Option<i64>>(13)?.map(Timestamp::from_nanos);
+    Ok(InodeRow {
+        ino: ino_from(r.get(0)?),
+        parent: r.get::<_, Option<i64>>(1)?.map(ino_from),
+        name: r.get::<_, Option<Vec<u8>>>(2)?.and_then(|n| Name::parse(n).ok()),
+        attr: Attr {
+            kind: FileKind::from_mode(mode).unwrap_or(FileKind::File),
+            perm: (mode & 0o7777) as u16,
+            uid: r.get(4)?,
+            gid: r.get(5)?,
+            rdev: r.get(6)?,
+            size: unsql(r.get(7)?),
+            atime: time(8)?,
+            mtime: time(9)?,
+            ctime: time(10)?,
+        },
+        version: etag.map(|e| Version { etag: ETag::parse(&e), last_modified, size: object_size }),
+        storage_class: r.get(14)?,
+        symlink: r.get(15)?,
+        headers: r.get(16)?,
+        local: r.get(17)?,
+        checked_at: time(18)?,
+        complete_at: r.get::<_, Option<i64>>(19)?.map(Timestamp::from_nanos),
+        marker: match r.get::<_, i64>(20)? {
+            1 => Marker::Present,
+            2 => Marker::Owed,
+            _ => Marker::Implied,
+        },
+    })
+}

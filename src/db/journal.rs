@@ -1,0 +1,192 @@
+//! The journal's rows: staged files whose bytes are owed to the bucket.
+//!
+//! Owns: SQL over the journal and the mapping between columns and types. Does not own: when a row is due (`write`).
+
+use super::{Db, DbError, Durability, Schema};
+use crate::types::{ByteRange, ETag, Ino, Key, ObjectRef, RangeSet, Timestamp, Version};
+use rusqlite::{Row, params};
+use std::path::Path;
+
+/// All that a new daemon needs to commit a staged file that an old one left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StagedRow {
+    /// The inode.
+    pub ino: Ino,
+    /// The key that it had when the row was written.
+    pub key: Key,
+    /// Name of its staging file.
+    pub file: String,
+    /// Size of the file in bytes.
+    pub size: u64,
+    /// The version that it changes. `None` for a new file.
+    pub base: Option<ObjectRef>,
+    /// How many leading bytes of the base are still a part of the file.
+    pub base_len: u64,
+    /// What was written.
+    pub dirty: RangeSet,
+    /// What of the base the staging file already has.
+    pub local: RangeSet,
+    /// Headers for the object, as JSON.
+    pub headers: String,
+    /// When the row was written.
+    pub recorded: Timestamp,
+}
+
+/// `journal.db`.
+#[derive(Debug)]
+pub struct Journal(Db);
+
+impl Journal {
+    /// Opens or creates the journal at `path`.
+    ///
+    /// # Errors
+    /// As [`Db::open`].
+    pub fn open(path: &Path) -> Result<Journal, DbError> {
+        Db::open(path, &Schema::JOURNAL, Durability::PowerLoss).map(Journal)
+    }
+
+    /// Writes a row, and answers once it is durable.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub async fn record(&self, row: StagedRow) -> Result<(), DbError> {
+        self.0.write(move |conn| insert(conn, &row)).await
+    }
+
+    /// Takes the row of an inode away, because the bucket has its bytes.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub async fn clear(&self, ino: Ino) -> Result<(), DbError> {
+        let ino = i64::try_from(ino.0).unwrap_or(i64::MAX);
+        self.0
+            .write(move |conn| conn.prepare_cached("DELETE FROM staged WHERE ino = ?1")?.execute([ino]).map(|_| ()))
+            .await
+    }
+
+    /// Every row, oldest first.
+    ///
+    /// # Errors
+    /// What SQLite says, or a row that makes no sense.
+    pub fn rows(&self) -> Result<Vec<StagedRow>, DbError> {
+        self.0.read(|conn| {
+            conn.prepare_cached(
+                "SELECT ino, key, file, size, base_key, base_etag, base_mtime, base_size, base_len, dirty, local, headers,
+                     recorded FROM staged ORDER BY recorded, ino",
+            )?
+            .query_map([], staged_row)?
+            .collect()
+        })
+    }
+
+    /// Closes the file.
+    pub fn close(&self) {
+        self.0.close();
+    }
+}
+
+fn insert(conn: &rusqlite::Connection, row: &StagedRow) -> rusqlite::Result<()> {
+    let int = |v: u64| i64::try_from(v).unwrap_or(i64::MAX);
+    let base = row.base.as_ref();
+    conn.prepare_cached(
+        "INSERT OR REPLACE INTO staged(ino, key, file, size, base_key, base_etag, base_mtime, base_size, base_len, dirty,
+             local, headers, recorded) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+    )?
+    .execute(params![
+        int(row.ino.0),
+        row.key.as_str(),
+        row.file,
+        int(row.size),
+        base.map(|b| b.key.as_str()),
+        base.map(|b| b.version.etag.as_str()),
+        base.and_then(|b| b.version.last_modified).map(Timestamp::nanos),
+        base.map(|b| int(b.version.size)),
+        int(row.base_len),
+        ranges_to_text(&row.dirty),
+        ranges_to_text(&row.local),
+        row.headers,
+        row.recorded.nanos(),
+    ])?;
+    Ok(())
+}
+
+fn staged_row(r: &Row<'_>) -> rusqlite::Result<StagedRow> {
+    let int = |i: usize| r.get::<_, i64>(i).map(|v| u64::try_from(v).unwrap_or(0));
+    let key = |i: usize| -> rusqlite::Result<Option<Key>> {
+        let text: Option<String> = r.get(i)?;
+        text.map(|k| Key::parse(&k).map_err(|e| malformed(i, e))).transpose()
+    };
+    let ranges = |i: usize| r.get::<_, String>(i).and_then(|t| text_to_ranges(&t).map_err(|e| malformed(i, e)));
+    let etag: Option<String> = r.get(5)?;
+    let base = match (key(4)?, etag) {
+        (Some(key), Some(etag)) => {
+            let last_modified = r.get::<_, Option<i64>>(6)?.map(Timestamp::from_nanos);
+            let version = Version { etag: ETag::parse(&etag), last_modified, size: int(7)? };
+            Some(ObjectRef { key, version })
+        }
+        _ => None,
+    };
+    Ok(StagedRow {
+        ino: Ino(int(0)?),
+        key: key(1)?.unwrap_or_else(Key::root),
+        file: r.get(2)?,
+        size: int(3)?,
+        base,
+        base_len: int(8)?,
+        dirty: ranges(9)?,
+        local: ranges(10)?,
+        headers: r.get(11)?,
+        recorded: Timestamp::from_nanos(r.get(12)?),
+    })
+}
+
+fn malformed(column: usize, error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
+}
+
+/// `start-end,start-end`, ends exclusive.
+fn ranges_to_text(ranges: &RangeSet) -> String {
+    let each: Vec<String> = ranges.iter().map(|r| format!("{}-{}", r.start(), r.end())).collect();
+    each.join(",")
+}
+
+fn text_to_ranges(text: &str) -> Result<RangeSet, std::num::ParseIntError> {
+    let mut ranges = RangeSet::new();
+    for part in text.split(',').filter(|p| !p.is_empty()) {
+        let (start, end) = part.split_once('-').unwrap_or((part, ""));
+        if let Some(range) = ByteRange::new(start.parse()?, end.parse()?) {
+            ranges.insert(range);
+        }
+    }
+    Ok(ranges)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn rows_come_back_as_they_were_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(&dir.path().join("j.db")).unwrap();
+        let version = Version { etag: ETag::parse("e"), last_modified: None, size: 7 };
+        let row = StagedRow {
+            ino: Ino(5),
+            key: Key::parse("a/b").unwrap(),
+            file: "5".into(),
+            size: 10,
+            base: Some(ObjectRef { key: Key::parse("a/b").unwrap(), version }),
+            base_len: 7,
+            dirty: [ByteRange::new(0, 3).unwrap(), ByteRange::new(5, 10).unwrap()].into_iter().collect(),
+            local: RangeSet::new(),
+            headers: "{}".into(),
+            recorded: Timestamp::from_nanos(9),
+        };
+        journal.record(row.clone()).await.unwrap();
+        drop(journal);
+        let journal = Journal::open(&dir.path().join("j.db")).unwrap();
+        assert_eq!(journal.rows().unwrap(), vec![row]);
+        journal.clear(Ino(5)).await.unwrap();
+        assert!(journal.rows().unwrap().is_empty());
+    }
+}

@@ -1,0 +1,103 @@
+//! The schemas of the two databases, as lists of migrations.
+//!
+//! Owns: DDL. A migration is appended, never edited: each database remembers in `user_version` how many it has had.
+//! Does not own: rows.
+
+use super::DbError;
+use std::path::Path;
+
+/// A schema: its name, and the migrations that lead to it.
+#[derive(Debug, Clone, Copy)]
+pub struct Schema {
+    /// Short name, for threads and messages.
+    pub name: &'static str,
+    migrations: &'static [&'static str],
+}
+
+/// Version 1 of the catalogue. There are no hard links, so an inode has one name at most, and one table holds both; the
+/// rowid order within `inode_parent` gives readdir its stable cookies. AUTOINCREMENT: an inode number is never used twice.
+const CATALOGUE_1: &str = "
+CREATE TABLE inode(
+    ino           INTEGER PRIMARY KEY AUTOINCREMENT,
+    parent        INTEGER,               -- NULL: no name any more, or the root
+    name          BLOB,
+    mode          INTEGER NOT NULL,      -- st_mode, S_IFMT included
+    uid           INTEGER NOT NULL,
+    gid           INTEGER NOT NULL,
+    rdev          INTEGER NOT NULL,
+    size          INTEGER NOT NULL,
+    atime         INTEGER NOT NULL,      -- ns since the epoch, as all times
+    mtime         INTEGER NOT NULL,
+    ctime         INTEGER NOT NULL,
+    etag          TEXT,                  -- NULL: not in the bucket (yet), or a directory
+    object_size   INTEGER,
+    last_modified INTEGER,
+    version_id    TEXT,
+    storage_class TEXT,
+    symlink       BLOB,
+    xattrs        BLOB,
+    headers       TEXT,                  -- JSON; NULL: not read for this version
+    key           TEXT,                  -- only while the bucket's key differs from the path's
+    local         INTEGER NOT NULL,      -- 1: holds changes that the bucket does not have
+    checked_at    INTEGER NOT NULL,      -- when the bucket last confirmed it, or we wrote it
+    complete_at   INTEGER,               -- directories: when the listing began that saw all children
+    marker        INTEGER NOT NULL       -- directories: 0 implied by keys, 1 has a marker object, 2 a marker is owed
+) STRICT;
+CREATE UNIQUE INDEX inode_name ON inode(parent, name);
+CREATE INDEX inode_parent ON inode(parent);
+CREATE INDEX inode_local ON inode(local) WHERE local <> 0;
+CREATE INDEX inode_marker ON inode(marker) WHERE marker = 2;
+CREATE TABLE unmappable(
+    key     TEXT PRIMARY KEY,
+    parent  INTEGER NOT NULL,
+    why     TEXT NOT NULL,
+    size    INTEGER NOT NULL,
+    seen_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX unmappable_parent ON unmappable(parent);
+CREATE TABLE kv(key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+";
+
+/// Version 1 of the journal: one row for each staged file whose bytes the bucket does not have and that was acknowledged or
+/// refused, so that a new daemon can go on with it.
+const JOURNAL_1: &str = "
+CREATE TABLE staged(
+    ino        INTEGER PRIMARY KEY,
+    key        TEXT NOT NULL,
+    file       TEXT NOT NULL,            -- name of the staging file
+    size       INTEGER NOT NULL,
+    base_key   TEXT,
+    base_etag  TEXT,
+    base_mtime INTEGER,
+    base_size  INTEGER,
+    base_len   INTEGER NOT NULL,         -- leading bytes of the base that are still part of the file
+    dirty      TEXT NOT NULL,            -- start-end,start-end
+    local      TEXT NOT NULL,            -- bytes of the base that the staging file already has
+    headers    TEXT NOT NULL,            -- JSON
+    recorded   INTEGER NOT NULL
+) STRICT;
+";
+
+impl Schema {
+    /// `catalogue.db`: what we believe of the bucket. Can be rebuilt from it.
+    pub const CATALOGUE: Schema = Schema { name: "catalogue", migrations: &[CATALOGUE_1] };
+    /// `journal.db`: what is owed to the bucket.
+    pub const JOURNAL: Schema = Schema { name: "journal", migrations: &[JOURNAL_1] };
+
+    /// Applies the migrations that the database has not had, each in a transaction of its own.
+    pub(super) fn migrate(&self, conn: &mut rusqlite::Connection, path: &Path) -> Result<(), DbError> {
+        let fail = |e: rusqlite::Error| super::sqlite_error(path, &e);
+        let known = u32::try_from(self.migrations.len()).unwrap_or(u32::MAX);
+        let found: u32 = conn.pragma_query_value(None, "user_version", |r| r.get(0)).map_err(fail)?;
+        if found > known {
+            return Err(DbError::Newer { path: path.to_owned(), found, known });
+        }
+        for (done, ddl) in (found..).zip(&self.migrations[found as usize..]) {
+            let tx = conn.transaction().map_err(fail)?;
+            tx.execute_batch(ddl).map_err(fail)?;
+            tx.pragma_update(None, "user_version", done + 1).map_err(fail)?;
+            tx.commit().map_err(fail)?;
+        }
+        Ok(())
+    }
+}

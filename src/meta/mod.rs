@@ -1,0 +1,458 @@
+//! What we believe of the bucket: inodes, names, completeness of directories. The catalogue answers; nothing here asks.
+//!
+//! Owns: the façade over `catalogue.db`, the rules by which answers of the bucket change it, attributes as headers.
+//! Does not own: the network, the kernel, staged bytes.
+//!
+//! Invariants: an inode number never changes its kind and is never used twice; a directory that is not complete never
+//! answers that a name does not exist; what we wrote after a question was asked is not undone by its answer.
+
+pub mod headers;
+
+mod apply;
+mod pins;
+mod reconcile;
+
+use crate::db::{NewInode, RowResult, Rows};
+use crate::types::{Attr, FileKind, Ino, Key, KeyError, Name, Timestamp, Version, WallClock};
+use pins::RecentlyGone;
+use std::path::Path;
+use std::sync::Arc;
+
+pub use crate::db::{Catalogue, DbError, InodeRow, Marker};
+pub use apply::{Change, UnmappableKey};
+pub use pins::{Observation, Pins};
+pub use reconcile::{Defaults, Found, Headers, Sighting};
+
+use apply::Context;
+
+/// What the catalogue answers.
+pub type Result<T> = std::result::Result<T, DbError>;
+
+/// The catalogue and the rules around it.
+#[derive(Debug)]
+pub struct Meta {
+    catalogue: Catalogue,
+    clock: Arc<dyn WallClock>,
+    defaults: Arc<Defaults>,
+    pins: Arc<Pins>,
+    gone: RecentlyGone,
+}
+
+/// What a directory's listing page means for it.
+#[derive(Debug, Default)]
+pub struct PageOutcome {
+    /// What changed.
+    pub changes: Vec<Change>,
+    /// Objects that must wait for the end of the listing; to be given to [`Meta::finish_listing`].
+    pub hidden: Vec<Sighting>,
+}
+
+impl Meta {
+    /// Opens the catalogue at `path`, makes the root, and drops what only open files of an earlier daemon held.
+    ///
+    /// # Errors
+    /// As [`Catalogue::open`].
+    pub async fn open(path: &Path, defaults: Defaults, clock: Arc<dyn WallClock>) -> Result<Meta> {
+        let catalogue = Catalogue::open(path)?;
+        let root = Attr {
+            kind: FileKind::Dir,
+            perm: defaults.dir_perm,
+            uid: defaults.uid,
+            gid: defaults.gid,
+            rdev: 0,
+            size: 0,
+            atime: defaults.mounted_at,
+            mtime: defaults.mounted_at,
+            ctime: defaults.mounted_at,
+        };
+        catalogue
+            .write(move |rows| {
+                rows.ensure_root(&root)?;
+                rows.delete_nameless()
+            })
+            .await?;
+        let (pins, gone) = (Arc::new(Pins::default()), RecentlyGone::default());
+        Ok(Meta { catalogue, clock, defaults: Arc::new(defaults), pins, gone })
+    }
+
+    /// Which inodes are open.
+    pub fn pins(&self) -> &Pins {
+        &self.pins
+    }
+
+    /// Owner and mode of what names none.
+    pub fn defaults(&self) -> &Defaults {
+        &self.defaults
+    }
+
+    /// Now, by the clock that all comparisons with the bucket use.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Begins a question to the bucket: its answer is as old as this moment.
+    pub fn observe(&self) -> Observation {
+        self.gone.observe(self.clock.now())
+    }
+
+    /// The inode `ino`.
+    ///
+    /// # Errors
+    /// What SQLite says, as for every method here.
+    pub fn get(&self, ino: Ino) -> Result<Option<InodeRow>> {
+        self.catalogue.read(|rows| rows.get(ino))
+    }
+
+    /// The entry `name` of `parent`.
+    ///
+    /// # Errors
+    /// As [`Meta::get`].
+    pub fn child(&self, parent: Ino, name: &Name) -> Result<Option<InodeRow>> {
+        self.catalogue.read(|rows| rows.child(parent, name))
+    }
+
+    /// Entries of `parent` with inode numbers above `after`, in that order.
+    ///
+    /// # Errors
+    /// As [`Meta::get`].
+    pub fn children(&self, parent: Ino, after: Ino, limit: usize) -> Result<Vec<InodeRow>> {
+        self.catalogue.read(|rows| rows.children(parent, after, limit))
+    }
+
+    /// Whether `parent` has any entry that we know.
+    ///
+    /// # Errors
+    /// As [`Meta::get`].
+    pub fn has_children(&self, parent: Ino) -> Result<bool> {
+        self.catalogue.read(|rows| rows.has_children(parent))
+    }
+
+    /// Every inode number below `ino`.
+    ///
+    /// # Errors
+    /// As [`Meta::get`].
+    pub fn descendants(&self, ino: Ino) -> Result<Vec<Ino>> {
+        self.catalogue.read(|rows| rows.descendants(ino))
+    }
+
+    /// The names from the root to `ino`. `None` if it has no name any more.
+    ///
+    /// # Errors
+    /// As [`Meta::get`].
+    pub fn path(&self, ino: Ino) -> Result<Option<Vec<Name>>> {
+        self.catalogue.read(|rows| rows.path(ino))
+    }
+
+    /// The key that follows from the path: with a trailing `/` for directories. `Ok(None)` if the inode has no name, the
+    /// inner error if the path makes no key.
+    ///
+    /// # Errors
+    /// As [`Meta::get`].
+    pub fn key(&self, row: &InodeRow) -> Result<Option<std::result::Result<Key, KeyError>>> {
+        Ok(self.path(row.ino)?.map(|names| key_of(&names, row.attr.kind)))
+    }
+
+    /// Makes an inode under a name. `None` if the name is taken.
+    ///
+    /// # Errors
+    /// As [`Meta::get`].
+    pub async fn create(&self, mut row: InodeRow) -> Result<Option<InodeRow>> {
+        let now = self.clock.now();
+        row.checked_at = now;
+        self.catalogue
+            .write(move |rows| {
+                let (Some(parent), Some(name)) = (row.parent, row.name.clone()) else { return Ok(None) };
+                if rows.child(parent, &name)?.is_some() {
+                    return Ok(None);
+                }
+                row.ino = rows.insert(&NewInode { parent, name, attr: row.attr.clone() })?.ino;
+                rows.update(&row)?;
+                touch(rows, parent, now)?;
+                Ok(Some(row))
+            })
+            .await
+    }
+
+    /// A row for a new inode, not yet in the catalogue.
+    pub fn blank(&self, parent: Ino, name: &Name, attr: Attr) -> InodeRow {
+        InodeRow { attr, ..blank(parent, name, FileKind::File, self.clock.now()) }
+    }
+
+    /// Changes the row of `ino` in one transaction. `None` if there is none.
+    ///
+    /// # Errors
+    /// As [`Meta::get`].
+    pub async fn change(
+        &self,
+        ino: Ino,
+        change: impl FnOnce(&mut InodeRow) + Send + 'static,
+    ) -> Result<Option<InodeRow>> {
+        self.catalogue
+            .write(move |rows| {
+                let Some(mut row) = rows.get(ino)? else { return Ok(None) };
+                change(&mut row);
+                rows.update(&row)?;
+                Ok(Some(row))
+            })
+            .await
+    }
+
+    /// The bucket has `version` of `ino` now, with these headers: we wrote it. `clean` unless newer changes wait.
+    ///
+    /// # Errors
+    /// As [`Meta::get`].
+    pub async fn committed(
+        &self,
+        ino: Ino,
+        version: Version,
+        headers: String,
+        clean: bool,
+    ) -> Result<Option<InodeRow>> {
+        let now = self.clock.now();
+        self.change(ino, move |row| {
+            row.version = Some(version);
+            row.headers = Some(headers);
+            row.local = !clean;
+            row.checked_at = now;
+        })
+        .await
+    }
+
+    /// Takes the name of `ino` away. An open inode keeps its row.
+    ///
+    /// # Errors
+    /// As [`Meta::get`].
+    pub async fn remove(&self, ino: Ino) -> Result<()> {
+        let (pins, gone, now) = (Arc::clone(&self.pins), self.gone.clone(), self.clock.now());
+        self.catalogue
+            .write(move |rows| {
+                let Some(row) = rows.get(ino)? else { return Ok(()) };
+                apply::detach(rows, &pins, &row)?;
+                if let (Some(parent), Some(name)) = (row.parent, &row.name) {
+                    gone.note(parent, name, now);
+                    touch(rows, parent, now)?;
+                }
+                Ok(())
+            })
+            .await
+    }
+
+    /// Gives `ino` another name, and takes that name away from whoever has it. Answers the inode that lost it.
+    ///
+    /// # Errors
+    /// As [`Meta::get`].
+    pub async fn rename(&self, ino: Ino, parent: Ino, name: Name) -> Result<Option<Ino>> {
+        let (pins, gone, now) = (Arc::clone(&self.pins), self.gone.clone(), self.clock.now());
+        self.catalogue
+            .write(move |rows| {
+                let Some(mut row) = rows.get(ino)? else { return Ok(None) };
+                let loser = rows.child(parent, &name)?.filter(|r| r.ino != ino);
+                if let Some(loser) = &loser {
+                    apply::detach(rows, &pins, loser)?;
+                }
+                if let (Some(from), Some(old)) = (row.parent, &row.name) {
+                    gone.note(from, old, now);
+                    touch(rows, from, now)?;
+                }
+                row.parent = Some(parent);
+                row.name = Some(name);
+                row.attr.ctime = now;
+                row.checked_at = now;
+                rows.update(&row)?;
+                touch(rows, parent, now)?;
+                Ok(loser.map(|r| r.ino))
+            })
+            .await
+    }
+
+    /// Drops the row of an inode that has no name, once nobody has it open.
+    ///
+    /// # Errors
+    /// As [`Meta::get`].
+    pub async fn drop_nameless(&self, ino: Ino) -> Result<()> {
+        let pins = Arc::clone(&self.pins);
+        self.catalogue
+            .write(move |rows| match rows.get(ino)? {
+                Some(row) if row.parent.is_none() && ino != Ino::ROOT && !pins.is_pinned(ino) => rows.delete(ino),
+                _ => Ok(()),
+            })
+            .await
+    }
+
+    /// Applies what a question about one name found, or that it found nothing.
+    ///
+    /// # Errors
+    /// As [`Meta::get`].
+    pub async fn apply_lookup(
+        &self,
+        parent: Ino,
+        name: Name,
+        found: Option<Found>,
+        asked: &Observation,
+    ) -> Result<(Option<InodeRow>, Vec<Change>)> {
+        self.applying(asked, move |rows, cx| {
+            let mut changes = Vec::new();
+            let row = match found {
+                Some(found) => apply::apply(rows, cx, parent, &Sighting { name, found }, &mut changes)?,
+                None => apply::apply_absence(rows, cx, parent, &name, &mut changes)?,
+            };
+            Ok((row, changes))
+        })
+        .await
+    }
+
+    /// Applies one page of a listing of `parent`.
+    ///
+    /// # Errors
+    /// As [`Meta::get`].
+    pub async fn apply_page(
+        &self,
+        parent: Ino,
+        seen: Vec<Sighting>,
+        unmappable: Vec<UnmappableKey>,
+        marker: bool,
+        asked: &Observation,
+    ) -> Result<PageOutcome> {
+        self.applying(asked, move |rows, cx| {
+            let mut changes = Vec::new();
+            for key in &unmappable {
+                rows.put_unmappable(parent, &key.key, key.why, key.size, cx.began)?;
+            }
+            if marker && let Some(mut dir) = rows.get(parent)? {
+                dir.marker = Marker::Present;
+                rows.update(&dir)?;
+            }
+            let hidden = apply::apply_page(rows, cx, parent, seen, &mut changes)?;
+            Ok(PageOutcome { changes, hidden })
+        })
+        .await
+    }
+
+    /// A listing of `parent` is complete: names that it did not show are gone, and the directory answers for itself.
+    ///
+    /// # Errors
+    /// As [`Meta::get`].
+    pub async fn finish_listing(
+        &self,
+        parent: Ino,
+        dir_key: Key,
+        hidden: Vec<Sighting>,
+        asked: &Observation,
+    ) -> Result<Vec<Change>> {
+        self.applying(asked, move |rows, cx| {
+            let mut changes = Vec::new();
+            apply::finish_listing(rows, cx, parent, &dir_key, &hidden, &mut changes)?;
+            Ok(changes)
+        })
+        .await
+    }
+
+    async fn applying<T: Send + 'static>(
+        &self,
+        asked: &Observation,
+        job: impl FnOnce(Rows<'_>, Context<'_>) -> RowResult<T> + Send + 'static,
+    ) -> Result<T> {
+        let (defaults, pins, gone) = (Arc::clone(&self.defaults), Arc::clone(&self.pins), self.gone.clone());
+        let began = asked.began();
+        self.catalogue
+            .write(move |rows| job(rows, Context { defaults: &defaults, pins: &pins, gone: &gone, began }))
+            .await
+    }
+
+    /// Directories that owe a marker.
+    ///
+    /// # Errors
+    /// As [`Meta::get`].
+    pub fn owed_markers(&self) -> Result<Vec<InodeRow>> {
+        self.catalogue.read(|rows| rows.owed_markers())
+    }
+
+    /// Inodes that hold changes which the bucket does not have.
+    ///
+    /// # Errors
+    /// As [`Meta::get`].
+    pub fn local(&self) -> Result<Vec<InodeRow>> {
+        self.catalogue.read(|rows| rows.local())
+    }
+
+    /// How many inodes are known, and the sum of their sizes in bytes.
+    ///
+    /// # Errors
+    /// As [`Meta::get`].
+    pub fn totals(&self) -> Result<(u64, u64)> {
+        self.catalogue.read(|rows| rows.totals())
+    }
+
+    /// How many keys are known that no path can express.
+    ///
+    /// # Errors
+    /// As [`Meta::get`].
+    pub fn count_unmappable(&self) -> Result<u64> {
+        self.catalogue.read(|rows| rows.count_unmappable())
+    }
+
+    /// Those keys after `after`: key, reason, size in bytes.
+    ///
+    /// # Errors
+    /// As [`Meta::get`].
+    pub fn unmappable(&self, after: &str, limit: usize) -> Result<Vec<(String, String, u64)>> {
+        self.catalogue.read(|rows| rows.unmappable(after, limit))
+    }
+
+    /// A value remembered under `key` (probe results).
+    ///
+    /// # Errors
+    /// As [`Meta::get`].
+    pub fn kv(&self, key: &str) -> Result<Option<String>> {
+        self.catalogue.read(|rows| rows.kv(key))
+    }
+
+    /// Remembers `value` under `key`.
+    ///
+    /// # Errors
+    /// As [`Meta::get`].
+    pub async fn set_kv(&self, key: &'static str, value: String) -> Result<()> {
+        self.catalogue.write(move |rows| rows.set_kv(key, &value)).await
+    }
+
+    /// Commits what was sent and closes the catalogue.
+    pub fn close(&self) {
+        self.catalogue.close();
+    }
+}
+
+/// The key of the object or directory at a path.
+pub fn key_of(names: &[Name], kind: FileKind) -> std::result::Result<Key, KeyError> {
+    let Some((last, dirs)) = names.split_last() else { return Ok(Key::root()) };
+    let dir = dirs.iter().try_fold(Key::root(), |key, name| key.child_dir(name))?;
+    if kind == FileKind::Dir { dir.child_dir(last) } else { dir.child(last) }
+}
+
+/// A child came or went: the directory's mtime and ctime move.
+fn touch(rows: Rows<'_>, parent: Ino, now: Timestamp) -> RowResult<()> {
+    let Some(mut dir) = rows.get(parent)? else { return Ok(()) };
+    dir.attr.mtime = now;
+    dir.attr.ctime = now;
+    rows.update(&dir)
+}
+
+fn blank(parent: Ino, name: &Name, kind: FileKind, now: Timestamp) -> InodeRow {
+    let attr = Attr { kind, perm: 0, uid: 0, gid: 0, rdev: 0, size: 0, atime: now, mtime: now, ctime: now };
+    InodeRow {
+        ino: Ino(0),
+        parent: Some(parent),
+        name: Some(name.clone()),
+        attr,
+        version: None,
+        storage_class: None,
+        symlink: None,
+        headers: None,
+        local: false,
+        checked_at: Timestamp::default(),
+        complete_at: None,
+        marker: Marker::Implied,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,136 @@
+//! Which inodes are open, and which names went away lately.
+//!
+//! Owns: the count of open handles per inode (an open inode stays pinned to its version), and the names that we removed
+//! while the bucket was being asked, so that an older answer does not bring them back.
+//! Does not own: the handles (`fs`), rows (`db`).
+
+use crate::types::{Ino, Name, Timestamp};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Inodes that are open, with how many handles.
+#[derive(Debug, Default)]
+pub struct Pins(Mutex<HashMap<Ino, u32>>);
+
+impl Pins {
+    /// One more handle.
+    pub fn pin(&self, ino: Ino) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(ino).or_default() += 1;
+    }
+
+    /// One handle less; true when it was the last.
+    pub fn unpin(&self, ino: Ino) -> bool {
+        let mut pins = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(count) = pins.get_mut(&ino) else { return false };
+        *count -= 1;
+        let last = *count == 0;
+        if last {
+            pins.remove(&ino);
+        }
+        last
+    }
+
+    /// Whether any handle is open.
+    pub fn is_pinned(&self, ino: Ino) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&ino)
+    }
+
+    /// How many inodes are open.
+    pub fn count(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Recent {
+    next: u64,
+    /// Observations under way, with when they began.
+    running: BTreeMap<u64, Timestamp>,
+    /// Names removed while any was under way, with when.
+    gone: HashMap<(Ino, Name), Timestamp>,
+}
+
+/// Names that were removed through the mount while an observation of the bucket was under way.
+#[derive(Debug, Clone, Default)]
+pub(super) struct RecentlyGone(Arc<Mutex<Recent>>);
+
+/// A question to the bucket that is under way: what it will answer is as old as `began`.
+#[derive(Debug)]
+pub struct Observation {
+    id: u64,
+    began: Timestamp,
+    recent: RecentlyGone,
+}
+
+impl Observation {
+    /// When the question was asked.
+    pub fn began(&self) -> Timestamp {
+        self.began
+    }
+}
+
+impl Drop for Observation {
+    fn drop(&mut self) {
+        let mut recent = self.recent.0.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.running.remove(&self.id);
+        match recent.running.values().min().copied() {
+            Some(oldest) => recent.gone.retain(|_, at| *at >= oldest),
+            None => recent.gone.clear(),
+        }
+    }
+}
+
+impl RecentlyGone {
+    pub(super) fn observe(&self, began: Timestamp) -> Observation {
+        let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let id = recent.next;
+        recent.next += 1;
+        recent.running.insert(id, began);
+        Observation { id, began, recent: self.clone() }
+    }
+
+    pub(super) fn note(&self, parent: Ino, name: &Name, at: Timestamp) {
+        let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !recent.running.is_empty() {
+            recent.gone.insert((parent, name.clone()), at);
+        }
+    }
+
+    /// Whether the name was removed at or after `began`, so that an answer of that age does not count.
+    pub(super) fn is_newer(&self, parent: Ino, name: &Name, began: Timestamp) -> bool {
+        let recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.gone.get(&(parent, name.clone())).is_some_and(|at| *at >= began)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_answer_does_not_bring_a_removed_name_back() {
+        let gone = RecentlyGone::default();
+        let name = Name::parse("a").unwrap();
+        let t = Timestamp::from_nanos;
+        gone.note(Ino(1), &name, t(5));
+        assert!(!gone.is_newer(Ino(1), &name, t(4)), "nothing was under way, so nothing was kept");
+        let old = gone.observe(t(10));
+        gone.note(Ino(1), &name, t(12));
+        let new = gone.observe(t(13));
+        assert!(gone.is_newer(Ino(1), &name, old.began()));
+        assert!(!gone.is_newer(Ino(1), &name, new.began()));
+        drop(old);
+        assert!(!gone.is_newer(Ino(1), &name, t(10)), "forgotten with the last question that could bring it back");
+        drop(new);
+    }
+
+    #[test]
+    fn pins_count_handles() {
+        let pins = Pins::default();
+        pins.pin(Ino(2));
+        pins.pin(Ino(2));
+        assert!(!pins.unpin(Ino(2)) && pins.is_pinned(Ino(2)));
+        assert!(pins.unpin(Ino(2)) && !pins.is_pinned(Ino(2)));
+        assert!(!pins.unpin(Ino(2)));
+    }
+}

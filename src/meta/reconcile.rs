@@ -1,0 +1,297 @@
+//! Decides what an answer of the bucket means for what we believe.
+//!
+//! Owns: the rules by which a sighting (a name as the bucket shows it now) changes an inode row. Pure.
+//! Does not own: writing the rows (`meta::apply`), asking the bucket (`remote`).
+
+use super::headers::{self, HeaderAttrs};
+use crate::db::{InodeRow, Marker};
+use crate::types::{Attr, FileKind, Name, Timestamp, Version};
+use std::collections::BTreeMap;
+
+/// A name as the bucket shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sighting {
+    /// The name within its directory.
+    pub name: Name,
+    /// What is there.
+    pub found: Found,
+}
+
+/// What the bucket has under a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// An object.
+    Object {
+        /// Its version.
+        version: Version,
+        /// Its storage class, where told.
+        storage_class: Option<String>,
+        /// Its headers, if they were read.
+        headers: Option<Headers>,
+    },
+    /// Keys below `name/`.
+    Dir {
+        /// Whether there is a marker object, if that is known.
+        marker: Option<bool>,
+        /// Version and headers of the marker, if they were read.
+        read: Option<(Version, Headers)>,
+    },
+}
+
+/// The headers of an object: as JSON to be kept, and the user metadata in them to be read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Headers {
+    /// All of them.
+    pub json: String,
+    /// User metadata: names in lower case, without `x-amz-meta-`.
+    pub user: BTreeMap<String, String>,
+}
+
+/// What objects that say nothing of owner and mode are given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Defaults {
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Whether `uid` holds for objects that name another owner too (mount option `uid=`).
+    pub uid_forced: bool,
+    /// Whether `gid` holds for objects that name another group too (mount option `gid=`).
+    pub gid_forced: bool,
+    /// Permission bits of files.
+    pub file_perm: u16,
+    /// Permission bits of directories.
+    pub dir_perm: u16,
+    /// Shown where the bucket knows no time: implied directories.
+    pub mounted_at: Timestamp,
+}
+
+/// What is to be done with the row of a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nothing: what we have is newer than the answer, or holds changes of ours.
+    Keep,
+    /// There is no row: make one.
+    Insert,
+    /// The same version: confirm it, and take what was newly read.
+    Confirm,
+    /// Another version of the same kind, and nobody has it open: the inode takes it over.
+    Update,
+    /// Another kind, or another version while the old one is open: the name gets a new inode.
+    Replace,
+}
+
+impl Found {
+    /// The kind that the bucket shows, as far as it was read.
+    pub fn kind(&self) -> FileKind {
+        match self {
+            Found::Dir { .. } => FileKind::Dir,
+            Found::Object { headers, .. } => {
+                let said = headers.as_ref().and_then(|h| headers::from_user(&h.user).kind);
+                // A directory's key ends in '/': the mode of a plain key cannot make it one.
+                said.filter(|k| *k != FileKind::Dir).unwrap_or(FileKind::File)
+            }
+        }
+    }
+}
+
+/// The verdict on `row`, given what was found by a question asked at `began`.
+pub(super) fn judge(row: Option<&InodeRow>, found: &Found, pinned: bool, began: Timestamp) -> Verdict {
+    let Some(row) = row else { return Verdict::Insert };
+    if row.local || row.checked_at > began {
+        return Verdict::Keep;
+    }
+    match found {
+        Found::Dir { .. } if row.attr.kind == FileKind::Dir => Verdict::Confirm,
+        Found::Dir { .. } => Verdict::Replace,
+        Found::Object { version, headers, .. } => {
+            let same = row.version.as_ref().is_some_and(|v| v.same(version));
+            let kind_known = headers.is_some() || row.headers.is_some() && same;
+            let kind_fits =
+                if headers.is_some() { row.attr.kind == found.kind() } else { row.attr.kind != FileKind::Dir };
+            match (same, kind_fits) {
+                (_, false) => Verdict::Replace,
+                (true, true) => Verdict::Confirm,
+                (false, true) if pinned || !kind_known && row.attr.kind != FileKind::File => Verdict::Replace,
+                (false, true) => Verdict::Update,
+            }
+        }
+    }
+}
+
+/// The row's content as the bucket shows it, for [`Verdict::Insert`], [`Verdict::Update`] and [`Verdict::Replace`].
+pub(super) fn adopt(row: &mut InodeRow, found: &Found, defaults: &Defaults, began: Timestamp) {
+    row.attr = attr_of(found, defaults);
+    row.symlink = None;
+    row.checked_at = began;
+    match found {
+        Found::Object { version, storage_class, headers } => {
+            row.version = Some(version.clone());
+            row.storage_class.clone_from(storage_class);
+            row.headers = headers.as_ref().map(|h| h.json.clone());
+        }
+        Found::Dir { marker, read } => {
+            row.version = read.as_ref().map(|(v, _)| v.clone());
+            row.storage_class = None;
+            row.headers = read.as_ref().map(|(_, h)| h.json.clone());
+            row.marker = if marker.unwrap_or(false) { Marker::Present } else { Marker::Implied };
+        }
+    }
+}
+
+/// Takes over what a question newly read about a version that we know.
+pub(super) fn confirm(row: &mut InodeRow, found: &Found, defaults: &Defaults, began: Timestamp) {
+    row.checked_at = began;
+    match found {
+        Found::Object { version, storage_class, headers } => {
+            if let Some(known) = &mut row.version
+                && known.last_modified.is_none()
+            {
+                known.last_modified = version.last_modified;
+            }
+            if storage_class.is_some() {
+                row.storage_class.clone_from(storage_class);
+            }
+            if let Some(headers) = headers
+                && row.headers.is_none()
+            {
+                row.attr = attr_of(found, defaults);
+                row.headers = Some(headers.json.clone());
+            }
+        }
+        Found::Dir { marker, read } => {
+            match marker {
+                Some(true) => row.marker = Marker::Present,
+                Some(false) if row.marker == Marker::Present => row.marker = Marker::Implied,
+                _ => {}
+            }
+            if let Some((version, headers)) = read {
+                let mtime = row.attr.mtime;
+                row.attr = attr_of(found, defaults);
+                // Children that come and go move a directory's mtime on; the marker only remembers the last setattr.
+                row.attr.mtime = row.attr.mtime.max(mtime);
+                row.version = Some(version.clone());
+                row.headers = Some(headers.json.clone());
+            }
+        }
+    }
+}
+
+fn attr_of(found: &Found, defaults: &Defaults) -> Attr {
+    let (said, size, modified) = match found {
+        Found::Object { version, headers, .. } => {
+            let said = headers.as_ref().map(|h| headers::from_user(&h.user)).unwrap_or_default();
+            (said, version.size, version.last_modified)
+        }
+        Found::Dir { read, .. } => {
+            let said = read.as_ref().map(|(_, h)| headers::from_user(&h.user)).unwrap_or_default();
+            (said, 0, read.as_ref().and_then(|(v, _)| v.last_modified))
+        }
+    };
+    attr_from(found.kind(), &said, size, modified.unwrap_or(defaults.mounted_at), defaults)
+}
+
+fn attr_from(kind: FileKind, said: &HeaderAttrs, size: u64, modified: Timestamp, defaults: &Defaults) -> Attr {
+    let default_perm = if kind == FileKind::Dir { defaults.dir_perm } else { defaults.file_perm };
+    let own = |forced: bool, said: Option<u32>, default: u32| if forced { default } else { said.unwrap_or(default) };
+    let mtime = said.mtime.unwrap_or(modified);
+    Attr {
+        kind,
+        perm: said.perm.unwrap_or(default_perm),
+        uid: own(defaults.uid_forced, said.uid, defaults.uid),
+        gid: own(defaults.gid_forced, said.gid, defaults.gid),
+        rdev: said.rdev.unwrap_or(0),
+        size,
+        atime: said.atime.unwrap_or(mtime),
+        mtime,
+        ctime: said.ctime.unwrap_or(modified),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{ETag, Ino};
+
+    fn defaults() -> Defaults {
+        Defaults {
+            uid: 10,
+            gid: 20,
+            uid_forced: false,
+            gid_forced: false,
+            file_perm: 0o644,
+            dir_perm: 0o755,
+            mounted_at: Timestamp::from_nanos(1),
+        }
+    }
+
+    fn object(etag: &str, mode: Option<&str>) -> Found {
+        let headers = mode.map(|m| Headers { json: "{}".into(), user: BTreeMap::from([("mode".into(), m.into())]) });
+        let version = Version { etag: ETag::parse(etag), last_modified: Some(Timestamp::from_parts(9, 0)), size: 3 };
+        Found::Object { version, storage_class: None, headers }
+    }
+
+    fn row(found: &Found) -> InodeRow {
+        let mut row = InodeRow {
+            ino: Ino(2),
+            parent: Some(Ino::ROOT),
+            name: Name::parse("a").ok(),
+            attr: attr_of(found, &defaults()),
+            version: None,
+            storage_class: None,
+            symlink: None,
+            headers: None,
+            local: false,
+            checked_at: Timestamp::default(),
+            complete_at: None,
+            marker: Marker::Implied,
+        };
+        adopt(&mut row, found, &defaults(), Timestamp::from_nanos(50));
+        row
+    }
+
+    #[test]
+    fn our_own_newer_state_wins() {
+        let known = row(&object("a", None));
+        let at = |n| Timestamp::from_nanos(n);
+        assert_eq!(judge(Some(&known), &object("b", None), false, at(49)), Verdict::Keep);
+        assert_eq!(judge(Some(&known), &object("b", None), false, at(51)), Verdict::Update);
+        let dirty = InodeRow { local: true, ..known };
+        assert_eq!(judge(Some(&dirty), &object("b", None), false, at(51)), Verdict::Keep);
+    }
+
+    #[test]
+    fn an_open_inode_keeps_its_version() {
+        let known = row(&object("a", None));
+        assert_eq!(judge(Some(&known), &object("b", None), true, Timestamp::from_nanos(60)), Verdict::Replace);
+        assert_eq!(judge(Some(&known), &object("a", None), true, Timestamp::from_nanos(60)), Verdict::Confirm);
+    }
+
+    #[test]
+    fn an_inode_never_changes_its_kind() {
+        let now = Timestamp::from_nanos(60);
+        let listed = row(&object("a", None));
+        let link = object("a", Some("41471"));
+        assert_eq!(link.kind(), FileKind::Symlink);
+        assert_eq!(judge(Some(&listed), &link, false, now), Verdict::Replace);
+        let known_link = row(&link);
+        assert_eq!(
+            judge(Some(&known_link), &object("a", None), false, now),
+            Verdict::Confirm,
+            "a listing reads no mode"
+        );
+        assert_eq!(judge(Some(&known_link), &object("b", None), false, now), Verdict::Replace);
+        let dir = Found::Dir { marker: None, read: None };
+        assert_eq!(judge(Some(&listed), &dir, false, now), Verdict::Replace);
+        assert_eq!(judge(Some(&row(&dir)), &dir, false, now), Verdict::Confirm);
+        assert_eq!(judge(Some(&row(&dir)), &object("a", None), false, now), Verdict::Replace);
+    }
+
+    #[test]
+    fn headers_read_later_are_taken_over_and_a_mode_makes_no_directory() {
+        let mut known = row(&object("a", None));
+        confirm(&mut known, &object("a", Some("33152")), &defaults(), Timestamp::from_nanos(70));
+        assert_eq!((known.attr.perm, known.headers.is_some()), (0o600, true));
+        assert_eq!(object("a", Some("16877")).kind(), FileKind::File);
+    }
+}

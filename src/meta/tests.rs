@@ -1,0 +1,154 @@
+//! Tests of the catalogue's rules as a whole. Owns nothing else.
+
+use super::*;
+use crate::types::{ETag, ManualClock};
+use std::time::Duration;
+
+struct Bench {
+    meta: Meta,
+    clock: Arc<ManualClock>,
+    _dir: tempfile::TempDir,
+}
+
+async fn bench() -> Bench {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::new(Timestamp::from_parts(1000, 0)));
+    let defaults = Defaults {
+        uid: 1,
+        gid: 2,
+        uid_forced: false,
+        gid_forced: false,
+        file_perm: 0o644,
+        dir_perm: 0o755,
+        mounted_at: clock.now(),
+    };
+    let meta = Meta::open(&dir.path().join("c.db"), defaults, clock.clone()).await.unwrap();
+    Bench { meta, clock, _dir: dir }
+}
+
+fn name(n: &str) -> Name {
+    Name::parse(n).unwrap()
+}
+
+fn file(n: &str, etag: &str) -> Sighting {
+    let version = Version { etag: ETag::parse(etag), last_modified: Some(Timestamp::from_parts(5, 0)), size: 4 };
+    Sighting { name: name(n), found: Found::Object { version, storage_class: None, headers: None } }
+}
+
+fn dir(n: &str) -> Sighting {
+    Sighting { name: name(n), found: Found::Dir { marker: None, read: None } }
+}
+
+impl Bench {
+    async fn list(&self, pages: Vec<Vec<Sighting>>) -> Vec<Change> {
+        self.clock.advance(Duration::from_secs(1));
+        let asked = self.meta.observe();
+        let (mut changes, mut hidden) = (Vec::new(), Vec::new());
+        for page in pages {
+            let outcome = self.meta.apply_page(Ino::ROOT, page, vec![], false, &asked).await.unwrap();
+            changes.extend(outcome.changes);
+            hidden.extend(outcome.hidden);
+        }
+        changes.extend(self.meta.finish_listing(Ino::ROOT, Key::root(), hidden, &asked).await.unwrap());
+        changes
+    }
+
+    fn names(&self) -> Vec<(String, FileKind)> {
+        let rows = self.meta.children(Ino::ROOT, Ino(0), 100).unwrap();
+        let mut names: Vec<_> = rows.iter().map(|r| (r.name.as_ref().unwrap().to_string(), r.attr.kind)).collect();
+        names.sort_by(|a, b| a.0.cmp(&b.0));
+        names
+    }
+}
+
+#[tokio::test]
+async fn inode_numbers_outlive_listings_and_restarts() {
+    let b = bench().await;
+    b.list(vec![vec![file("a", "1"), dir("d")]]).await;
+    let before: Vec<Ino> = b.meta.children(Ino::ROOT, Ino(0), 9).unwrap().iter().map(|r| r.ino).collect();
+    let changes = b.list(vec![vec![file("a", "2"), dir("d")]]).await;
+    assert_eq!(changes, vec![Change::Content(before[0])]);
+    let after: Vec<Ino> = b.meta.children(Ino::ROOT, Ino(0), 9).unwrap().iter().map(|r| r.ino).collect();
+    assert_eq!(before, after);
+    assert!(b.meta.get(Ino::ROOT).unwrap().unwrap().complete_at.is_some());
+}
+
+#[tokio::test]
+async fn a_name_missing_from_a_listing_is_gone_but_not_if_it_is_ours() {
+    let b = bench().await;
+    b.list(vec![vec![file("a", "1"), file("b", "1")]]).await;
+    let attr = Attr { kind: FileKind::File, ..b.meta.get(Ino::ROOT).unwrap().unwrap().attr };
+    let mut own = b.meta.blank(Ino::ROOT, &name("own"), attr);
+    own.local = true;
+    b.meta.create(own).await.unwrap().unwrap();
+    let changes = b.list(vec![vec![file("a", "1")]]).await;
+    assert!(matches!(&changes[..], [Change::Removed { name: n, .. }] if *n == name("b")), "{changes:?}");
+    assert_eq!(b.names(), vec![("a".into(), FileKind::File), ("own".into(), FileKind::File)]);
+}
+
+#[tokio::test]
+async fn a_file_beside_a_directory_of_its_name_is_hidden_and_counted_in_every_order() {
+    for pages in [
+        vec![vec![file("a", "1"), dir("a")]],
+        vec![vec![dir("a")], vec![file("a", "1")]],
+        vec![vec![file("a", "1")], vec![file("a-b", "1"), dir("a")]],
+    ] {
+        let b = bench().await;
+        b.list(pages.clone()).await;
+        let ino = b.meta.child(Ino::ROOT, &name("a")).unwrap().unwrap();
+        assert_eq!(ino.attr.kind, FileKind::Dir);
+        assert_eq!(b.meta.unmappable("", 9).unwrap()[0].0, "a");
+        let changes = b.list(pages).await;
+        assert!(changes.is_empty(), "a second listing changes nothing: {changes:?}");
+        assert_eq!(b.meta.child(Ino::ROOT, &name("a")).unwrap().unwrap().ino, ino.ino);
+        b.list(vec![vec![file("a", "1")]]).await;
+        assert_eq!(b.meta.child(Ino::ROOT, &name("a")).unwrap().unwrap().attr.kind, FileKind::File);
+        assert_eq!(b.meta.count_unmappable().unwrap(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_listing_that_began_earlier_does_not_undo_our_unlink_or_our_commit() {
+    let b = bench().await;
+    b.list(vec![vec![file("a", "1"), file("c", "1")]]).await;
+    b.clock.advance(Duration::from_secs(1));
+    let asked = b.meta.observe();
+    b.clock.advance(Duration::from_secs(1));
+    let (a, c) =
+        (b.meta.child(Ino::ROOT, &name("a")).unwrap().unwrap(), b.meta.child(Ino::ROOT, &name("c")).unwrap().unwrap());
+    b.meta.remove(a.ino).await.unwrap();
+    let newer = Version { etag: ETag::parse("2"), last_modified: None, size: 9 };
+    b.meta.committed(c.ino, newer.clone(), "{}".into(), true).await.unwrap();
+    b.meta.apply_page(Ino::ROOT, vec![file("a", "1"), file("c", "1")], vec![], false, &asked).await.unwrap();
+    b.meta.finish_listing(Ino::ROOT, Key::root(), vec![], &asked).await.unwrap();
+    assert_eq!(b.meta.child(Ino::ROOT, &name("a")).unwrap(), None);
+    assert_eq!(b.meta.child(Ino::ROOT, &name("c")).unwrap().unwrap().version, Some(newer));
+}
+
+#[tokio::test]
+async fn a_foreign_change_of_an_open_file_gives_the_name_a_new_inode() {
+    let b = bench().await;
+    b.list(vec![vec![file("a", "1")]]).await;
+    let old = b.meta.child(Ino::ROOT, &name("a")).unwrap().unwrap();
+    b.meta.pins().pin(old.ino);
+    b.list(vec![vec![file("a", "2")]]).await;
+    let new = b.meta.child(Ino::ROOT, &name("a")).unwrap().unwrap();
+    assert_ne!(old.ino, new.ino);
+    assert_eq!(b.meta.get(old.ino).unwrap().unwrap().version, old.version, "the open inode is as it was");
+    b.meta.pins().unpin(old.ino);
+    b.meta.drop_nameless(old.ino).await.unwrap();
+    assert_eq!(b.meta.get(old.ino).unwrap(), None);
+}
+
+#[tokio::test]
+async fn keys_follow_renames_of_directories() {
+    let b = bench().await;
+    b.list(vec![vec![dir("d"), dir("e")]]).await;
+    let d = b.meta.child(Ino::ROOT, &name("d")).unwrap().unwrap();
+    let attr = Attr { kind: FileKind::File, ..d.attr.clone() };
+    let f = b.meta.create(b.meta.blank(d.ino, &name("f"), attr)).await.unwrap().unwrap();
+    assert_eq!(b.meta.key(&f).unwrap().unwrap().unwrap().as_str(), "d/f");
+    let e = b.meta.child(Ino::ROOT, &name("e")).unwrap().unwrap();
+    b.meta.rename(d.ino, e.ino, name("g")).await.unwrap();
+    assert_eq!(b.meta.key(&f).unwrap().unwrap().unwrap().as_str(), "e/g/f");
+}

@@ -1,0 +1,130 @@
+//! One directory: pages of a delimited LIST, as names.
+//!
+//! Owns: how keys and common prefixes become names, and which of them cannot.
+//! Does not own: what a page changes (`meta`).
+
+use super::{Entry, Listed, OWN_DIR, Remote, Unlisted};
+use crate::store::{ListPage, ListRequest, Result};
+use crate::types::{Key, Name, Unmappable};
+
+/// Entries that a page is asked for: as many as S3 gives.
+const PAGE_MAX: u16 = 1000;
+
+/// A page of a directory.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct DirPage {
+    /// Names and what is there.
+    pub entries: Vec<Listed>,
+    /// Keys that no path can express.
+    pub unlisted: Vec<Unlisted>,
+    /// Whether the directory's own marker was in the page.
+    pub marker: bool,
+    /// How to ask for the next page, if there is one.
+    pub next: Option<String>,
+}
+
+impl Remote {
+    /// The page of the directory `dir` that `continuation` names; the first without one.
+    ///
+    /// # Errors
+    /// A LIST that failed.
+    pub async fn list_dir(&self, dir: &Key, continuation: Option<String>) -> Result<DirPage> {
+        let request = ListRequest { prefix: dir.clone(), delimited: true, continuation, max_keys: PAGE_MAX };
+        let mut page = self.store.list(&request).await?;
+        page.prefixes.retain(|p| !(dir.is_root() && p.as_str().trim_end_matches('/') == OWN_DIR));
+        let (mut dir_page, stuck) = to_names(dir, page);
+        for (prefix, why) in stuck {
+            dir_page.unlisted.extend(self.list_unmappable(&prefix, why).await?);
+        }
+        Ok(dir_page)
+    }
+
+    /// The keys below a prefix that no path can express: the first page of them, which bounds the cost of a bucket full
+    /// of such keys. Past that the prefix itself stands for the rest.
+    async fn list_unmappable(&self, prefix: &Key, why: Unmappable) -> Result<Vec<Unlisted>> {
+        let request = ListRequest { prefix: prefix.clone(), delimited: false, continuation: None, max_keys: PAGE_MAX };
+        let page = self.store.list(&request).await?;
+        let mut unlisted: Vec<Unlisted> =
+            page.objects.into_iter().map(|o| Unlisted { key: o.key, why, size: o.version.size }).collect();
+        if page.next.is_some() {
+            unlisted.push(Unlisted { key: prefix.clone(), why, size: 0 });
+        }
+        Ok(unlisted)
+    }
+}
+
+/// Sorts a page into names and keys that have none. Answers apart the prefixes below which nothing can be reached.
+fn to_names(dir: &Key, page: ListPage) -> (DirPage, Vec<(Key, Unmappable)>) {
+    let mut out = DirPage { next: page.next, ..DirPage::default() };
+    let mut stuck = Vec::new();
+    for object in page.objects {
+        if object.key == *dir && !dir.is_root() {
+            out.marker = true;
+            continue;
+        }
+        match name_below(dir, object.key.as_str()) {
+            Ok(name) => {
+                let entry =
+                    Entry::Object { version: object.version, storage_class: object.storage_class, headers: None };
+                out.entries.push(Listed { name, entry });
+            }
+            Err(why) => out.unlisted.push(Unlisted { key: object.key, why, size: object.version.size }),
+        }
+    }
+    for prefix in page.prefixes {
+        match name_below(dir, prefix.as_str().trim_end_matches('/')) {
+            Ok(name) if prefix.as_str().len() == dir.as_str().len() + name.as_bytes().len() + 1 => {
+                out.entries.push(Listed { name, entry: Entry::Dir { marker: None, read: None, hides: None } });
+            }
+            Ok(_) => stuck.push((prefix, Unmappable::EmptyComponent)),
+            Err(why) => stuck.push((prefix, why)),
+        }
+    }
+    (out, stuck)
+}
+
+fn name_below(dir: &Key, key: &str) -> Result<Name, Unmappable> {
+    let rest = key.strip_prefix(dir.as_str()).unwrap_or("");
+    Name::parse(rest)
+        .map_err(|_| Key::parse(rest).ok().and_then(|k| k.unmappable()).unwrap_or(Unmappable::EmptyComponent))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::ListedObject;
+    use crate::types::{ETag, Version};
+
+    fn key(k: &str) -> Key {
+        Key::parse(k).unwrap()
+    }
+
+    fn page(objects: &[&str], prefixes: &[&str]) -> ListPage {
+        let version = Version { etag: ETag::parse("e"), last_modified: None, size: 1 };
+        ListPage {
+            objects: objects
+                .iter()
+                .map(|k| ListedObject { key: key(k), version: version.clone(), storage_class: None })
+                .collect(),
+            prefixes: prefixes.iter().map(|k| key(k)).collect(),
+            ..ListPage::default()
+        }
+    }
+
+    #[test]
+    fn markers_names_and_keys_without_a_path() {
+        let (out, stuck) = to_names(&key("d/"), page(&["d/", "d/a", "d/.."], &["d/s/", "d//", "d/./"]));
+        assert!(out.marker);
+        let names: Vec<_> = out.entries.iter().map(|e| e.name.to_string()).collect();
+        assert_eq!(names, ["a", "s"]);
+        assert_eq!(out.unlisted[0].why, Unmappable::Dots);
+        assert_eq!(stuck, [(key("d//"), Unmappable::EmptyComponent), (key("d/./"), Unmappable::Dots)]);
+    }
+
+    #[test]
+    fn slashes_at_the_root() {
+        let (out, stuck) = to_names(&Key::root(), page(&["x"], &["/", "ü/"]));
+        assert_eq!(out.entries.len(), 2);
+        assert_eq!(stuck, [(key("/"), Unmappable::EmptyComponent)]);
+    }
+}

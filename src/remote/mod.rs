@@ -1,0 +1,72 @@
+//! What the bucket says now: one name, or one directory, by asking.
+//!
+//! Owns: which requests answer a question about a name or a directory, and how keys become names.
+//! Does not own: what the answers mean for the catalogue (`meta`), dirty data (`write`), the poll schedule (to come here).
+
+mod listing;
+mod lookup;
+
+use crate::store::{ObjectHeaders, ObjectMeta, ObjectStore};
+use crate::types::{Key, Name, Unmappable, Version};
+use std::sync::Arc;
+
+pub use listing::DirPage;
+
+/// The name at the mount's root under which objfs keeps its own objects (probe keys, orphans). Hidden from listings.
+pub const OWN_DIR: &str = ".objfs";
+
+/// What the bucket has under a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// An object.
+    Object {
+        /// Its version.
+        version: Version,
+        /// Its storage class, where told.
+        storage_class: Option<String>,
+        /// Its headers, if they were read.
+        headers: Option<ObjectHeaders>,
+    },
+    /// Keys below `name/`.
+    Dir {
+        /// Whether a marker object exists, if that is known.
+        marker: Option<bool>,
+        /// The marker's version and headers, if they were read.
+        read: Option<ObjectMeta>,
+        /// The object of the same name that the directory hides: its size in bytes.
+        hides: Option<u64>,
+    },
+}
+
+/// A name of a listing, with what is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// The name within the directory.
+    pub name: Name,
+    /// What is there.
+    pub entry: Entry,
+}
+
+/// A key that no path can express.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unlisted {
+    /// The key.
+    pub key: Key,
+    /// Why.
+    pub why: Unmappable,
+    /// Size of the object in bytes.
+    pub size: u64,
+}
+
+/// Asks the bucket.
+#[derive(Debug, Clone)]
+pub struct Remote {
+    store: Arc<dyn ObjectStore>,
+}
+
+impl Remote {
+    /// Asks `store`, whose keys are relative to the mount.
+    pub fn new(store: Arc<dyn ObjectStore>) -> Remote {
+        Remote { store }
+    }
+}
