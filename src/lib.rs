@@ -6,3 +6,4 @@ pub mod read;
 pub mod remote;
 pub mod store;
 pub mod types;
+pub mod write;

@@ -28,6 +28,8 @@ pub struct StagedRow {
     pub local: RangeSet,
     /// Headers for the object, as JSON.
     pub headers: String,
+    /// Write ids of commits whose outcome is not known.
+    pub attempts: Vec<String>,
     /// When the row was written.
     pub recorded: Timestamp,
 }
@@ -72,7 +74,7 @@ impl Journal {
         self.0.read(|conn| {
             conn.prepare_cached(
                 "SELECT ino, key, file, size, base_key, base_etag, base_mtime, base_size, base_len, dirty, local, headers,
-                     recorded FROM staged ORDER BY recorded, ino",
+                     attempts, recorded FROM staged ORDER BY recorded, ino",
             )?
             .query_map([], staged_row)?
             .collect()
@@ -90,7 +92,7 @@ fn insert(conn: &rusqlite::Connection, row: &StagedRow) -> rusqlite::Result<()> 
     let base = row.base.as_ref();
     conn.prepare_cached(
         "INSERT OR REPLACE INTO staged(ino, key, file, size, base_key, base_etag, base_mtime, base_size, base_len, dirty,
-             local, headers, recorded) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+             local, headers, attempts, recorded) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
     )?
     .execute(params![
         int(row.ino.0),
@@ -105,6 +107,7 @@ fn insert(conn: &rusqlite::Connection, row: &StagedRow) -> rusqlite::Result<()> 
         ranges_to_text(&row.dirty),
         ranges_to_text(&row.local),
         row.headers,
+        row.attempts.join(" "),
         row.recorded.nanos(),
     ])?;
     Ok(())
@@ -136,7 +139,8 @@ fn staged_row(r: &Row<'_>) -> rusqlite::Result<StagedRow> {
         dirty: ranges(9)?,
         local: ranges(10)?,
         headers: r.get(11)?,
-        recorded: Timestamp::from_nanos(r.get(12)?),
+        attempts: r.get::<_, String>(12)?.split_whitespace().map(str::to_owned).collect(),
+        recorded: Timestamp::from_nanos(r.get(13)?),
     })
 }
 
@@ -180,6 +184,7 @@ mod tests {
             dirty: [ByteRange::new(0, 3).unwrap(), ByteRange::new(5, 10).unwrap()].into_iter().collect(),
             local: RangeSet::new(),
             headers: "{}".into(),
+            attempts: vec!["x".into(), "y".into()],
             recorded: Timestamp::from_nanos(9),
         };
         journal.record(row.clone()).await.unwrap();

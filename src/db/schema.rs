@@ -74,6 +74,7 @@ CREATE TABLE staged(
     dirty      TEXT NOT NULL,            -- start-end,start-end
     local      TEXT NOT NULL,            -- bytes of the base that the staging file already has
     headers    TEXT NOT NULL,            -- JSON
+    attempts   TEXT NOT NULL,            -- write ids of commits whose outcome is not known, with spaces between
     recorded   INTEGER NOT NULL
 ) STRICT;
 ";

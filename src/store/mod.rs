@@ -128,7 +128,8 @@ pub enum Condition {
 }
 
 /// Headers that an object carries beside its bytes. User metadata names are lower case, without `x-amz-meta-`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 pub struct ObjectHeaders {
     /// Content-Type.
     pub content_type: Option<String>,

@@ -1,0 +1,285 @@
+//! What a staged file consists of: written ranges over a base version. Pure.
+//!
+//! Owns: which bytes come from the staging file, from the base, or are zero, and what a write during a commit means.
+//! Does not own: the bytes (`staging`), the upload (`commit`).
+//!
+//! Invariants: `dirty` and `local` lie within `size`; `base_len <= size`; what is beyond `base_len` and not dirty is zero.
+
+use crate::types::{ByteRange, ObjectRef, RangeSet};
+
+/// Where a piece of a staged file comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The staging file.
+    File,
+    /// The base version in the bucket.
+    Base,
+    /// Nowhere: zeros.
+    Zero,
+}
+
+/// The make-up of a staged file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Content {
+    size: u64,
+    base: Option<ObjectRef>,
+    base_len: u64,
+    dirty: RangeSet,
+    local: RangeSet,
+    changed: bool,
+    commit: Option<Running>,
+}
+
+/// What has happened since the running commit began.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Running {
+    size: u64,
+    written: RangeSet,
+    shrunk_to: u64,
+}
+
+impl Content {
+    /// A file over `base`, not changed yet. `None` for a new file, which counts as changed: the bucket owes it an object.
+    pub fn new(base: Option<ObjectRef>) -> Content {
+        let size = base.as_ref().map_or(0, |b| b.version.size);
+        let changed = base.is_none();
+        Content { size, base, base_len: size, dirty: RangeSet::new(), local: RangeSet::new(), changed, commit: None }
+    }
+
+    /// A file as the journal remembers it. It counts as changed.
+    pub fn restore(size: u64, base: Option<ObjectRef>, base_len: u64, dirty: RangeSet, local: RangeSet) -> Content {
+        Content { size, base, base_len, dirty, local, changed: true, commit: None }
+    }
+
+    /// Size of the file in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The version that the file changes.
+    pub fn base(&self) -> Option<&ObjectRef> {
+        self.base.as_ref()
+    }
+
+    /// How many leading bytes of the base are still a part of the file.
+    pub fn base_len(&self) -> u64 {
+        self.base_len
+    }
+
+    /// What was written and is not in the bucket.
+    pub fn dirty(&self) -> &RangeSet {
+        &self.dirty
+    }
+
+    /// What of the base the staging file has.
+    pub fn local(&self) -> &RangeSet {
+        &self.local
+    }
+
+    /// Whether the bucket lacks anything of it.
+    pub fn is_changed(&self) -> bool {
+        self.changed
+    }
+
+    /// Bytes were written at `range`.
+    pub fn on_write(&mut self, range: ByteRange) {
+        self.dirty.insert(range);
+        self.local.remove(range);
+        self.size = self.size.max(range.end());
+        self.changed = true;
+        if let Some(running) = &mut self.commit {
+            running.written.insert(range);
+        }
+    }
+
+    /// The file was cut or extended to `size`.
+    pub fn on_truncate(&mut self, size: u64) {
+        self.changed |= size != self.size;
+        self.size = size;
+        self.base_len = self.base_len.min(size);
+        self.dirty.truncate(size);
+        self.local.truncate(size);
+        if let Some(running) = &mut self.commit {
+            running.written.truncate(size);
+            running.shrunk_to = running.shrunk_to.min(size);
+        }
+    }
+
+    /// Attributes that travel with the object changed.
+    pub fn on_attributes(&mut self) {
+        self.changed = true;
+    }
+
+    /// Bytes of the base arrived in the staging file. Answers which of them to write there: not those that were written
+    /// or cut off meanwhile.
+    pub fn on_fetched(&mut self, range: ByteRange) -> Vec<ByteRange> {
+        let Some(wanted) = ByteRange::new(0, self.base_len).and_then(|b| b.intersect(range)) else { return Vec::new() };
+        let missing = self.dirty.gaps(wanted);
+        missing.iter().for_each(|r| self.local.insert(*r));
+        missing
+    }
+
+    /// Bytes of the base that the staging file lacks.
+    pub fn missing(&self) -> Vec<ByteRange> {
+        let Some(base) = ByteRange::new(0, self.base_len) else { return Vec::new() };
+        self.dirty.gaps(base).into_iter().flat_map(|gap| self.local.gaps(gap)).collect()
+    }
+
+    /// Where the bytes of `range` come from, in order, cut at the end of the file.
+    pub fn sources(&self, range: ByteRange) -> Vec<(ByteRange, Source)> {
+        let Some(range) = ByteRange::new(0, self.size).and_then(|w| w.intersect(range)) else { return Vec::new() };
+        let mut present: RangeSet = self.dirty.overlaps(range).into_iter().collect();
+        self.local.overlaps(range).into_iter().for_each(|r| present.insert(r));
+        let mut out: Vec<_> = present.overlaps(range).into_iter().map(|r| (r, Source::File)).collect();
+        for gap in present.gaps(range) {
+            let base = ByteRange::new(0, self.base_len).and_then(|b| b.intersect(gap));
+            let zero = ByteRange::new(self.base_len, u64::MAX).and_then(|z| z.intersect(gap));
+            out.extend(base.map(|r| (r, Source::Base)));
+            out.extend(zero.map(|r| (r, Source::Zero)));
+        }
+        out.sort();
+        out
+    }
+
+    /// A commit of all that is here begins. What is written from now on belongs to the next one.
+    pub fn on_commit_began(&mut self) {
+        self.changed = false;
+        self.commit = Some(Running { size: self.size, written: RangeSet::new(), shrunk_to: u64::MAX });
+    }
+
+    /// The commit succeeded: the bucket has the file as `version`.
+    pub fn on_committed(&mut self, version: ObjectRef) {
+        let running = self.commit.take().unwrap_or_default();
+        let mut kept = self.dirty.clone();
+        self.local.iter().for_each(|r| kept.insert(r));
+        self.base_len = running.size.min(running.shrunk_to).min(self.size);
+        // Holes within the committed size are zeros in the staging file and in the object alike.
+        if let Some(all) = ByteRange::new(0, self.base_len) {
+            kept.insert(all);
+        }
+        running.written.iter().for_each(|r| kept.remove(r));
+        kept.truncate(self.base_len);
+        self.local = kept;
+        self.dirty = running.written;
+        self.base = Some(version);
+    }
+
+    /// The commit failed: all is as changed as before.
+    pub fn on_commit_failed(&mut self) {
+        self.commit = None;
+        self.changed = true;
+    }
+
+    /// The file replaces `base` from now on, and takes no byte from it. Only when nothing is [`Content::missing`].
+    pub fn on_rebased(&mut self, base: Option<ObjectRef>) {
+        self.base = base;
+        if let Some(all) = ByteRange::new(0, self.size) {
+            self.dirty.insert(all);
+        }
+        self.local = RangeSet::new();
+        self.base_len = 0;
+        self.changed = true;
+    }
+}
+
+impl PartialOrd for Source {
+    fn partial_cmp(&self, other: &Source) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Source {
+    fn cmp(&self, other: &Source) -> std::cmp::Ordering {
+        (*self as u8).cmp(&(*other as u8))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{ETag, Key, Version};
+    use proptest::prelude::*;
+
+    fn base(size: u64, etag: &str) -> ObjectRef {
+        ObjectRef {
+            key: Key::parse("k").unwrap(),
+            version: Version { etag: ETag::parse(etag), last_modified: None, size },
+        }
+    }
+
+    fn r(a: u64, b: u64) -> ByteRange {
+        ByteRange::new(a, b).unwrap()
+    }
+
+    #[test]
+    fn a_write_during_a_commit_belongs_to_the_next() {
+        let mut c = Content::new(None);
+        c.on_write(r(0, 10));
+        c.on_commit_began();
+        c.on_write(r(4, 6));
+        c.on_committed(base(10, "1"));
+        assert!(c.is_changed());
+        assert_eq!(c.dirty().iter().collect::<Vec<_>>(), [r(4, 6)]);
+        assert!(c.missing().is_empty(), "the staging file still has every byte");
+    }
+
+    #[test]
+    fn a_cut_and_an_extension_leave_zeros_not_old_bytes() {
+        let mut c = Content::new(Some(base(10, "1")));
+        c.on_truncate(4);
+        c.on_truncate(8);
+        assert_eq!(c.sources(r(0, 100)), [(r(0, 4), Source::Base), (r(4, 8), Source::Zero)]);
+    }
+
+    proptest! {
+        /// Against a model of bytes: whatever is written, cut, fetched and committed, reading through `sources` gives the
+        /// model's bytes, and so would an upload.
+        #[test]
+        fn prop_sources_give_the_bytes(ops in prop::collection::vec((0u8..6, 0u64..48, 1u64..24), 0..60)) {
+            let mut object: Vec<u8> = (0..20).map(|i| 100 + i).collect();
+            let (mut file, mut model) = (vec![0u8; 0], object.clone());
+            let mut c = Content::new(Some(base(20, "0")));
+            let (mut stamp, mut upload) = (0u8, None::<Vec<u8>>);
+            for (op, at, len) in ops {
+                let range = ByteRange::at(at, len).unwrap();
+                let (a, b) = (at as usize, (at + len) as usize);
+                match op {
+                    0 | 1 => {
+                        stamp = stamp.wrapping_add(1);
+                        if file.len() < b { file.resize(b, 0); }
+                        if model.len() < b { model.resize(b, 0); }
+                        file[a..b].fill(stamp);
+                        model[a..b].fill(stamp);
+                        c.on_write(range);
+                    }
+                    2 => { file.resize(a, 0); model.resize(a, 0); c.on_truncate(at); }
+                    3 => for piece in c.on_fetched(range) {
+                        let (x, y) = (piece.start() as usize, piece.end() as usize);
+                        if file.len() < y { file.resize(y, 0); }
+                        file[x..y].copy_from_slice(&object[x..y]);
+                    },
+                    4 if upload.is_none() && c.missing().is_empty() => { c.on_commit_began(); upload = Some(model.clone()); }
+                    _ => if let Some(bytes) = upload.take() {
+                        if at % 3 == 0 { c.on_commit_failed(); } else {
+                            c.on_committed(base(bytes.len() as u64, "n"));
+                            object = bytes;
+                        }
+                    },
+                }
+                prop_assert_eq!(c.size(), model.len() as u64);
+                let mut read = Vec::new();
+                for (piece, source) in c.sources(r(0, 1000)) {
+                    let (x, y) = (piece.start() as usize, piece.end() as usize);
+                    prop_assert_eq!(read.len(), x);
+                    match source {
+                        Source::File => { let mut f = file.clone(); f.resize(y.max(f.len()), 0); read.extend_from_slice(&f[x..y]); }
+                        Source::Base => read.extend_from_slice(&object[x..y]),
+                        Source::Zero => read.resize(y, 0),
+                    }
+                }
+                prop_assert_eq!(&read, &model);
+                if !c.is_changed() && upload.is_none() { prop_assert_eq!(&object, &model); }
+            }
+        }
+    }
+}

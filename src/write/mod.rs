@@ -1,0 +1,275 @@
+//! Getting local changes into the bucket.
+//!
+//! Owns: staging files and their make-up, the journal of what is owed, planning and carrying out commits, claims on keys,
+//! the queue of commits that are due in the background, names of conflict copies.
+//! Does not own: POSIX rules, the catalogue, what a conflict means for names (`fs`).
+//!
+//! Durability: what close or fsync acknowledged is in the bucket, or in a staging file that was synced and has a row in
+//! `journal.db` (in that order). A row is cleared only after the bucket has the bytes.
+
+mod claims;
+mod commit;
+mod conflict;
+mod content;
+mod plan;
+mod queue;
+mod staging;
+
+use crate::db::{DbError, StagedRow};
+use crate::read::Reader;
+use crate::store::{ObjectHeaders, ObjectStore};
+use crate::types::{Ino, Key, ObjectRef, Timestamp, WriteId};
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+pub use crate::db::Journal;
+pub use claims::{Claim, Claims, Span};
+pub use commit::{CommitError, Committed};
+pub use conflict::conflict_name;
+pub use content::{Content, Source};
+pub use queue::{CommitQueue, Waiting};
+pub use staging::{DirDisk, Disk, DiskFile, Staged};
+
+/// What tunes writing.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Bytes of parts that may be in memory at once, over all files.
+    pub memory: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings { memory: 96 << 20 }
+    }
+}
+
+/// Why the journal could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// SQLite refused.
+    #[error(transparent)]
+    Db(#[from] DbError),
+    /// The staging disk failed.
+    #[error("staging: {0}")]
+    Disk(#[from] io::Error),
+    /// A row whose headers make no sense.
+    #[error("headers in the journal: {0}")]
+    Headers(#[from] serde_json::Error),
+}
+
+/// A staged file that an earlier daemon left, with what its commit needs.
+#[derive(Debug)]
+pub struct Recovered {
+    /// The inode that it had.
+    pub ino: Ino,
+    /// The key that it had.
+    pub key: Key,
+    /// Headers for the object.
+    pub headers: ObjectHeaders,
+    /// The file.
+    pub staged: Arc<Staged>,
+}
+
+/// Staged files and the way into the bucket.
+#[derive(Debug)]
+pub struct Writer {
+    store: Arc<dyn ObjectStore>,
+    reader: Reader,
+    disk: Arc<dyn Disk>,
+    journal: Journal,
+    staged: Mutex<HashMap<Ino, Arc<Staged>>>,
+    memory: Semaphore,
+    memory_max: u32,
+}
+
+impl Writer {
+    /// Stages on `disk`, journals in `journal`, commits to `store`, reads base bytes through `reader`.
+    pub fn new(
+        store: Arc<dyn ObjectStore>,
+        reader: Reader,
+        disk: Arc<dyn Disk>,
+        journal: Journal,
+        settings: Settings,
+    ) -> Writer {
+        let memory_max = u32::try_from(settings.memory).unwrap_or(u32::MAX);
+        Writer {
+            store,
+            reader,
+            disk,
+            journal,
+            staged: Mutex::default(),
+            memory: Semaphore::new(memory_max as usize),
+            memory_max,
+        }
+    }
+
+    /// The staged file of `ino`, if it has one.
+    pub fn get(&self, ino: Ino) -> Option<Arc<Staged>> {
+        self.lock().get(&ino).cloned()
+    }
+
+    /// The staged file of `ino`, made over `base` if it has none.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn stage(&self, ino: Ino, base: Option<ObjectRef>) -> io::Result<Arc<Staged>> {
+        let mut staged = self.lock();
+        if let Some(known) = staged.get(&ino) {
+            return Ok(Arc::clone(known));
+        }
+        // Not the inode number: a recovered file may have been made under a number that another inode has by now.
+        let name = uuid::Uuid::new_v4().to_string();
+        let file = self.disk.open(&name)?;
+        let new = Arc::new(Staged::new(ino, name, file, Content::new(base), Vec::new()));
+        staged.insert(ino, Arc::clone(&new));
+        Ok(new)
+    }
+
+    /// Drops the staged file of `ino` if the bucket has all of it. True if none is left.
+    pub fn drop_clean(&self, ino: Ino) -> bool {
+        let mut staged = self.lock();
+        let Some(known) = staged.get(&ino) else { return true };
+        if known.is_changed() || known.is_journaled() {
+            return false;
+        }
+        self.remove_file(&known.name().to_owned());
+        staged.remove(&ino);
+        true
+    }
+
+    /// Drops the staged file of `ino` with all that is in it: the file was deleted.
+    ///
+    /// # Errors
+    /// A journal that could not be written; the bytes are dropped all the same.
+    pub async fn discard(&self, ino: Ino) -> Result<(), DbError> {
+        let Some(known) = self.lock().remove(&ino) else { return Ok(()) };
+        let cleared = if known.is_journaled() { self.journal.clear(ino).await } else { Ok(()) };
+        self.remove_file(known.name());
+        cleared
+    }
+
+    /// Makes the staged file durable and records what is owed, so that it outlives this daemon.
+    ///
+    /// # Errors
+    /// [`JournalError`]: then nothing may be acknowledged.
+    pub async fn record(
+        &self,
+        staged: &Arc<Staged>,
+        key: &Key,
+        headers: &ObjectHeaders,
+        now: Timestamp,
+    ) -> Result<(), JournalError> {
+        // The make-up first: what is written after this moment is not a part of what is acknowledged.
+        let content = staged.content();
+        let syncing = Arc::clone(staged);
+        tokio::task::spawn_blocking(move || syncing.sync()).await.map_err(io::Error::other)??;
+        let row = StagedRow {
+            ino: staged.ino(),
+            key: key.clone(),
+            file: staged.name().to_owned(),
+            size: content.size(),
+            base: content.base().cloned(),
+            base_len: content.base_len(),
+            dirty: content.dirty().clone(),
+            local: content.local().clone(),
+            headers: serde_json::to_string(headers)?,
+            attempts: staged.attempts().iter().map(|id| id.as_str().to_owned()).collect(),
+            recorded: now,
+        };
+        self.journal.record(row).await?;
+        staged.set_journaled(true);
+        Ok(())
+    }
+
+    /// The bucket has the file: takes its journal row away, if it has one.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub async fn clear(&self, staged: &Staged) -> Result<(), DbError> {
+        if staged.is_journaled() {
+            self.journal.clear(staged.ino()).await?;
+            staged.set_journaled(false);
+        }
+        Ok(())
+    }
+
+    /// Takes over what an earlier daemon journaled, and removes staging files that nobody was promised.
+    ///
+    /// # Errors
+    /// [`JournalError`]. A row whose staging file is gone is an error of its own in the log, and stays.
+    pub fn recover(&self) -> Result<Vec<Recovered>, JournalError> {
+        let names = self.disk.names()?;
+        let rows = self.journal.rows()?;
+        for name in names.iter().filter(|n| !rows.iter().any(|r| r.file == **n)) {
+            tracing::info!(file = %name, "removed a staging file that no close or fsync had acknowledged");
+            self.disk.remove(name)?;
+        }
+        let mut recovered = Vec::new();
+        for row in rows {
+            if !names.contains(&row.file) {
+                tracing::error!(key = %row.key, file = %row.file, "the staging file of a journaled write is missing");
+                continue;
+            }
+            let content = Content::restore(row.size, row.base, row.base_len, row.dirty, row.local);
+            let file = self.disk.open(&row.file)?;
+            let attempts = row.attempts.iter().map(|id| WriteId::new(id)).collect();
+            let staged = Arc::new(Staged::new(row.ino, row.file, file, content, attempts));
+            staged.set_journaled(true);
+            self.lock().insert(row.ino, Arc::clone(&staged));
+            let headers = serde_json::from_str(&row.headers)?;
+            recovered.push(Recovered { ino: row.ino, key: row.key, headers, staged });
+        }
+        Ok(recovered)
+    }
+
+    /// A recovered file belongs to another inode now, because the catalogue was rebuilt. Its row moves along.
+    ///
+    /// # Errors
+    /// [`JournalError`]; the old row stays then.
+    pub async fn adopt(&self, recovered: &Recovered, ino: Ino, now: Timestamp) -> Result<Arc<Staged>, JournalError> {
+        let old = &recovered.staged;
+        let new = Arc::new(old.with_ino(ino));
+        {
+            let mut staged = self.lock();
+            staged.remove(&old.ino());
+            staged.insert(ino, Arc::clone(&new));
+        }
+        self.record(&new, &recovered.key, &recovered.headers, now).await?;
+        self.journal.clear(old.ino()).await?;
+        Ok(new)
+    }
+
+    /// Inodes with a staged file, and how many of them the bucket lacks something of.
+    pub fn counts(&self) -> (usize, usize) {
+        let staged = self.lock();
+        (staged.len(), staged.values().filter(|s| s.is_changed()).count())
+    }
+
+    /// Inodes of which the bucket lacks something.
+    pub fn changed(&self) -> Vec<Ino> {
+        self.lock().values().filter(|s| s.is_changed()).map(|s| s.ino()).collect()
+    }
+
+    /// Closes the journal.
+    pub fn close(&self) {
+        self.journal.close();
+    }
+
+    /// Waits for room in memory for a body of `size` bytes. One that is larger than all of it gets all of it.
+    async fn memory_for(&self, size: u64) -> Option<SemaphorePermit<'_>> {
+        let permits = u32::try_from(size).unwrap_or(u32::MAX).min(self.memory_max);
+        self.memory.acquire_many(permits).await.ok()
+    }
+
+    fn remove_file(&self, name: &str) {
+        if let Err(e) = self.disk.remove(name) {
+            tracing::warn!(file = %name, error = %e, "a staging file could not be removed");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Ino, Arc<Staged>>> {
+        self.staged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,305 @@
+//! Staging files: local bytes not yet in the bucket.
+//!
+//! Owns: the seam to the disk (trait [`Disk`]), one sparse file per dirty inode, reading and writing it together with its
+//! [`Content`]. Does not own: when it is committed (`fs`), the journal row (`write`).
+
+use super::content::{Content, Source};
+use crate::types::{ByteRange, Ino, ObjectRef, Timestamp, WriteId};
+use bytes::{Bytes, BytesMut};
+use std::fmt::Debug;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The disk under the staging files, as a seam: tests put one there that fails or forgets.
+pub trait Disk: Send + Sync + Debug {
+    /// Makes a file, or opens the one that is there. New names are durable when this returns.
+    ///
+    /// # Errors
+    /// What the disk says.
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
+    /// Takes a file away. One that is not there is no error.
+    ///
+    /// # Errors
+    /// What the disk says.
+    fn remove(&self, name: &str) -> io::Result<()>;
+    /// Names of all files.
+    ///
+    /// # Errors
+    /// What the disk says.
+    fn names(&self) -> io::Result<Vec<String>>;
+}
+
+/// A file of a [`Disk`].
+pub trait DiskFile: Send + Sync + Debug {
+    /// Fills `buffer` from `offset` on; what is past the end of the file is zero.
+    ///
+    /// # Errors
+    /// What the disk says.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+    /// Writes all of `bytes` at `offset`.
+    ///
+    /// # Errors
+    /// What the disk says.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// Cuts or extends the file.
+    ///
+    /// # Errors
+    /// What the disk says.
+    fn set_len(&self, size: u64) -> io::Result<()>;
+    /// Makes what was written durable.
+    ///
+    /// # Errors
+    /// What the disk says.
+    fn sync_data(&self) -> io::Result<()>;
+}
+
+/// The real disk: a directory.
+#[derive(Debug)]
+pub struct DirDisk(PathBuf);
+
+impl DirDisk {
+    /// Staging files in `dir`, which is made, 0700, if it is not there.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn new(dir: &Path) -> io::Result<DirDisk> {
+        use std::os::unix::fs::DirBuilderExt;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        Ok(DirDisk(dir.to_owned()))
+    }
+}
+
+impl Disk for DirDisk {
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let path = self.0.join(name);
+        let is_new = !path.exists();
+        let file =
+            fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+        if is_new {
+            File::open(&self.0)?.sync_all()?;
+        }
+        Ok(Arc::new(file))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        match fs::remove_file(self.0.join(name)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result,
+        }
+    }
+
+    fn names(&self) -> io::Result<Vec<String>> {
+        fs::read_dir(&self.0)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    }
+}
+
+impl DiskFile for File {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let mut done = 0;
+        while done < buffer.len() {
+            match FileExt::read_at(self, &mut buffer[done..], offset + done as u64) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        buffer[done..].fill(0);
+        Ok(())
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.write_all_at(bytes, offset)
+    }
+
+    fn set_len(&self, size: u64) -> io::Result<()> {
+        File::set_len(self, size)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        File::sync_data(self)
+    }
+}
+
+/// A staged file: its bytes on the disk and their make-up.
+#[derive(Debug)]
+pub struct Staged {
+    ino: Ino,
+    name: String,
+    file: Arc<dyn DiskFile>,
+    content: Mutex<Content>,
+    journaled: AtomicBool,
+    /// Ids of commits whose outcome is not known to be a success: an object that carries one of them is ours.
+    attempts: Mutex<Vec<WriteId>>,
+    /// When it was last written, until that is in the catalogue.
+    written_at: Mutex<Option<Timestamp>>,
+}
+
+impl Staged {
+    pub(super) fn new(
+        ino: Ino,
+        name: String,
+        file: Arc<dyn DiskFile>,
+        content: Content,
+        attempts: Vec<WriteId>,
+    ) -> Staged {
+        Staged {
+            ino,
+            name,
+            file,
+            content: Mutex::new(content),
+            journaled: AtomicBool::new(false),
+            attempts: Mutex::new(attempts),
+            written_at: Mutex::new(None),
+        }
+    }
+
+    /// The same file under another inode number.
+    pub(super) fn with_ino(&self, ino: Ino) -> Staged {
+        Staged::new(ino, self.name.clone(), Arc::clone(&self.file), self.content(), self.attempts())
+    }
+
+    /// The inode that it belongs to.
+    pub fn ino(&self) -> Ino {
+        self.ino
+    }
+
+    /// Name of its file in the staging directory.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its make-up as of now.
+    pub fn content(&self) -> Content {
+        self.lock().clone()
+    }
+
+    /// Size in bytes.
+    pub fn size(&self) -> u64 {
+        self.lock().size()
+    }
+
+    /// Whether the bucket lacks anything of it.
+    pub fn is_changed(&self) -> bool {
+        self.lock().is_changed()
+    }
+
+    /// Whether the journal has a row of it.
+    pub fn is_journaled(&self) -> bool {
+        self.journaled.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn set_journaled(&self, journaled: bool) {
+        self.journaled.store(journaled, Ordering::SeqCst);
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Content> {
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn attempts(&self) -> Vec<WriteId> {
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn note_attempt(&self, id: &WriteId) {
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner).push(id.clone());
+    }
+
+    pub(super) fn forget_attempts(&self) {
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Whether an object that carries `id` was written by an earlier commit of this file, whose answer was lost.
+    pub fn is_own(&self, id: &WriteId) -> bool {
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner).contains(id)
+    }
+
+    /// `object` is what this file replaces now, byte for byte: its own earlier commit, or a file it was renamed over.
+    pub fn rebase(&self, object: ObjectRef) {
+        self.lock().on_rebased(Some(object));
+    }
+
+    /// What this file changed is gone from the bucket: it is a new file now. Only when every byte is local.
+    pub fn rebase_on_nothing(&self) {
+        self.lock().on_rebased(None);
+    }
+
+    /// When it was last written, if the catalogue does not know yet.
+    pub fn written_at(&self) -> Option<Timestamp> {
+        *self.written_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers when it was last written, or that the catalogue knows.
+    pub fn set_written_at(&self, at: Option<Timestamp>) {
+        *self.written_at.lock().unwrap_or_else(PoisonError::into_inner) = at;
+    }
+
+    /// Writes `bytes` at `offset`, or at the end for `None` (O_APPEND). Answers the size of the file afterwards.
+    ///
+    /// # Errors
+    /// What the disk says; nothing counts as written then.
+    pub fn write(&self, offset: Option<u64>, bytes: &[u8]) -> io::Result<u64> {
+        let mut content = self.lock();
+        let offset = offset.unwrap_or_else(|| content.size());
+        let Some(range) = ByteRange::at(offset, bytes.len() as u64) else { return Ok(content.size()) };
+        self.file.write_at(bytes, offset)?;
+        content.on_write(range);
+        Ok(content.size())
+    }
+
+    /// Cuts or extends the file to `size` bytes.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn truncate(&self, size: u64) -> io::Result<()> {
+        let mut content = self.lock();
+        self.file.set_len(size)?;
+        content.on_truncate(size);
+        Ok(())
+    }
+
+    /// Attributes that travel with the object changed.
+    pub fn touch(&self) {
+        self.lock().on_attributes();
+    }
+
+    /// Where the bytes of `range` come from, and the version that the base pieces are read from.
+    pub fn sources(&self, range: ByteRange) -> (Vec<(ByteRange, Source)>, Option<ObjectRef>) {
+        let content = self.lock();
+        (content.sources(range), content.base().cloned())
+    }
+
+    /// Bytes that [`Staged::sources`] says are in the file.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn read_file(&self, range: ByteRange) -> io::Result<Bytes> {
+        let len = usize::try_from(range.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let mut buffer = BytesMut::zeroed(len);
+        self.file.read_at(&mut buffer, range.start())?;
+        Ok(buffer.freeze())
+    }
+
+    /// Bytes of the base arrived: puts those into the file that nobody has overwritten meanwhile.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn fill(&self, range: ByteRange, bytes: &Bytes) -> io::Result<()> {
+        let mut content = self.lock();
+        let mut tentative = content.clone();
+        for piece in tentative.on_fetched(range) {
+            let at = |offset: u64| usize::try_from(offset - range.start()).unwrap_or(usize::MAX);
+            self.file.write_at(&bytes[at(piece.start())..at(piece.end())], piece.start())?;
+        }
+        *content = tentative;
+        Ok(())
+    }
+
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+}
