@@ -135,6 +135,14 @@ impl Meta {
         self.catalogue.read(|rows| rows.descendants(ino))
     }
 
+    /// Whether `ino` or anything below it holds changes of ours or owes a marker.
+    ///
+    /// # Errors
+    /// As [`Meta::get`].
+    pub fn local_below(&self, ino: Ino) -> Result<bool> {
+        self.catalogue.read(|rows| rows.local_below(ino))
+    }
+
     /// The names from the root to `ino`. `None` if it has no name any more.
     ///
     /// # Errors

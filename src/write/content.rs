@@ -170,6 +170,13 @@ impl Content {
         self.changed = true;
     }
 
+    /// The base has moved: the same bytes are found elsewhere.
+    pub fn on_base_moved(&mut self, object: ObjectRef) {
+        if self.base.is_some() {
+            self.base = Some(object);
+        }
+    }
+
     /// The file replaces `base` from now on, and takes no byte from it. Only when nothing is [`Content::missing`].
     pub fn on_rebased(&mut self, base: Option<ObjectRef>) {
         self.base = base;

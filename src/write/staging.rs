@@ -223,6 +223,11 @@ impl Staged {
         self.lock().on_rebased(Some(object));
     }
 
+    /// The base's bytes are found at `object` from now on.
+    pub fn replace_base(&self, object: ObjectRef) {
+        self.lock().on_base_moved(object);
+    }
+
     /// What this file changed is gone from the bucket: it is a new file now. Only when every byte is local.
     pub fn rebase_on_nothing(&self) {
         self.lock().on_rebased(None);

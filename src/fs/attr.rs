@@ -1,0 +1,266 @@
+//! Attributes.
+//!
+//! Owns: getattr, setattr (size, mode, owner, times), statfs; writing changed attributes into the object's headers.
+//! Does not own: permission checks (the kernel's, `default_permissions`), the headers' names (`meta::headers`).
+
+use super::dir::new_write_id;
+use super::headers::for_rewrite;
+use super::{Caller, Entry, Fs, FsError, Result, to_the_end};
+use crate::meta::{InodeRow, Marker};
+use crate::store::{Condition, CopyRequest, ErrorKind, StoreError};
+use crate::types::{Attr, FileKind, Ino, Key, ObjectRef, Timestamp, Version};
+use crate::write::Span;
+use std::sync::Arc;
+
+/// A time to be set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SetTime {
+    /// To now.
+    Now,
+    /// To this.
+    At(Timestamp),
+}
+
+/// What is to be changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SetAttr {
+    /// Permission bits.
+    pub mode: Option<u32>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Size in bytes.
+    pub size: Option<u64>,
+    /// Last access.
+    pub atime: Option<SetTime>,
+    /// Last change of the content.
+    pub mtime: Option<SetTime>,
+}
+
+/// What statfs(2) shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Statfs {
+    /// Bytes in the objects that are known.
+    pub used: u64,
+    /// Objects and directories that are known.
+    pub files: u64,
+}
+
+impl Fs {
+    /// GETATTR: what the catalogue believes; lookup and open keep it fresh.
+    ///
+    /// # Errors
+    /// [`FsError::Stale`] if the inode is gone.
+    pub fn getattr(&self, ino: Ino) -> Result<Entry> {
+        Ok(self.entry(&self.row(ino)?))
+    }
+
+    /// SETATTR. A changed size is staged and committed at close; without an open handle (truncate(2) by path), at once.
+    /// Other attributes are a server-side copy of the object to itself, or travel with the pending commit.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn setattr(self: &Arc<Self>, caller: Caller, ino: Ino, set: SetAttr, has_handle: bool) -> Result<Entry> {
+        self.writable()?;
+        let fs = Arc::clone(self);
+        to_the_end(async move {
+            if let Some(size) = set.size {
+                fs.truncate(caller, ino, size).await?;
+            }
+            let row = fs.row(ino)?;
+            let attr = changed(&row.attr, set, caller, fs.meta.now());
+            if set.mtime.is_some()
+                && let Some(staged) = fs.writer.get(ino)
+            {
+                staged.set_written_at(None);
+            }
+            if attr != row.attr {
+                fs.store_attr(row, attr).await?;
+            }
+            if set.size.is_some() && !has_handle {
+                fs.commit(ino).await?;
+            }
+            fs.getattr(ino)
+        })
+        .await
+    }
+
+    async fn truncate(self: &Arc<Self>, caller: Caller, ino: Ino, size: u64) -> Result<()> {
+        let row = self.row(ino)?;
+        match row.attr.kind {
+            FileKind::File => {}
+            FileKind::Dir => return Err(FsError::IsDir),
+            _ => return Err(FsError::Invalid),
+        }
+        let staged = self.stage_for_write(&row).await?;
+        staged.truncate(size)?;
+        staged.touch();
+        staged.set_written_at(Some(self.meta.now()));
+        if caller.uid != 0 {
+            self.clear_suid(ino).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes changed attributes: into the row if a commit will carry them, else into the object's headers first.
+    async fn store_attr(self: &Arc<Self>, row: InodeRow, attr: Attr) -> Result<()> {
+        let ino = row.ino;
+        let staged = self.writer.get(ino).filter(|s| s.is_changed());
+        if let Some(staged) = staged {
+            self.meta.change(ino, move |row| row.attr = attr).await?;
+            staged.touch();
+            return Ok(());
+        }
+        // Without a name (unlinked, still open) or an object (the bucket's root): only we remember.
+        if row.parent.is_none() {
+            self.meta.change(ino, move |row| row.attr = attr).await?;
+            return Ok(());
+        }
+        match row.attr.kind {
+            FileKind::Dir => self.rewrite_marker(row, attr).await,
+            _ => self.rewrite_headers(row, attr).await,
+        }
+    }
+
+    /// A copy of the object to itself with new headers. All that is not ours stays.
+    async fn rewrite_headers(self: &Arc<Self>, row: InodeRow, attr: Attr) -> Result<()> {
+        let key = self.key(&row)?;
+        let _claim = self.claims.claim(vec![Span::Key(key.clone())]).await;
+        // A commit may have come first: the version counts that is there under the claim.
+        let row = self.row(row.ino)?;
+        let Some(version) = row.version.clone() else { return Err(FsError::Stale) };
+        let headers = match self.headers_of(&row, &key).await {
+            Err(FsError::Stale) => {
+                self.look_again(&row, &key).await?;
+                return Err(FsError::Stale);
+            }
+            result => for_rewrite(result?, &attr).with_write_id(&new_write_id()),
+        };
+        let copied = self
+            .store
+            .copy(&CopyRequest {
+                source: key.clone(),
+                source_if_match: Some(version.etag.clone()),
+                source_size: version.size,
+                destination: key.clone(),
+                headers: headers.clone(),
+                condition: Condition::IfMatch(version.etag.clone()),
+            })
+            .await;
+        match copied {
+            Ok(written) => {
+                let version = Version { etag: written.etag, last_modified: written.last_modified, ..version };
+                self.meta.change(row.ino, move |row| row.attr = attr).await?;
+                self.note_rewritten(&row, &key, &version);
+                self.note_written(&row, version, &headers, true).await
+            }
+            Err(StoreError { kind: ErrorKind::Precondition | ErrorKind::NotFound, .. }) => {
+                self.look_again(&row, &key).await?;
+                Err(FsError::Stale)
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// The same bytes have another version or another key now: the kernel's pages stay good, open handles read on there,
+    /// and what is staged over it replaces that one.
+    pub(super) fn note_rewritten(&self, row: &InodeRow, key: &Key, version: &Version) {
+        let object = ObjectRef { key: key.clone(), version: version.clone() };
+        self.handles.of(row.ino).iter().for_each(|h| h.set_object(Some(object.clone())));
+        if let Some(staged) = self.writer.get(row.ino) {
+            staged.replace_base(object);
+        }
+        let mut seen = self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let (Some(seen), Some(old)) = (seen.get_mut(&row.ino), &row.version)
+            && seen.same(old)
+        {
+            *seen = version.clone();
+        }
+    }
+
+    /// Directories keep their attributes in their marker, which is made if there is none.
+    async fn rewrite_marker(self: &Arc<Self>, row: InodeRow, attr: Attr) -> Result<()> {
+        let key = self.key(&row)?;
+        let _claim = self.claims.claim(vec![Span::Key(key.clone())]).await;
+        let marker = self.remote.head(&key).await?;
+        let (headers, condition) = match marker {
+            Some(m) => (for_rewrite(m.headers, &attr), Condition::IfMatch(m.version.etag)),
+            None => (super::headers::for_new(&attr, &key), Condition::IfAbsent),
+        };
+        let headers = headers.with_write_id(&new_write_id());
+        let written = self.store.put(&key, bytes::Bytes::new(), &headers, &condition).await?;
+        let version = Version { etag: written.etag, last_modified: written.last_modified, size: 0 };
+        self.meta
+            .change(row.ino, move |row| {
+                row.attr = attr;
+                row.marker = Marker::Present;
+            })
+            .await?;
+        self.note_written(&row, version, &headers, true).await
+    }
+
+    /// STATFS: what the catalogue knows; answers without the network.
+    ///
+    /// # Errors
+    /// [`FsError::Catalogue`].
+    pub fn statfs(&self) -> Result<Statfs> {
+        let (files, used) = self.meta.totals()?;
+        Ok(Statfs { used, files })
+    }
+}
+
+/// The attributes after a SETATTR. Pure.
+fn changed(attr: &Attr, set: SetAttr, caller: Caller, now: Timestamp) -> Attr {
+    let time = |set: Option<SetTime>, old: Timestamp| match set {
+        None => old,
+        Some(SetTime::Now) => now,
+        Some(SetTime::At(at)) => at,
+    };
+    let mut new = attr.clone();
+    if let Some(mode) = set.mode {
+        new.perm = (mode & 0o7777) as u16;
+    }
+    let chowned = set.uid.is_some() || set.gid.is_some();
+    if chowned && set.mode.is_none() && caller.uid != 0 && attr.kind == FileKind::File {
+        // chown(2): an unprivileged change of owner takes set-user-ID and set-group-ID away.
+        new.perm &= if attr.perm & 0o010 != 0 { !0o6000 } else { !0o4000 };
+    }
+    new.uid = set.uid.unwrap_or(attr.uid);
+    new.gid = set.gid.unwrap_or(attr.gid);
+    new.atime = time(set.atime, attr.atime);
+    new.mtime = time(set.mtime, attr.mtime);
+    if new != *attr || chowned || set.mode.is_some() || set.mtime.is_some() || set.atime.is_some() {
+        new.ctime = now;
+    }
+    new
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ctime_moves_with_every_change_and_suid_goes_with_the_owner() {
+        let t = Timestamp::from_nanos;
+        let old = Attr {
+            kind: FileKind::File,
+            perm: 0o6755,
+            uid: 1,
+            gid: 1,
+            rdev: 0,
+            size: 0,
+            atime: t(1),
+            mtime: t(1),
+            ctime: t(1),
+        };
+        let caller = Caller { uid: 1, gid: 1, tid: 0 };
+        let new = changed(&old, SetAttr { gid: Some(2), ..SetAttr::default() }, caller, t(5));
+        assert_eq!((new.perm, new.gid, new.ctime, new.mtime), (0o755, 2, t(5), t(1)));
+        let root = Caller { uid: 0, ..caller };
+        assert_eq!(changed(&old, SetAttr { gid: Some(2), ..SetAttr::default() }, root, t(5)).perm, 0o6755);
+        let touched = changed(&old, SetAttr { mtime: Some(SetTime::At(t(3))), ..SetAttr::default() }, caller, t(5));
+        assert_eq!((touched.mtime, touched.ctime), (t(3), t(5)));
+        assert_eq!(changed(&old, SetAttr::default(), caller, t(5)), old);
+    }
+}

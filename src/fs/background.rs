@@ -1,0 +1,284 @@
+//! What happens without anybody waiting: due commits, owed markers, recovery at start, draining at the end.
+//!
+//! Owns: the background loop, what an earlier daemon left, what is pending. Does not own: when a commit is due again
+//! (`write::queue`).
+
+use super::{Fs, FsError, Result, to_the_end};
+use crate::meta::{InodeRow, Marker};
+use crate::store::Condition;
+use crate::types::{Ino, Key, Name};
+use crate::write::{Recovered, Span};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// How long an emptied directory waits for its marker: `rm -r` removes it within that, and no request is made.
+const MARKER_DELAY: Duration = Duration::from_secs(2);
+/// Commits that run in the background at once.
+const COMMITS_IN_FLIGHT: usize = 8;
+
+/// What the bucket does not have yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pending {
+    /// Files that are staged and changed.
+    pub files: usize,
+    /// Directories whose marker is owed.
+    pub markers: usize,
+    /// Files whose commit failed: path, reason, and whether it is tried again by itself.
+    pub failed: Vec<(String, String, bool)>,
+    /// Conflicts since the mount.
+    pub conflicts: u64,
+    /// Open handles.
+    pub handles: usize,
+}
+
+/// How a drain ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Drained {
+    /// The bucket has everything.
+    Clean,
+    /// These could not be committed, and wait in the journal for the next mount.
+    Left(Pending),
+}
+
+impl Fs {
+    /// Takes over what an earlier daemon left, before the first request.
+    ///
+    /// # Errors
+    /// A journal or catalogue that cannot be read: then nothing may be mounted over it.
+    pub async fn recover(self: &Arc<Self>) -> Result<()> {
+        if self.settings.read_only {
+            return Ok(());
+        }
+        let left = self.writer.recover()?;
+        let journaled: Vec<Ino> = left.iter().map(|r| r.ino).collect();
+        for row in self.meta.local()?.into_iter().filter(|r| !journaled.contains(&r.ino)) {
+            self.forget_unacknowledged(row).await?;
+        }
+        for recovered in left {
+            let ino = self.find_or_make(&recovered).await?;
+            if ino != recovered.ino {
+                self.writer.adopt(&recovered, ino, self.meta.now()).await?;
+            }
+            tracing::info!(key = %recovered.key, "goes on with a write that an earlier mount left");
+            self.queue_commit(ino);
+        }
+        Ok(())
+    }
+
+    /// Writes that no close or fsync acknowledged died with the daemon: the row shows the bucket again.
+    async fn forget_unacknowledged(&self, row: InodeRow) -> Result<()> {
+        if row.version.is_none() {
+            self.meta.remove(row.ino).await?;
+            return Ok(());
+        }
+        self.meta
+            .change(row.ino, |row| {
+                row.local = false;
+                row.attr.size = row.version.as_ref().map_or(0, |v| v.size);
+                row.checked_at = crate::types::Timestamp::default();
+                row.headers = None;
+            })
+            .await?;
+        Ok(())
+    }
+
+    /// The inode of a journaled file: the one that it had, or, in a rebuilt catalogue, a new one at its path.
+    async fn find_or_make(self: &Arc<Self>, left: &Recovered) -> Result<Ino> {
+        if let Some(row) = self.meta.get(left.ino)?
+            && row.local
+            && row.parent.is_some()
+        {
+            return Ok(row.ino);
+        }
+        let names = left.key.as_str().split('/').map(Name::parse).collect::<std::result::Result<Vec<_>, _>>()?;
+        let Some((name, dirs)) = names.split_last() else { return Err(FsError::Stale) };
+        let mut parent = Ino::ROOT;
+        for dir in dirs {
+            parent = self.dir_at(parent, dir).await?;
+        }
+        let said = crate::meta::headers::from_user(&left.headers.user);
+        let (size, base) = (left.staged.size(), left.staged.content().base().cloned());
+        let known = self.meta.child(parent, name)?;
+        let row = match known {
+            Some(row) => row,
+            None => {
+                let caller = self.own_caller();
+                let mut attr = self.new_attr(caller, &self.row(parent)?, crate::types::FileKind::File, 0o644);
+                attr.perm = said.perm.unwrap_or(self.meta.defaults().file_perm);
+                attr.mtime = said.mtime.unwrap_or(attr.mtime);
+                let row = self.meta.blank(parent, name, attr);
+                self.meta.create(row).await?.ok_or(FsError::Exists)?
+            }
+        };
+        self.meta
+            .change(row.ino, move |row| {
+                row.local = true;
+                row.attr.size = size;
+                row.version = base.map(|b| b.version);
+            })
+            .await?;
+        Ok(row.ino)
+    }
+
+    async fn dir_at(&self, parent: Ino, name: &Name) -> Result<Ino> {
+        if let Some(row) = self.meta.child(parent, name)? {
+            return Ok(row.ino);
+        }
+        let mode = u32::from(self.meta.defaults().dir_perm);
+        let attr = self.new_attr(self.own_caller(), &self.row(parent)?, crate::types::FileKind::Dir, mode);
+        let row = self.meta.create(self.meta.blank(parent, name, attr)).await?.ok_or(FsError::Exists)?;
+        Ok(row.ino)
+    }
+
+    fn own_caller(&self) -> super::Caller {
+        let defaults = self.meta.defaults();
+        super::Caller { uid: defaults.uid, gid: defaults.gid, tid: 0 }
+    }
+
+    /// The file is committed as soon as the background gets to it.
+    pub(super) fn queue_commit(&self, ino: Ino) {
+        let now = self.meta.now();
+        self.queue().push(ino, now);
+        self.queue_changed.notify_one();
+    }
+
+    /// The background: runs until the task is dropped.
+    pub async fn run_background(self: Arc<Self>) {
+        if !self.settings.read_only
+            && let Err(e) = self.delete_left_orphans().await
+        {
+            tracing::warn!(error = %e, "copies for readers of an earlier mount could not be deleted");
+        }
+        let in_flight = Arc::new(tokio::sync::Semaphore::new(COMMITS_IN_FLIGHT));
+        loop {
+            while let Ok(permit) = Arc::clone(&in_flight).try_acquire_owned()
+                && let Some(ino) = self.next_ready()
+            {
+                let fs = Arc::clone(&self);
+                tokio::spawn(async move {
+                    let _permit = permit;
+                    fs.commit_in_background(ino).await;
+                    fs.queue_changed.notify_one();
+                });
+            }
+            let changed = self.queue_changed.notified();
+            // Markers that fell due, and commits whose pause is over.
+            if tokio::time::timeout(Duration::from_millis(500), changed).await.is_err() {
+                self.write_due_markers(MARKER_DELAY).await;
+            }
+        }
+    }
+
+    fn next_ready(&self) -> Option<Ino> {
+        let now = self.meta.now();
+        self.queue().next_ready(now)
+    }
+
+    async fn commit_in_background(self: &Arc<Self>, ino: Ino) {
+        let fs = Arc::clone(self);
+        match to_the_end(async move { fs.commit(ino).await }).await {
+            Ok(()) if !self.meta.pins().is_pinned(ino) => drop(self.writer.drop_clean(ino)),
+            Ok(()) => {}
+            Err(e) => tracing::error!(path = %self.path_of(ino), error = %e, "could not be committed"),
+        }
+    }
+
+    /// The path of an inode, for people.
+    pub(super) fn path_of(&self, ino: Ino) -> String {
+        match self.meta.path(ino) {
+            Ok(Some(names)) => names.iter().map(ToString::to_string).collect::<Vec<_>>().join("/"),
+            _ => format!("inode {ino}"),
+        }
+    }
+
+    async fn write_due_markers(self: &Arc<Self>, delay: Duration) {
+        let Ok(owed) = self.meta.owed_markers() else { return };
+        let now = self.meta.now();
+        for row in owed.into_iter().filter(|r| r.checked_at.plus(delay) <= now) {
+            if let Err(e) = self.write_owed_marker(row.ino).await {
+                tracing::warn!(dir = %self.path_of(row.ino), error = %e, "the marker of an emptied directory is still owed");
+            }
+        }
+    }
+
+    /// Writes the marker that a directory owes, if it does.
+    pub(super) async fn write_owed_marker(self: &Arc<Self>, ino: Ino) -> Result<()> {
+        let Some(row) = self.meta.get(ino)?.filter(|r| r.marker == Marker::Owed) else { return Ok(()) };
+        let key = self.key(&row)?;
+        let _claim = self.claims.claim(vec![Span::Key(key.clone())]).await;
+        // Removed or renamed while we waited?
+        let Some(row) = self.meta.get(ino)?.filter(|r| r.marker == Marker::Owed && self.has_key(r, &key)) else {
+            return Ok(());
+        };
+        let version = match self.put_marker(&key, &row.attr, Condition::IfAbsent).await {
+            Ok(version) => Some(version),
+            // Somebody else made it: just as good.
+            Err(FsError::Exists) => None,
+            Err(e) => return Err(e),
+        };
+        self.meta
+            .change(ino, move |row| {
+                row.marker = Marker::Present;
+                row.version = version;
+            })
+            .await?;
+        Ok(())
+    }
+
+    fn has_key(&self, row: &InodeRow, key: &Key) -> bool {
+        matches!(self.meta.key(row), Ok(Some(Ok(k))) if k == *key)
+    }
+
+    /// What the bucket does not have yet.
+    ///
+    /// # Errors
+    /// [`FsError::Catalogue`].
+    pub fn pending(&self) -> Result<Pending> {
+        let waiting = self.queue().waiting();
+        let failed = waiting.into_iter().filter_map(|w| Some((self.path_of(w.ino), w.reason?, !w.parked))).collect();
+        let unnamed = |ino: &Ino| self.meta.get(*ino).is_ok_and(|r| r.is_none_or(|r| r.parent.is_none()));
+        Ok(Pending {
+            files: self.writer.changed().iter().filter(|ino| !unnamed(ino)).count(),
+            markers: self.meta.owed_markers()?.len(),
+            failed,
+            conflicts: self.conflicts.load(Ordering::Relaxed),
+            handles: self.handles.count(),
+        })
+    }
+
+    /// Commits everything, until the bucket has it or `deadline` has passed. What failed for good is tried once more.
+    ///
+    /// # Errors
+    /// [`FsError::Catalogue`].
+    pub async fn drain(self: &Arc<Self>, deadline: Duration) -> Result<Drained> {
+        let until = tokio::time::Instant::now() + deadline;
+        for ino in self.writer.changed() {
+            // What is dirty without an acknowledgement (the last close never came) is kept all the same.
+            if let Err(e) = self.journal(ino).await {
+                tracing::error!(path = %self.path_of(ino), error = %e, "could not be journaled");
+            }
+            self.queue_commit(ino);
+        }
+        let mut hurried = None::<tokio::time::Instant>;
+        loop {
+            // A failing server is not hammered: what fails is tried again every two seconds until the deadline.
+            if hurried.is_none_or(|at| at.elapsed() > Duration::from_secs(2)) {
+                let now = self.meta.now();
+                self.queue().hurry(now, false);
+                self.queue_changed.notify_one();
+                self.write_due_markers(Duration::ZERO).await;
+                hurried = Some(tokio::time::Instant::now());
+            }
+            let pending = self.pending()?;
+            let active = self.queue().active();
+            if pending.files == 0 && pending.markers == 0 {
+                return Ok(Drained::Clean);
+            }
+            if active == 0 && pending.markers == 0 || tokio::time::Instant::now() >= until {
+                return Ok(Drained::Left(pending));
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}

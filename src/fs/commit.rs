@@ -1,0 +1,200 @@
+//! Commits of staged files, and conflicts.
+//!
+//! Owns: the order of a commit (claim, settle attributes, upload, catalogue, journal), and what a failed condition means:
+//! theirs keeps the name, ours becomes a conflict copy that keeps our inode.
+//! Does not own: the upload (`write::commit`), names of conflict copies (`write::conflict`).
+
+use super::headers::{for_new, found_object};
+use super::{Fs, FsError, Result};
+use crate::meta::InodeRow;
+use crate::store::{Condition, ObjectHeaders, ObjectMeta};
+use crate::types::{Ino, Key, Name, ObjectRef};
+use crate::write::{CommitError, Committed, Span, Staged, conflict_name};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Names that are tried for a conflict copy before the conflict is reported instead.
+const CONFLICT_NAMES_MAX: u32 = 20;
+
+impl Fs {
+    /// Makes what is staged of `ino` the object's new version. Returns when the bucket has it.
+    ///
+    /// # Errors
+    /// Why not. The file stays staged, is journaled, and is tried again in the background unless that is hopeless.
+    pub(super) async fn commit(self: &Arc<Self>, ino: Ino) -> Result<()> {
+        let result = self.commit_now(ino).await;
+        let now = self.meta.now();
+        match &result {
+            Ok(()) => self.queue().on_done(ino, now),
+            Err(e) => {
+                if let Err(unsafe_now) = self.journal(ino).await {
+                    tracing::error!(inode = %ino, error = %unsafe_now, "a failed commit could not be journaled");
+                }
+                let jitter = fastrand::f64();
+                self.queue().on_failed(ino, now, e.to_string(), e.is_permanent(), jitter);
+                self.queue_changed.notify_one();
+            }
+        }
+        result
+    }
+
+    async fn commit_now(self: &Arc<Self>, ino: Ino) -> Result<()> {
+        loop {
+            let Some(staged) = self.writer.get(ino).filter(|s| s.is_changed()) else { return Ok(()) };
+            let Some(row) = self.meta.get(ino)? else { return Ok(()) };
+            let Some(key) = self.meta.key(&row)? else { return Ok(()) };
+            let key = key?;
+            let _claim = self.claims.claim(vec![Span::Key(key.clone())]).await;
+            // Renamed, removed or committed while we waited?
+            if self.meta.get(ino)?.map(|row| self.meta.key(&row)).transpose()?.flatten() != Some(Ok(key.clone())) {
+                continue;
+            }
+            if !staged.is_changed() {
+                return Ok(());
+            }
+            let row = self.settle(&staged).await?;
+            return self.commit_claimed(&staged, row, key).await;
+        }
+    }
+
+    async fn commit_claimed(self: &Arc<Self>, staged: &Arc<Staged>, row: InodeRow, key: Key) -> Result<()> {
+        let headers = self.headers_for_commit(&row, &key).await?;
+        match self.writer.commit(staged, &key, headers.clone(), condition_of(staged)).await {
+            Ok(done) => self.committed(staged, &row, done).await,
+            Err(CommitError::Conflict) => self.on_conflict(staged, row, key, headers).await,
+            Err(CommitError::BaseDeleted) => {
+                tracing::warn!(%key, "was deleted elsewhere while it was changed here: it is created again");
+                self.recreate(staged, &row, &key, headers).await
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Size and times that only the staged file knew go into the row.
+    async fn settle(&self, staged: &Arc<Staged>) -> Result<InodeRow> {
+        let (size, written_at) = (staged.size(), staged.written_at());
+        let row = self.meta.change(staged.ino(), move |row| {
+            row.attr.size = size;
+            if let Some(at) = written_at {
+                row.attr.mtime = at;
+                row.attr.ctime = row.attr.ctime.max(at);
+            }
+        });
+        row.await?.ok_or(FsError::Stale)
+    }
+
+    async fn committed(&self, staged: &Arc<Staged>, row: &InodeRow, done: Committed) -> Result<()> {
+        let version = done.object.version.clone();
+        self.note_committed(row.ino, &done.object);
+        self.note_written(row, version, &done.headers, done.clean).await?;
+        // Written again meanwhile: the journal's row, if there is one, still tells of bytes that the bucket lacks.
+        if done.clean {
+            self.writer.clear(staged).await.map_err(FsError::Catalogue)?;
+        }
+        Ok(())
+    }
+
+    /// Handles and the kernel's pages follow our own commit.
+    fn note_committed(&self, ino: Ino, object: &ObjectRef) {
+        self.handles.of(ino).iter().for_each(|h| h.set_object(Some(object.clone())));
+        let mut seen = self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        seen.insert(ino, object.version.clone());
+    }
+
+    async fn recreate(&self, staged: &Arc<Staged>, row: &InodeRow, key: &Key, headers: ObjectHeaders) -> Result<()> {
+        staged.rebase_on_nothing();
+        self.conflicts.fetch_add(1, Ordering::Relaxed);
+        let done = self.writer.commit(staged, key, headers, Condition::IfAbsent).await?;
+        self.committed(staged, row, done).await
+    }
+
+    /// Somebody else wrote `key`, or an answer to an earlier commit of ours was lost.
+    async fn on_conflict(
+        self: &Arc<Self>,
+        staged: &Arc<Staged>,
+        row: InodeRow,
+        key: Key,
+        headers: ObjectHeaders,
+    ) -> Result<()> {
+        let Some(theirs) = self.remote.head(&key).await? else {
+            return self.recreate(staged, &row, &key, headers).await;
+        };
+        let ours = theirs.headers.write_id().is_some_and(|id| staged.is_own(&id));
+        if ours {
+            tracing::info!(%key, "the answer to an earlier commit was lost: going on from what it made");
+            staged.rebase(ObjectRef { key: key.clone(), version: theirs.version });
+            let done = self.writer.commit(staged, &key, headers, condition_of(staged)).await?;
+            return self.committed(staged, &row, done).await;
+        }
+        let unresolved = |e: FsError| FsError::ConflictUnresolved(Box::new(e));
+        let copy = self.commit_copy(staged, &row, &key).await.map_err(unresolved)?;
+        self.conflicts.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(%key, copy = %copy, "conflict: changed elsewhere while it was changed here; both are kept");
+        self.give_name_to(&row, theirs).await
+    }
+
+    /// Commits our version under a conflict name, which our inode then has.
+    async fn commit_copy(self: &Arc<Self>, staged: &Arc<Staged>, row: &InodeRow, key: &Key) -> Result<Name> {
+        let (Some(parent), Some(name)) = (row.parent, &row.name) else { return Err(FsError::Stale) };
+        let dir = self.dir_key(&self.dir_row(parent)?)?;
+        let date = date_for_names(self.meta.now());
+        // What kept its bytes of the base is complete by now: the failed commit fetched them.
+        for attempt in 0..CONFLICT_NAMES_MAX {
+            let copy_name = conflict_name(name, &self.settings.host, &date, attempt)?;
+            let copy_key = dir.child(&copy_name)?;
+            let known = row.headers.as_deref().and_then(|json| serde_json::from_str::<ObjectHeaders>(json).ok());
+            let headers = match known {
+                Some(headers) => super::headers::for_rewrite(headers, &row.attr),
+                None => for_new(&row.attr, key),
+            };
+            match self.writer.commit(staged, &copy_key, headers, Condition::IfAbsent).await {
+                Ok(done) => {
+                    self.meta.rename(row.ino, parent, copy_name.clone()).await?;
+                    self.committed(staged, row, done).await?;
+                    return Ok(copy_name);
+                }
+                Err(CommitError::Conflict) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Err(FsError::Exists)
+    }
+
+    /// Their version gets the name, with an inode of its own.
+    async fn give_name_to(&self, row: &InodeRow, theirs: ObjectMeta) -> Result<()> {
+        let (Some(parent), Some(name)) = (row.parent, row.name.clone()) else { return Ok(()) };
+        let asked = self.meta.observe();
+        let (_, mut changes) =
+            self.meta.apply_lookup(parent, name.clone(), Some(found_object(&theirs)), &asked).await?;
+        changes.push(crate::meta::Change::Removed { parent, name, ino: row.ino });
+        self.tell_kernel(&changes);
+        Ok(())
+    }
+
+    /// Makes what is staged of `ino` durable on this machine, so that it may be acknowledged before the bucket has it.
+    pub(super) async fn journal(self: &Arc<Self>, ino: Ino) -> Result<()> {
+        let Some(staged) = self.writer.get(ino).filter(|s| s.is_changed()) else { return Ok(()) };
+        let row = self.settle(&staged).await?;
+        let Some(key) = self.meta.key(&row)? else { return Ok(()) };
+        let key = key?;
+        // No HEAD here: what is not known of the old object's headers is kept by the commit, which asks.
+        let known = row.headers.as_deref().and_then(|json| serde_json::from_str::<ObjectHeaders>(json).ok());
+        let headers = super::headers::for_rewrite(known.unwrap_or_default(), &row.attr);
+        self.writer.record(&staged, &key, &headers, self.meta.now()).await?;
+        Ok(())
+    }
+}
+
+/// A staged file may replace just the version that it changes.
+fn condition_of(staged: &Staged) -> Condition {
+    match staged.content().base() {
+        Some(base) => Condition::IfMatch(base.version.etag.clone()),
+        None => Condition::IfAbsent,
+    }
+}
+
+/// Local readers sort names: year first, and no colon, which other systems refuse.
+fn date_for_names(now: crate::types::Timestamp) -> String {
+    let format = time::macros::format_description!("[year]-[month]-[day] [hour].[minute].[second]");
+    time::OffsetDateTime::from(now.to_system()).format(&format).unwrap_or_else(|_| now.secs().to_string())
+}

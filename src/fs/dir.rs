@@ -1,0 +1,300 @@
+//! Directories: listing, reading, making, removing.
+//!
+//! Owns: opendir, readdir, mkdir, rmdir; one listing of a directory at a time; when a marker is owed.
+//! Does not own: what a listing changes (`meta`), writing owed markers (`background`).
+
+use super::headers::{for_new, to_found};
+use super::lookup::is_reserved;
+use super::{Caller, Entry, Fs, FsError, Result, to_the_end};
+use crate::meta::{InodeRow, Marker, Sighting, UnmappableKey};
+use crate::remote::DirPage;
+use crate::store::{Condition, ErrorKind, StoreError};
+use crate::types::{Attr, FileKind, Ino, Key, Name, Unmappable, Version, WriteId};
+use crate::write::Span;
+use bytes::Bytes;
+use std::sync::{Arc, PoisonError};
+use tokio::sync::watch;
+
+/// An entry as readdir shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirEntry {
+    /// The name; `.` and `..` included.
+    pub name: Vec<u8>,
+    /// The inode, as LOOKUP would show it.
+    pub entry: Entry,
+    /// Where a later readdir goes on after this entry.
+    pub cookie: u64,
+}
+
+/// Cookies of `.` and `..`. An entry's cookie is its inode number and this: stable for as long as it has a name here.
+const COOKIE_DOT: u64 = 1;
+const COOKIE_DOTDOT: u64 = 2;
+
+impl Fs {
+    /// OPENDIR: the directory is listed unless that happened a moment ago. While the bucket does not answer, a directory
+    /// that was complete once is shown as it was.
+    ///
+    /// # Errors
+    /// [`FsError`].
+    pub async fn opendir(self: &Arc<Self>, ino: Ino) -> Result<()> {
+        let dir = self.dir_row(ino)?;
+        if dir.complete_at.is_some_and(|at| self.is_just_confirmed(at)) || dir.parent.is_none() && ino != Ino::ROOT {
+            return Ok(());
+        }
+        if dir.complete_at.is_none() {
+            return self.list(ino).await;
+        }
+        match self.patiently(self.list(ino)).await {
+            Err(e) if e.is_outage() => {
+                tracing::warn!(dir = %ino, error = %e, "the bucket does not answer: showing the directory as it was");
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    /// READDIR: up to `limit` entries after `cookie`, 0 for the first.
+    ///
+    /// # Errors
+    /// [`FsError`].
+    pub fn readdir(&self, ino: Ino, cookie: u64, limit: usize) -> Result<Vec<DirEntry>> {
+        let mut entries = Vec::new();
+        if cookie < COOKIE_DOTDOT {
+            let dir = self.dir_row(ino)?;
+            let parent = match dir.parent {
+                Some(parent) => self.row(parent)?,
+                None => dir.clone(),
+            };
+            if cookie < COOKIE_DOT {
+                entries.push(DirEntry { name: b".".to_vec(), entry: self.entry(&dir), cookie: COOKIE_DOT });
+            }
+            entries.push(DirEntry { name: b"..".to_vec(), entry: self.entry(&parent), cookie: COOKIE_DOTDOT });
+        }
+        let after = Ino(cookie.saturating_sub(COOKIE_DOTDOT));
+        for row in self.meta.children(ino, after, limit)? {
+            let Some(name) = &row.name else { continue };
+            let cookie = row.ino.0 + COOKIE_DOTDOT;
+            entries.push(DirEntry { name: name.as_bytes().to_vec(), entry: self.entry(&row), cookie });
+        }
+        Ok(entries)
+    }
+
+    /// Lists `ino`, or waits for the listing that somebody else has begun.
+    pub(super) async fn list(self: &Arc<Self>, ino: Ino) -> Result<()> {
+        let began = self.meta.now();
+        loop {
+            match self.join_listing(ino) {
+                Joined::First(done) => {
+                    let fs = Arc::clone(self);
+                    // In a task of its own: whoever is interrupted leaves it to those who still wait.
+                    return to_the_end(async move {
+                        let _guard = ListingGuard { fs: Arc::clone(&fs), ino, _done: done };
+                        fs.list_pages(ino).await
+                    })
+                    .await;
+                }
+                // The sender only ever drops: an error is the end of the listing.
+                Joined::Waiting(mut running) => {
+                    let ended = running.changed().await.is_err();
+                    if ended && self.row(ino)?.complete_at.is_some_and(|at| at >= began) {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    fn join_listing(&self, ino: Ino) -> Joined {
+        let mut listings = self.listings.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(running) = listings.get(&ino) {
+            return Joined::Waiting(running.clone());
+        }
+        let (done, waiting) = watch::channel(());
+        listings.insert(ino, waiting);
+        Joined::First(done)
+    }
+
+    async fn list_pages(&self, ino: Ino) -> Result<()> {
+        let dir = self.dir_row(ino)?;
+        let key = self.dir_key(&dir)?;
+        let asked = self.meta.observe();
+        let (mut hidden, mut continuation) = (Vec::new(), None);
+        loop {
+            let page = self.remote.list_dir(&key, continuation).await?;
+            let DirPage { entries, unlisted, marker, next } = page;
+            let seen = entries.into_iter().map(|e| Sighting { name: e.name, found: to_found(e.entry) }).collect();
+            let unmappable = unlisted
+                .into_iter()
+                .map(|u| UnmappableKey { key: u.key, why: Unmappable::as_str(u.why), size: u.size })
+                .collect();
+            let outcome = self.meta.apply_page(ino, seen, unmappable, marker, &asked).await?;
+            self.tell_kernel(&outcome.changes);
+            hidden.extend(outcome.hidden);
+            continuation = next;
+            if continuation.is_none() {
+                break;
+            }
+        }
+        let changes = self.meta.finish_listing(ino, key, hidden, &asked).await?;
+        self.tell_kernel(&changes);
+        Ok(())
+    }
+
+    /// MKDIR: a marker object, made only if there is none.
+    ///
+    /// # Errors
+    /// [`FsError::Exists`], or what the store says.
+    pub async fn mkdir(self: &Arc<Self>, caller: Caller, parent: Ino, name: Name, mode: u32) -> Result<Entry> {
+        self.writable()?;
+        let fs = Arc::clone(self);
+        to_the_end(async move {
+            let dir = fs.dir_row(parent)?;
+            if is_reserved(parent, &name) {
+                return Err(FsError::Reserved);
+            }
+            let key = fs.dir_key(&dir)?.child_dir(&name)?;
+            let _claim = fs.claims.claim(vec![Span::Tree(key.clone())]).await;
+            if fs.meta.child(parent, &name)?.is_some() {
+                return Err(FsError::Exists);
+            }
+            let attr = fs.new_attr(caller, &dir, FileKind::Dir, mode);
+            let mut row = fs.meta.blank(parent, &name, attr);
+            row.version = Some(fs.put_marker(&key, &row.attr, Condition::IfAbsent).await?);
+            row.marker = Marker::Present;
+            row.complete_at = Some(fs.meta.now());
+            row.headers = Some(super::headers::to_meta(&for_new(&row.attr, &key)).json);
+            let row = fs.meta.create(row).await?.ok_or(FsError::Exists)?;
+            Ok(fs.entry(&row))
+        })
+        .await
+    }
+
+    /// Writes the marker object of a directory.
+    pub(super) async fn put_marker(&self, key: &Key, attr: &Attr, condition: Condition) -> Result<Version> {
+        let headers = for_new(attr, key).with_write_id(&new_write_id());
+        let written = self.store.put(key, Bytes::new(), &headers, &condition).await.map_err(|e| match e.kind {
+            ErrorKind::Precondition if condition == Condition::IfAbsent => FsError::Exists,
+            _ => FsError::Store(e),
+        })?;
+        Ok(Version { etag: written.etag, last_modified: written.last_modified, size: 0 })
+    }
+
+    /// RMDIR: only if the bucket has no key below, whatever we believe.
+    ///
+    /// # Errors
+    /// [`FsError::NotEmpty`], or what the store says.
+    pub async fn rmdir(self: &Arc<Self>, parent: Ino, name: Name) -> Result<()> {
+        self.writable()?;
+        let fs = Arc::clone(self);
+        to_the_end(async move {
+            let dir = fs.dir_row(parent)?;
+            let key = fs.dir_key(&dir)?.child_dir(&name)?;
+            let _claim = fs.claims.claim(vec![Span::Tree(key.clone())]).await;
+            let row = fs.meta.child(parent, &name)?.ok_or(FsError::NotFound)?;
+            if row.attr.kind != FileKind::Dir {
+                return Err(FsError::NotDir);
+            }
+            if fs.holds_local_entries(row.ino)? || fs.remote.has_keys_below(&key).await? {
+                return Err(FsError::NotEmpty);
+            }
+            fs.delete_marker(&row, &key).await?;
+            fs.meta.remove(row.ino).await?;
+            fs.owe_marker_if_emptied(parent).await
+        })
+        .await
+    }
+
+    /// Whether the directory has entries that only we know.
+    pub(super) fn holds_local_entries(&self, ino: Ino) -> Result<bool> {
+        let mut after = Ino(0);
+        loop {
+            let page = self.meta.children(ino, after, 1000)?;
+            let Some(last) = page.last() else { return Ok(false) };
+            for row in &page {
+                if self.meta.local_below(row.ino)? {
+                    return Ok(true);
+                }
+            }
+            after = last.ino;
+        }
+    }
+
+    /// Deletes the marker of a directory, if it has one.
+    pub(super) async fn delete_marker(&self, row: &InodeRow, key: &Key) -> Result<()> {
+        let etag = match (&row.version, row.marker) {
+            (Some(version), _) => Some(version.etag.clone()),
+            (None, Marker::Owed) => None,
+            (None, _) => self.remote.head(key).await?.map(|m| m.version.etag),
+        };
+        let Some(etag) = etag else { return Ok(()) };
+        match self.store.delete(key, Some(&etag)).await {
+            Ok(()) | Err(StoreError { kind: ErrorKind::NotFound, .. }) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// A directory emptied through the mount stays: if no key implies it any more, its marker is owed.
+    pub(super) async fn owe_marker_if_emptied(&self, ino: Ino) -> Result<()> {
+        if ino == Ino::ROOT || self.meta.has_children(ino)? {
+            return Ok(());
+        }
+        let now = self.meta.now();
+        self.meta
+            .change(ino, move |row| {
+                if row.marker == Marker::Implied {
+                    row.marker = Marker::Owed;
+                    row.checked_at = now;
+                }
+            })
+            .await?;
+        self.queue_changed.notify_one();
+        Ok(())
+    }
+
+    /// Attributes of a new inode: the caller's, but a setgid directory hands its group on (inode(7)).
+    pub(super) fn new_attr(&self, caller: Caller, dir: &InodeRow, kind: FileKind, mode: u32) -> Attr {
+        let defaults = self.meta.defaults();
+        let now = self.meta.now();
+        let inherits = dir.attr.perm & 0o2000 != 0;
+        let mut perm = (mode & 0o7777) as u16;
+        if inherits && kind == FileKind::Dir {
+            perm |= 0o2000;
+        }
+        let gid = if inherits { dir.attr.gid } else { caller.gid };
+        Attr {
+            kind,
+            perm,
+            uid: if defaults.uid_forced { defaults.uid } else { caller.uid },
+            gid: if defaults.gid_forced { defaults.gid } else { gid },
+            rdev: 0,
+            size: 0,
+            atime: now,
+            mtime: now,
+            ctime: now,
+        }
+    }
+}
+
+/// An id for a write of ours.
+pub(super) fn new_write_id() -> WriteId {
+    WriteId::new(&uuid::Uuid::new_v4().to_string())
+}
+
+/// Who lists a directory: the first to ask, while the others wait.
+enum Joined {
+    First(watch::Sender<()>),
+    Waiting(watch::Receiver<()>),
+}
+
+/// Ends the listing for those who wait, however it ends.
+struct ListingGuard {
+    fs: Arc<Fs>,
+    ino: Ino,
+    _done: watch::Sender<()>,
+}
+
+impl Drop for ListingGuard {
+    fn drop(&mut self) {
+        self.fs.listings.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.ino);
+    }
+}

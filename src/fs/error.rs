@@ -1,0 +1,204 @@
+//! What an operation of the file system can answer but success, and the one table from there to errnos.
+//!
+//! Owns: [`FsError`] and its errno. Does not own: the errors of lower layers, which it wraps.
+
+use crate::meta::DbError;
+use crate::store::{ErrorKind, StoreError};
+use crate::types::KeyError;
+use crate::write::{CommitError, JournalError};
+use std::io;
+
+/// Why an operation failed.
+#[derive(Debug, thiserror::Error)]
+pub enum FsError {
+    /// No such file or directory.
+    #[error("no such file or directory")]
+    NotFound,
+    /// The inode is not what it was: its name, its version or itself is gone.
+    #[error("the file was changed or removed elsewhere")]
+    Stale,
+    /// The name is taken.
+    #[error("the name is taken")]
+    Exists,
+    /// Not a directory.
+    #[error("not a directory")]
+    NotDir,
+    /// A directory where none may be.
+    #[error("is a directory")]
+    IsDir,
+    /// The directory has entries.
+    #[error("the directory is not empty")]
+    NotEmpty,
+    /// The mount is read-only.
+    #[error("the mount is read-only")]
+    ReadOnly,
+    /// The handle was not opened for this, or is not one.
+    #[error("the file is not open for that")]
+    BadHandle,
+    /// The arguments make no sense together.
+    #[error("invalid argument")]
+    Invalid,
+    /// Never possible on a bucket: hard links.
+    #[error("a bucket cannot do that")]
+    Impossible,
+    /// Not offered (yet).
+    #[error("not supported")]
+    NotSupported,
+    /// A name of objfs' own.
+    #[error("the name belongs to objfs")]
+    Reserved,
+    /// The caller was interrupted.
+    #[error("interrupted")]
+    Interrupted,
+    /// The name makes no key, or is none.
+    #[error(transparent)]
+    Name(#[from] KeyError),
+    /// The store refused or failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The catalogue failed.
+    #[error("catalogue: {0}")]
+    Catalogue(#[from] DbError),
+    /// The journal failed: nothing may be acknowledged.
+    #[error("journal: {0}")]
+    Journal(#[from] JournalError),
+    /// The staging disk failed.
+    #[error("staging: {0}")]
+    Disk(#[from] io::Error),
+    /// A commit failed.
+    #[error(transparent)]
+    Commit(CommitError),
+    /// A conflict for which no copy could be made.
+    #[error("a conflict, and no copy could be made: {0}")]
+    ConflictUnresolved(Box<FsError>),
+    /// A task of ours ended without an answer.
+    #[error("internal: {0}")]
+    Internal(String),
+}
+
+impl From<CommitError> for FsError {
+    fn from(error: CommitError) -> FsError {
+        match error {
+            CommitError::Store(e) => FsError::Store(e),
+            CommitError::Disk(e) => FsError::Disk(e),
+            other => FsError::Commit(other),
+        }
+    }
+}
+
+impl FsError {
+    /// The one errno of this failure. SEMANTICS.md explains each line.
+    pub fn errno(&self) -> i32 {
+        match self {
+            FsError::NotFound => libc::ENOENT,
+            FsError::Stale => libc::ESTALE,
+            FsError::Exists => libc::EEXIST,
+            FsError::NotDir => libc::ENOTDIR,
+            FsError::IsDir => libc::EISDIR,
+            FsError::NotEmpty => libc::ENOTEMPTY,
+            FsError::ReadOnly => libc::EROFS,
+            FsError::BadHandle => libc::EBADF,
+            FsError::Invalid => libc::EINVAL,
+            FsError::Impossible => libc::EPERM,
+            FsError::NotSupported => libc::EOPNOTSUPP,
+            FsError::Reserved => libc::EACCES,
+            FsError::Interrupted => libc::EINTR,
+            FsError::Name(KeyError::KeyTooLong | KeyError::NameTooLong) => libc::ENAMETOOLONG,
+            FsError::Name(KeyError::NameInvalid) => libc::EINVAL,
+            FsError::Name(KeyError::NotUtf8) => libc::EILSEQ,
+            FsError::Store(e) => store_errno(e.kind),
+            FsError::Disk(e) => disk_errno(e),
+            FsError::Journal(JournalError::Disk(e)) => disk_errno(e),
+            FsError::Catalogue(_) | FsError::Journal(_) | FsError::Internal(_) => libc::EIO,
+            FsError::Commit(CommitError::TooLarge(_)) => libc::EFBIG,
+            FsError::Commit(CommitError::Conflict) => libc::EBUSY,
+            FsError::Commit(_) => libc::ESTALE,
+            FsError::ConflictUnresolved(_) => libc::EBUSY,
+        }
+    }
+
+    /// Whether trying again later cannot help unless somebody does something.
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            FsError::Store(e) => !e.kind.is_retryable(),
+            FsError::Commit(_) | FsError::Name(_) | FsError::Reserved => true,
+            FsError::ConflictUnresolved(e) => e.is_permanent(),
+            _ => false,
+        }
+    }
+
+    /// Whether this is a failure that somebody should read about in the log, and not an ordinary answer.
+    pub fn is_noteworthy(&self) -> bool {
+        match self {
+            FsError::Store(e) => e.kind != ErrorKind::NotFound,
+            FsError::Catalogue(_)
+            | FsError::Journal(_)
+            | FsError::Disk(_)
+            | FsError::Commit(_)
+            | FsError::ConflictUnresolved(_)
+            | FsError::Internal(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the network or the server is at fault, so that what is known locally may be shown instead.
+    pub fn is_outage(&self) -> bool {
+        use ErrorKind::{Broken, Server, Throttled, Timeout, Unreachable};
+        matches!(self, FsError::Store(e) if matches!(e.kind, Broken | Server | Throttled | Timeout | Unreachable))
+    }
+}
+
+fn store_errno(kind: ErrorKind) -> i32 {
+    match kind {
+        ErrorKind::NotFound | ErrorKind::NoSuchBucket => libc::ENOENT,
+        ErrorKind::Precondition => libc::ESTALE,
+        ErrorKind::AccessDenied | ErrorKind::Credentials => libc::EACCES,
+        ErrorKind::Archived => libc::ENODATA,
+        ErrorKind::Quota => libc::EDQUOT,
+        ErrorKind::TooLarge => libc::EFBIG,
+        ErrorKind::NotImplemented => libc::EOPNOTSUPP,
+        ErrorKind::Timeout => libc::ETIMEDOUT,
+        ErrorKind::NoSuchUpload
+        | ErrorKind::Conflict
+        | ErrorKind::InvalidRange
+        | ErrorKind::Throttled
+        | ErrorKind::Server
+        | ErrorKind::Unreachable
+        | ErrorKind::Broken
+        | ErrorKind::Corrupt
+        | ErrorKind::Invalid => libc::EIO,
+    }
+}
+
+/// A full disk under the staging directory is the caller's business; anything else of it is an I/O error.
+fn disk_errno(error: &io::Error) -> i32 {
+    match error.raw_os_error() {
+        Some(code @ (libc::ENOSPC | libc::EDQUOT | libc::EFBIG)) => code,
+        _ => libc::EIO,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Op;
+
+    fn store(kind: ErrorKind) -> i32 {
+        FsError::Store(StoreError::new(kind, Op::Get, None, "x")).errno()
+    }
+
+    #[test]
+    fn the_promised_errnos() {
+        assert_eq!(store(ErrorKind::NotFound), libc::ENOENT);
+        assert_eq!(store(ErrorKind::AccessDenied), libc::EACCES);
+        assert_eq!(store(ErrorKind::Precondition), libc::ESTALE);
+        assert_eq!(store(ErrorKind::Archived), libc::ENODATA);
+        assert_eq!(store(ErrorKind::Quota), libc::EDQUOT);
+        assert_eq!(store(ErrorKind::Timeout), libc::ETIMEDOUT);
+        assert_eq!(store(ErrorKind::Throttled), libc::EIO);
+        assert_eq!(FsError::Name(KeyError::KeyTooLong).errno(), libc::ENAMETOOLONG);
+        assert_eq!(FsError::Disk(io::Error::from_raw_os_error(libc::ENOSPC)).errno(), libc::ENOSPC);
+        assert_eq!(FsError::Disk(io::Error::from_raw_os_error(libc::EACCES)).errno(), libc::EIO);
+        assert_eq!(FsError::ReadOnly.errno(), libc::EROFS);
+    }
+}

@@ -1,0 +1,87 @@
+//! Open files.
+//!
+//! Owns: the table of file handles and what each remembers. Does not own: pins of inodes (`meta::Pins`).
+
+use crate::read::Sequence;
+use crate::types::{Fh, Ino, ObjectRef};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// An open file.
+#[derive(Debug)]
+pub(super) struct FileHandle {
+    /// Its inode.
+    pub(super) ino: Ino,
+    /// Opened for writing.
+    pub(super) writable: bool,
+    /// Opened with O_APPEND.
+    pub(super) append: bool,
+    /// The process that opened it, as /proc names it. 0 if that is not known.
+    pub(super) tgid: u32,
+    /// The reading pattern.
+    pub(super) sequence: Mutex<Sequence>,
+    object: Mutex<Option<ObjectRef>>,
+}
+
+impl FileHandle {
+    /// A handle on `ino` at `object`.
+    pub(super) fn new(ino: Ino, flags: i32, tgid: u32, object: Option<ObjectRef>) -> FileHandle {
+        let access = flags & libc::O_ACCMODE;
+        FileHandle {
+            ino,
+            writable: access != libc::O_RDONLY,
+            append: flags & libc::O_APPEND != 0,
+            tgid,
+            sequence: Mutex::default(),
+            object: Mutex::new(object),
+        }
+    }
+
+    /// The version that is read. `None` for a file that the bucket does not have yet.
+    pub(super) fn object(&self) -> Option<ObjectRef> {
+        self.object.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads go to `object` from now on.
+    pub(super) fn set_object(&self, object: Option<ObjectRef>) {
+        *self.object.lock().unwrap_or_else(PoisonError::into_inner) = object;
+    }
+}
+
+/// All open files.
+#[derive(Debug, Default)]
+pub(super) struct Handles {
+    next: AtomicU64,
+    files: Mutex<HashMap<Fh, Arc<FileHandle>>>,
+}
+
+impl Handles {
+    /// Gives the handle a number.
+    pub(super) fn insert(&self, handle: FileHandle) -> Fh {
+        let fh = Fh(self.next.fetch_add(1, Ordering::Relaxed) + 1);
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).insert(fh, Arc::new(handle));
+        fh
+    }
+
+    /// The handle of this number.
+    pub(super) fn get(&self, fh: Fh) -> Option<Arc<FileHandle>> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).get(&fh).cloned()
+    }
+
+    /// Takes the handle out.
+    pub(super) fn remove(&self, fh: Fh) -> Option<Arc<FileHandle>> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).remove(&fh)
+    }
+
+    /// Every handle on `ino`.
+    pub(super) fn of(&self, ino: Ino) -> Vec<Arc<FileHandle>> {
+        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        files.values().filter(|h| h.ino == ino).cloned().collect()
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}

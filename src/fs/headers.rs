@@ -1,0 +1,95 @@
+//! Headers of objects as the file system needs them.
+//!
+//! Owns: turning the store's headers into what the catalogue keeps and back, and the headers of a rewrite, which keeps all
+//! that is not ours. Does not own: names of the metadata entries (`meta::headers`).
+
+use super::{Fs, FsError, Result};
+use crate::meta::{self, Found, Headers, InodeRow};
+use crate::remote::Entry;
+use crate::store::{ObjectHeaders, ObjectMeta};
+use crate::types::{Attr, Key, Version};
+
+/// What the catalogue keeps of an object's headers.
+pub(super) fn to_meta(headers: &ObjectHeaders) -> Headers {
+    // Serialising a map of strings cannot fail; an empty text would only mean that they are read again.
+    let json = serde_json::to_string(headers).unwrap_or_default();
+    Headers { json, user: headers.user.clone() }
+}
+
+/// A remote entry in the catalogue's words.
+pub(super) fn to_found(entry: Entry) -> Found {
+    match entry {
+        Entry::Object { version, storage_class, headers } => {
+            Found::Object { version, storage_class, headers: headers.as_ref().map(to_meta) }
+        }
+        Entry::Dir { marker, read, .. } => Found::Dir { marker, read: read.map(|m| (m.version, to_meta(&m.headers))) },
+    }
+}
+
+/// The headers of a new object with these attributes.
+pub(super) fn for_new(attr: &Attr, key: &Key) -> ObjectHeaders {
+    let content_type = match attr.kind {
+        crate::types::FileKind::Dir => "application/x-directory".to_owned(),
+        crate::types::FileKind::File => mime_guess::from_path(key.as_str()).first_or_octet_stream().to_string(),
+        _ => "application/octet-stream".to_owned(),
+    };
+    let mut headers = ObjectHeaders { content_type: Some(content_type), ..ObjectHeaders::default() };
+    meta::headers::to_user(attr, &mut headers.user);
+    headers
+}
+
+/// The headers of an object that is rewritten with these attributes: all else stays as it is.
+pub(super) fn for_rewrite(mut headers: ObjectHeaders, attr: &Attr) -> ObjectHeaders {
+    meta::headers::to_user(attr, &mut headers.user);
+    headers
+}
+
+impl Fs {
+    /// The headers that the bucket has for the version that `row` shows: from the catalogue, or by a HEAD.
+    pub(super) async fn headers_of(&self, row: &InodeRow, key: &Key) -> Result<ObjectHeaders> {
+        let known = row.headers.as_deref().and_then(|json| serde_json::from_str::<ObjectHeaders>(json).ok());
+        if let Some(headers) = known {
+            return Ok(headers);
+        }
+        let meta = self.store.head(key).await?;
+        match &row.version {
+            Some(version) if !version.same(&meta.version) => Err(FsError::Stale),
+            _ => Ok(meta.headers),
+        }
+    }
+
+    /// Headers for the commit of `row` under `key`.
+    pub(super) async fn headers_for_commit(&self, row: &InodeRow, key: &Key) -> Result<ObjectHeaders> {
+        if row.version.is_none() {
+            return Ok(for_new(&row.attr, key));
+        }
+        match self.headers_of(row, key).await {
+            Ok(headers) => Ok(for_rewrite(headers, &row.attr)),
+            // Replaced or deleted elsewhere: the commit's condition decides what that means.
+            Err(FsError::Stale) => Ok(for_new(&row.attr, key)),
+            Err(FsError::Store(e)) if e.kind == crate::store::ErrorKind::NotFound => Ok(for_new(&row.attr, key)),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Takes over into the catalogue that we wrote `row`'s object with these headers.
+    pub(super) async fn note_written(
+        &self,
+        row: &InodeRow,
+        version: Version,
+        headers: &ObjectHeaders,
+        clean: bool,
+    ) -> Result<()> {
+        self.meta.committed(row.ino, version, to_meta(headers).json, clean).await?;
+        Ok(())
+    }
+}
+
+/// A HEAD's answer in the catalogue's words.
+pub(super) fn found_object(meta: &ObjectMeta) -> Found {
+    Found::Object {
+        version: meta.version.clone(),
+        storage_class: meta.headers.storage_class.clone(),
+        headers: Some(to_meta(&meta.headers)),
+    }
+}

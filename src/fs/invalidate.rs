@@ -1,0 +1,37 @@
+//! Telling the kernel what it must forget.
+//!
+//! Owns: the seam [`KernelCache`] and which of its calls a change means. Does not own: how the kernel is told (`fuse`).
+
+use super::Fs;
+use crate::meta::Change;
+use crate::types::{Ino, Name};
+use std::fmt::Debug;
+
+/// The kernel's caches. Calls only queue: they take locks of the kernel that a request under way may hold, so nobody who
+/// answers requests may wait for them.
+pub trait KernelCache: Send + Sync + Debug {
+    /// Forget what `name` in `parent` is.
+    fn forget_entry(&self, parent: Ino, name: &Name);
+    /// Forget the attributes and pages of `ino`.
+    fn forget_content(&self, ino: Ino);
+}
+
+impl Fs {
+    /// Tells the kernel of changes that came from the bucket.
+    pub(super) fn tell_kernel(&self, changes: &[Change]) {
+        let Some(kernel) = self.kernel.get() else { return };
+        for change in changes {
+            match change {
+                Change::Added { parent, name } => kernel.forget_entry(*parent, name),
+                Change::Removed { parent, name, .. } => {
+                    kernel.forget_entry(*parent, name);
+                    kernel.forget_content(*parent);
+                }
+                Change::Content(ino) => {
+                    self.drop_seen_version(*ino);
+                    kernel.forget_content(*ino);
+                }
+            }
+        }
+    }
+}

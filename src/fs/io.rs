@@ -1,0 +1,160 @@
+//! Reading and writing.
+//!
+//! Owns: read, write, fsync: staged ranges over remote bytes. Does not own: the bytes themselves (`write`, `read`).
+
+use super::handle::FileHandle;
+use super::{Fs, FsError, Result, to_the_end};
+use crate::meta::InodeRow;
+use crate::store::ErrorKind;
+use crate::types::{ByteRange, Fh, Ino, ObjectRef};
+use crate::write::{Source, Staged};
+use bytes::{Bytes, BytesMut};
+use std::sync::Arc;
+
+impl Fs {
+    /// READ: fewer bytes than asked for only at the end of the file.
+    ///
+    /// # Errors
+    /// [`FsError::Stale`] if the version that was opened is gone from the bucket.
+    pub async fn read(self: &Arc<Self>, fh: Fh, offset: u64, size: u32) -> Result<Bytes> {
+        let handle = self.handles.get(fh).ok_or(FsError::BadHandle)?;
+        let Some(range) = ByteRange::at(offset, u64::from(size)) else { return Ok(Bytes::new()) };
+        match self.writer.get(handle.ino) {
+            Some(staged) => self.read_staged(&handle, &staged, range).await,
+            None => self.read_object(&handle, range).await,
+        }
+    }
+
+    /// A clean file: the pinned version. Our own commit or rename may have moved the inode on to another version or key
+    /// since this handle last read; then it follows.
+    async fn read_object(&self, handle: &FileHandle, range: ByteRange) -> Result<Bytes> {
+        let pinned = handle.object();
+        let Some(object) = pinned.map_or_else(|| self.current_object(handle.ino), |o| Ok(Some(o)))? else {
+            return Ok(Bytes::new());
+        };
+        match self.reader.read(&object, range, Some(&handle.sequence)).await {
+            Err(e) if matches!(e.kind, ErrorKind::Precondition | ErrorKind::NotFound) => {
+                match self.current_object(handle.ino)? {
+                    Some(now) if now != object => {
+                        handle.set_object(Some(now.clone()));
+                        Ok(self.reader.read(&now, range, Some(&handle.sequence)).await?)
+                    }
+                    _ => Err(FsError::Stale),
+                }
+            }
+            result => Ok(result?),
+        }
+    }
+
+    fn current_object(&self, ino: Ino) -> Result<Option<ObjectRef>> {
+        match self.object(&self.row(ino)?) {
+            Err(FsError::Stale) => Ok(None),
+            result => result,
+        }
+    }
+
+    async fn read_staged(&self, handle: &FileHandle, staged: &Arc<Staged>, range: ByteRange) -> Result<Bytes> {
+        let (sources, base) = staged.sources(range);
+        if let [(only, Source::File)] = sources[..] {
+            return Ok(staged.read_file(only)?);
+        }
+        let mut out = BytesMut::with_capacity(usize::try_from(range.len()).unwrap_or(0));
+        for (piece, source) in sources {
+            match (source, &base) {
+                (Source::File, _) => out.extend_from_slice(&staged.read_file(piece)?),
+                (Source::Base, Some(base)) => {
+                    let bytes = self.reader.read(base, piece, Some(&handle.sequence)).await.map_err(stale)?;
+                    out.extend_from_slice(&bytes);
+                }
+                _ => out.resize(out.len() + usize::try_from(piece.len()).unwrap_or(0), 0),
+            }
+        }
+        Ok(out.freeze())
+    }
+
+    /// WRITE to a file that is staged already, on the calling thread and without a copy. `None` if it is not staged yet:
+    /// then [`Fs::write`] is to be called.
+    pub fn write_staged(&self, fh: Fh, offset: u64, data: &[u8]) -> Option<Result<()>> {
+        let handle = self.handles.get(fh)?;
+        let staged = self.writer.get(handle.ino)?;
+        // A clean staged file first becomes local in the catalogue: that is a transaction, and not for this thread.
+        if !handle.writable || !staged.is_changed() {
+            return None;
+        }
+        Some(self.write_now(&handle, &staged, offset, data))
+    }
+
+    /// WRITE. `kill_suid`: the writer may not keep set-user-ID and set-group-ID bits.
+    ///
+    /// # Errors
+    /// What the staging disk says: ENOSPC before anything is lost.
+    pub async fn write(self: &Arc<Self>, fh: Fh, offset: u64, data: &[u8], kill_suid: bool) -> Result<()> {
+        let handle = self.handles.get(fh).filter(|h| h.writable).ok_or(FsError::BadHandle)?;
+        let row = self.row(handle.ino)?;
+        let staged = self.stage_for_write(&row).await?;
+        if kill_suid {
+            self.clear_suid(handle.ino).await?;
+        }
+        self.write_now(&handle, &staged, offset, data)
+    }
+
+    fn write_now(&self, handle: &FileHandle, staged: &Staged, offset: u64, data: &[u8]) -> Result<()> {
+        let offset = if handle.append { None } else { Some(offset) };
+        staged.write(offset, data)?;
+        staged.set_written_at(Some(self.meta.now()));
+        Ok(())
+    }
+
+    /// The staged file of an inode that is about to be changed. From here on the catalogue says that it holds changes.
+    pub(super) async fn stage_for_write(&self, row: &InodeRow) -> Result<Arc<Staged>> {
+        let base = match self.object(row) {
+            Err(FsError::Stale) => self.handles.of(row.ino).first().and_then(|h| h.object()),
+            result => result?,
+        };
+        let staged = self.writer.stage(row.ino, base)?;
+        if !row.local {
+            self.meta.change(row.ino, |row| row.local = true).await?;
+        }
+        Ok(staged)
+    }
+
+    /// Set-user-ID and set-group-ID do not survive a write by somebody else (chmod(2), "set-user-ID mode bits").
+    pub(super) async fn clear_suid(&self, ino: Ino) -> Result<()> {
+        self.meta
+            .change(ino, |row| {
+                row.attr.perm &= !0o4000;
+                // Without group execution the bit means mandatory locking, not set-group-ID.
+                if row.attr.perm & 0o010 != 0 {
+                    row.attr.perm &= !0o2000;
+                }
+            })
+            .await?;
+        Ok(())
+    }
+
+    /// FSYNC: the bucket has the file when this returns.
+    ///
+    /// # Errors
+    /// Why it could not be committed.
+    pub async fn fsync(self: &Arc<Self>, fh: Fh) -> Result<()> {
+        let handle = self.handles.get(fh).ok_or(FsError::BadHandle)?;
+        let fs = Arc::clone(self);
+        to_the_end(async move { fs.commit(handle.ino).await }).await
+    }
+
+    /// FSYNCDIR: the directory's owed marker is in the bucket when this returns; names always are.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn fsyncdir(self: &Arc<Self>, ino: Ino) -> Result<()> {
+        let fs = Arc::clone(self);
+        to_the_end(async move { fs.write_owed_marker(ino).await }).await
+    }
+}
+
+fn stale(error: crate::store::StoreError) -> FsError {
+    match error.kind {
+        ErrorKind::Precondition | ErrorKind::NotFound => FsError::Stale,
+        _ => FsError::Store(error),
+    }
+}

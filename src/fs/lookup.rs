@@ -1,0 +1,158 @@
+//! Lookup, and how fresh an answer must be.
+//!
+//! Owns: when the catalogue may answer and when the bucket is asked. Does not own: the requests (`remote`), the rules by
+//! which an answer changes the catalogue (`meta`).
+
+use super::headers::{found_object, to_found, to_meta};
+use super::{Entry, Fs, FsError, Result};
+use crate::meta::{Found, InodeRow, Marker};
+use crate::remote::OWN_DIR;
+use crate::types::{FileKind, Ino, Key, Name, Timestamp};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A directory of up to this many known entries is listed again when it is stale: one page, which then answers for all
+/// its names. In a larger one a name is asked for alone.
+const RELIST_MAX: usize = 1000;
+
+impl Fs {
+    /// LOOKUP: `None` if there is no such name.
+    ///
+    /// # Errors
+    /// [`FsError`]; while the bucket does not answer, what is known is shown.
+    pub async fn lookup(self: &Arc<Self>, parent: Ino, name: &Name) -> Result<Option<Entry>> {
+        Ok(self.resolve(parent, name).await?.map(|row| self.entry(&row)))
+    }
+
+    /// The row of a name, as fresh as promised.
+    pub(super) async fn resolve(self: &Arc<Self>, parent: Ino, name: &Name) -> Result<Option<InodeRow>> {
+        let dir = self.dir_row(parent)?;
+        if is_reserved(parent, name) {
+            return Ok(None);
+        }
+        match self.meta.child(parent, name)? {
+            Some(row) if row.local || row.marker == Marker::Owed => Ok(Some(row)),
+            Some(row) if self.is_fresh(row.checked_at) => self.with_headers(row).await,
+            None if dir.complete_at.is_some_and(|at| self.is_fresh(at)) => Ok(None),
+            known => match self.ask(&dir, name).await {
+                Err(e) if e.is_outage() && known.is_some() => {
+                    tracing::warn!(%name, error = %e, "the bucket does not answer: showing what is known");
+                    Ok(known)
+                }
+                result => result,
+            },
+        }
+    }
+
+    /// The row of a directory.
+    pub(super) fn dir_row(&self, ino: Ino) -> Result<InodeRow> {
+        let row = self.row(ino)?;
+        if row.attr.kind == FileKind::Dir { Ok(row) } else { Err(FsError::NotDir) }
+    }
+
+    /// Whether what the bucket said at `at` still counts.
+    pub(super) fn is_fresh(&self, at: Timestamp) -> bool {
+        at.plus(self.settings.poll_interval) > self.meta.now()
+    }
+
+    /// Whether it is so fresh that an open need not ask again.
+    pub(super) fn is_just_confirmed(&self, at: Timestamp) -> bool {
+        at.plus(Duration::from_secs(1)) > self.meta.now()
+    }
+
+    /// Asks the bucket for one name: by listing a small directory that was complete once, or for the name alone.
+    async fn ask(self: &Arc<Self>, dir: &InodeRow, name: &Name) -> Result<Option<InodeRow>> {
+        if dir.complete_at.is_some() && self.meta.children(dir.ino, Ino(0), RELIST_MAX + 1)?.len() <= RELIST_MAX {
+            self.list(dir.ino).await?;
+            return match self.meta.child(dir.ino, name)? {
+                Some(row) => self.with_headers(row).await,
+                None => Ok(None),
+            };
+        }
+        let key = self.key(dir)?;
+        let asked = self.meta.observe();
+        let found = self.remote.lookup(&key, name).await?.map(to_found);
+        let (row, changes) = self.meta.apply_lookup(dir.ino, name.clone(), found, &asked).await?;
+        self.tell_kernel(&changes);
+        Ok(row)
+    }
+
+    /// Reads the headers of a row that only a listing has shown: once per version, ever.
+    async fn with_headers(self: &Arc<Self>, row: InodeRow) -> Result<Option<InodeRow>> {
+        if row.headers.is_some() || row.local {
+            return Ok(Some(row));
+        }
+        match self.read_headers(&row).await {
+            Err(e) if e.is_outage() => Ok(Some(row)),
+            result => result,
+        }
+    }
+
+    async fn read_headers(self: &Arc<Self>, row: &InodeRow) -> Result<Option<InodeRow>> {
+        let (Some(parent), Some(name)) = (row.parent, row.name.clone()) else { return Ok(Some(row.clone())) };
+        let key = self.key(row)?;
+        let asked = self.meta.observe();
+        let head = self.remote.head(&key).await?;
+        let found = match (row.attr.kind, head) {
+            (FileKind::Dir, Some(meta)) => {
+                Some(Found::Dir { marker: Some(true), read: Some((meta.version, to_meta(&meta.headers))) })
+            }
+            (FileKind::Dir, None) => {
+                // Implied by keys below it: there is nothing to read, and nothing to ask again.
+                let row = self.meta.change(row.ino, |row| row.headers = Some("{}".to_owned())).await?;
+                return Ok(row);
+            }
+            (_, head) => head.as_ref().map(found_object),
+        };
+        let (row, changes) = self.meta.apply_lookup(parent, name, found, &asked).await?;
+        self.tell_kernel(&changes);
+        Ok(row)
+    }
+
+    /// Asks whether the inode still shows what the bucket has, unless that was confirmed a moment ago. An inode that no
+    /// longer does has changed in place, or lost its name to another. While the bucket does not answer, it counts as
+    /// confirmed.
+    ///
+    /// # Errors
+    /// [`FsError::Stale`] if the name belongs to another inode now: the kernel looks it up again.
+    pub(super) async fn revalidate(self: &Arc<Self>, row: InodeRow) -> Result<InodeRow> {
+        if row.local || row.version.is_none() || self.is_just_confirmed(row.checked_at) && row.headers.is_some() {
+            return Ok(row);
+        }
+        let (Some(parent), Some(name)) = (row.parent, row.name.clone()) else { return Ok(row) };
+        let key = self.key(&row)?;
+        let asked = self.meta.observe();
+        let head = match self.patiently(async { Ok(self.remote.head(&key).await?) }).await {
+            Err(e) if e.is_outage() => {
+                tracing::warn!(%key, error = %e, "the bucket does not answer: opening what is known");
+                return Ok(row);
+            }
+            result => result?,
+        };
+        let (now, changes) = self.meta.apply_lookup(parent, name, head.as_ref().map(found_object), &asked).await?;
+        self.tell_kernel(&changes);
+        match now {
+            Some(now) if now.ino == row.ino => Ok(now),
+            _ => Err(FsError::Stale),
+        }
+    }
+
+    /// Waits for the bucket only as long as somebody would who has something older to look at.
+    pub(super) async fn patiently<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        use crate::store::{ErrorKind, Op, StoreError};
+        match tokio::time::timeout(self.settings.patience, work).await {
+            Ok(result) => result,
+            Err(_) => Err(StoreError::new(ErrorKind::Timeout, Op::Head, None, "no answer in time").into()),
+        }
+    }
+
+    /// The directory key under which `parent` keeps its children.
+    pub(super) fn dir_key(&self, dir: &InodeRow) -> Result<Key> {
+        self.key(dir)
+    }
+}
+
+/// Whether the name is objfs' own, and nobody else's to see or make.
+pub(super) fn is_reserved(parent: Ino, name: &Name) -> bool {
+    parent == Ino::ROOT && name.as_bytes() == OWN_DIR.as_bytes()
+}

@@ -1,0 +1,216 @@
+//! What each operation means: POSIX over a bucket, without a kernel.
+//!
+//! Owns: one file per group of operations, open files, errnos, the order of steps across catalogue, bucket and staging,
+//! what to tell the kernel. Does not own: FUSE's types (`fuse`), requests (`store`), rows (`db`), staged bytes (`write`).
+//!
+//! | operation | file |
+//! |---|---|
+//! | lookup, freshness | `lookup` |
+//! | getattr, setattr, statfs | `attr` |
+//! | opendir, readdir, mkdir, rmdir | `dir` |
+//! | create, mknod, symlink, readlink, unlink | `name` |
+//! | rename | `rename`, `rename_dir` |
+//! | open, flush, release | `open` |
+//! | read, write, fsync | `io` |
+//! | commits, conflicts, background | `commit`, `background` |
+
+mod attr;
+mod background;
+mod commit;
+mod dir;
+mod error;
+mod handle;
+mod headers;
+mod invalidate;
+mod io;
+mod lookup;
+mod name;
+mod open;
+mod rename;
+mod rename_dir;
+
+use crate::meta::{InodeRow, Meta};
+use crate::read::Reader;
+use crate::remote::Remote;
+use crate::store::ObjectStore;
+use crate::types::{Attr, Ino, Key, ObjectRef, Version};
+use crate::write::{Claims, CommitQueue, Writer};
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+pub use attr::{SetAttr, SetTime, Statfs};
+pub use background::{Drained, Pending};
+pub use dir::DirEntry;
+pub use error::FsError;
+pub use invalidate::KernelCache;
+pub use open::Opened;
+
+/// What an operation answers.
+pub type Result<T> = std::result::Result<T, FsError>;
+
+/// What tunes the file system.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Nothing may be changed.
+    pub read_only: bool,
+    /// How long an answer of the bucket counts as fresh, unless somebody opens the file or directory.
+    pub poll_interval: Duration,
+    /// This machine's name, for conflict copies.
+    pub host: String,
+    /// How long the bucket is waited for when something older can be shown instead.
+    pub patience: Duration,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caller {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Thread, as /proc names it (FUSE's `pid` is the thread's id).
+    pub tid: u32,
+}
+
+/// An inode as the kernel is told of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its number.
+    pub ino: Ino,
+    /// Its attributes.
+    pub attr: Attr,
+    /// How long the kernel may believe both.
+    pub ttl: Duration,
+}
+
+/// How long the kernel believes an entry. Short, because nothing tells it of remote changes unless somebody asks; the
+/// catalogue answers again in microseconds.
+const TTL: Duration = Duration::from_secs(1);
+
+/// The file system.
+#[derive(Debug)]
+pub struct Fs {
+    meta: Meta,
+    remote: Remote,
+    store: Arc<dyn ObjectStore>,
+    reader: Reader,
+    writer: Writer,
+    claims: Arc<Claims>,
+    handles: handle::Handles,
+    queue: Mutex<CommitQueue>,
+    queue_changed: Notify,
+    listings: Mutex<HashMap<Ino, tokio::sync::watch::Receiver<()>>>,
+    /// The version that each inode had when it was last opened: the kernel's pages are of that one.
+    seen: Mutex<HashMap<Ino, Version>>,
+    /// Copies that serve readers of files which were deleted or replaced while open.
+    orphans: Mutex<HashMap<Ino, ObjectRef>>,
+    conflicts: AtomicU64,
+    kernel: OnceLock<Arc<dyn KernelCache>>,
+    settings: Settings,
+}
+
+impl Fs {
+    /// A file system over these rooms. [`Fs::recover`] comes before the first request.
+    pub fn new(meta: Meta, store: Arc<dyn ObjectStore>, reader: Reader, writer: Writer, settings: Settings) -> Arc<Fs> {
+        Arc::new(Fs {
+            meta,
+            remote: Remote::new(Arc::clone(&store)),
+            store,
+            reader,
+            writer,
+            claims: Arc::default(),
+            handles: handle::Handles::default(),
+            queue: Mutex::default(),
+            queue_changed: Notify::new(),
+            listings: Mutex::default(),
+            seen: Mutex::default(),
+            orphans: Mutex::default(),
+            conflicts: AtomicU64::new(0),
+            kernel: OnceLock::new(),
+            settings,
+        })
+    }
+
+    /// Remote changes are told to `kernel` from now on.
+    pub fn set_kernel(&self, kernel: Arc<dyn KernelCache>) {
+        if self.kernel.set(kernel).is_err() {
+            tracing::debug!("the kernel's caches were connected already");
+        }
+    }
+
+    /// The catalogue, for status.
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// Whether nothing may be changed.
+    pub fn is_read_only(&self) -> bool {
+        self.settings.read_only
+    }
+
+    /// Closes catalogue and journal. Nothing may be asked afterwards.
+    pub fn close(&self) {
+        self.writer.close();
+        self.meta.close();
+    }
+
+    fn writable(&self) -> Result<()> {
+        if self.settings.read_only { Err(FsError::ReadOnly) } else { Ok(()) }
+    }
+
+    /// The row of an inode that the kernel names.
+    fn row(&self, ino: Ino) -> Result<InodeRow> {
+        self.meta.get(ino)?.ok_or(FsError::Stale)
+    }
+
+    /// The key of an inode that must have a name.
+    fn key(&self, row: &InodeRow) -> Result<Key> {
+        Ok(self.meta.key(row)?.ok_or(FsError::Stale)??)
+    }
+
+    /// The version that the bucket has of this inode, with its key.
+    fn object(&self, row: &InodeRow) -> Result<Option<ObjectRef>> {
+        let Some(version) = row.version.clone() else { return Ok(None) };
+        Ok(Some(ObjectRef { key: self.key(row)?, version }))
+    }
+
+    /// Attributes as they are shown: what is staged is newer than the row.
+    fn shown(&self, row: &InodeRow) -> Attr {
+        let mut attr = row.attr.clone();
+        if let Some(staged) = self.writer.get(row.ino) {
+            attr.size = staged.size();
+            if let Some(at) = staged.written_at() {
+                attr.mtime = at;
+                attr.ctime = attr.ctime.max(at);
+            }
+        }
+        attr
+    }
+
+    fn entry(&self, row: &InodeRow) -> Entry {
+        Entry { ino: row.ino, attr: self.shown(row), ttl: TTL }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, CommitQueue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn drop_seen_version(&self, ino: Ino) {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).remove(&ino);
+    }
+}
+
+/// Runs `work` to its end even if whoever waits for it is interrupted: half a rename is worse than a late one.
+async fn to_the_end<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    match tokio::spawn(work).await {
+        Ok(result) => result,
+        Err(e) => Err(FsError::Internal(e.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,267 @@
+//! Making and removing names of files.
+//!
+//! Owns: create, mknod, symlink, readlink, unlink, and keeping the data of a deleted file for those who have it open.
+//! Does not own: directories (`dir`), rename.
+
+use super::dir::new_write_id;
+use super::headers::for_new;
+use super::lookup::is_reserved;
+use super::open::Opened;
+use super::{Caller, Entry, Fs, FsError, Result, to_the_end};
+use crate::meta::InodeRow;
+use crate::remote::OWN_DIR;
+use crate::store::{Condition, CopyRequest, ErrorKind, StoreError};
+use crate::types::{ByteRange, FileKind, Ino, Key, Name, ObjectRef, Version};
+use crate::write::Span;
+use bytes::Bytes;
+use std::sync::{Arc, PoisonError};
+
+/// Longest target of a symbolic link, in bytes (`PATH_MAX`, include/uapi/linux/limits.h).
+const TARGET_LEN_MAX: u64 = 4096;
+
+impl Fs {
+    /// CREATE: a new file, open. The bucket gets it at close or fsync.
+    ///
+    /// # Errors
+    /// [`FsError::Exists`] if the name is taken by now: the kernel looks again.
+    pub async fn create(
+        self: &Arc<Self>,
+        caller: Caller,
+        parent: Ino,
+        name: Name,
+        mode: u32,
+        flags: i32,
+    ) -> Result<(Entry, Opened)> {
+        self.writable()?;
+        let fs = Arc::clone(self);
+        to_the_end(async move {
+            let dir = fs.dir_row(parent)?;
+            fs.check_new_name(&dir, &name)?;
+            let mut row = fs.meta.blank(parent, &name, fs.new_attr(caller, &dir, FileKind::File, mode));
+            row.local = true;
+            let row = fs.meta.create(row).await?.ok_or(FsError::Exists)?;
+            fs.writer.stage(row.ino, None)?;
+            let opened = fs.opened(&row, flags, caller.tid, None);
+            Ok((fs.entry(&row), opened))
+        })
+        .await
+    }
+
+    /// MKNOD: an empty file, pipe, socket or device node, at once in the bucket.
+    ///
+    /// # Errors
+    /// [`FsError::Exists`], or what the store says.
+    pub async fn mknod(
+        self: &Arc<Self>,
+        caller: Caller,
+        parent: Ino,
+        name: Name,
+        mode: u32,
+        rdev: u32,
+    ) -> Result<Entry> {
+        let kind = FileKind::from_mode(mode).unwrap_or(FileKind::File);
+        self.make_special(caller, parent, name, kind, mode, rdev, Bytes::new()).await
+    }
+
+    /// SYMLINK: an object whose body is the target and whose mode says S_IFLNK (s3fs form).
+    ///
+    /// # Errors
+    /// [`FsError::Exists`], or what the store says.
+    pub async fn symlink(self: &Arc<Self>, caller: Caller, parent: Ino, name: Name, target: Bytes) -> Result<Entry> {
+        self.make_special(caller, parent, name, FileKind::Symlink, 0o777, 0, target).await
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what mknod(2) and symlink(2) say of a new file, and who asks")]
+    async fn make_special(
+        self: &Arc<Self>,
+        caller: Caller,
+        parent: Ino,
+        name: Name,
+        kind: FileKind,
+        mode: u32,
+        rdev: u32,
+        body: Bytes,
+    ) -> Result<Entry> {
+        self.writable()?;
+        let fs = Arc::clone(self);
+        to_the_end(async move {
+            let dir = fs.dir_row(parent)?;
+            let key = fs.check_new_name(&dir, &name)?;
+            let _claim = fs.claims.claim(vec![Span::Key(key.clone())]).await;
+            if fs.meta.child(parent, &name)?.is_some() {
+                return Err(FsError::Exists);
+            }
+            let mut attr = fs.new_attr(caller, &dir, kind, mode);
+            attr.rdev = rdev;
+            attr.size = body.len() as u64;
+            let headers = for_new(&attr, &key).with_write_id(&new_write_id());
+            let mut row = fs.meta.blank(parent, &name, attr);
+            row.symlink = (kind == FileKind::Symlink).then(|| body.to_vec());
+            let written = fs.store.put(&key, body, &headers, &Condition::IfAbsent).await.map_err(|e| match e.kind {
+                ErrorKind::Precondition => FsError::Exists,
+                _ => FsError::Store(e),
+            })?;
+            let size = row.attr.size;
+            row.version = Some(Version { etag: written.etag, last_modified: written.last_modified, size });
+            row.headers = Some(super::headers::to_meta(&headers).json);
+            let row = fs.meta.create(row).await?.ok_or(FsError::Exists)?;
+            Ok(fs.entry(&row))
+        })
+        .await
+    }
+
+    /// READLINK.
+    ///
+    /// # Errors
+    /// [`FsError::Invalid`] if it is no symbolic link, or what the store says.
+    pub async fn readlink(self: &Arc<Self>, ino: Ino) -> Result<Bytes> {
+        let row = self.row(ino)?;
+        if row.attr.kind != FileKind::Symlink {
+            return Err(FsError::Invalid);
+        }
+        if let Some(target) = row.symlink {
+            return Ok(Bytes::from(target));
+        }
+        let object = self.object(&row)?.ok_or(FsError::Stale)?;
+        let Some(range) = ByteRange::new(0, object.version.size.min(TARGET_LEN_MAX)) else { return Ok(Bytes::new()) };
+        let target = self.reader.read(&object, range, None).await?;
+        let kept = target.to_vec();
+        self.meta.change(ino, move |row| row.symlink = Some(kept)).await?;
+        Ok(target)
+    }
+
+    /// UNLINK: the object is deleted if it still is the one that was shown.
+    ///
+    /// # Errors
+    /// [`FsError::Stale`] if it was changed elsewhere: the kernel looks it up again, and then it is deleted as it is now.
+    pub async fn unlink(self: &Arc<Self>, parent: Ino, name: Name) -> Result<()> {
+        self.writable()?;
+        let fs = Arc::clone(self);
+        to_the_end(async move {
+            let dir = fs.dir_row(parent)?;
+            let key = fs.dir_key(&dir)?.child(&name)?;
+            let _claim = fs.claims.claim(vec![Span::Key(key.clone())]).await;
+            let row = fs.meta.child(parent, &name)?.ok_or(FsError::NotFound)?;
+            if row.attr.kind == FileKind::Dir {
+                return Err(FsError::IsDir);
+            }
+            fs.keep_for_readers(&row, &key).await?;
+            fs.delete_object(&row, &key).await?;
+            fs.meta.remove(row.ino).await?;
+            fs.forget_staged(row.ino).await?;
+            fs.owe_marker_if_emptied(parent).await
+        })
+        .await
+    }
+
+    /// Deletes the object that `row` shows, if the bucket has it.
+    pub(super) async fn delete_object(self: &Arc<Self>, row: &InodeRow, key: &Key) -> Result<()> {
+        let Some(version) = &row.version else { return Ok(()) };
+        match self.store.delete(key, Some(&version.etag)).await {
+            Ok(()) | Err(StoreError { kind: ErrorKind::NotFound, .. }) => Ok(()),
+            Err(StoreError { kind: ErrorKind::Precondition, .. }) => {
+                self.look_again(row, key).await?;
+                Err(FsError::Stale)
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// The bucket has another version than `row` shows: takes that over.
+    pub(super) async fn look_again(self: &Arc<Self>, row: &InodeRow, key: &Key) -> Result<()> {
+        let (Some(parent), Some(name)) = (row.parent, row.name.clone()) else { return Ok(()) };
+        let asked = self.meta.observe();
+        let found = self.remote.head(key).await?.as_ref().map(super::headers::found_object);
+        let (_, changes) = self.meta.apply_lookup(parent, name, found, &asked).await?;
+        self.tell_kernel(&changes);
+        Ok(())
+    }
+
+    /// The file has no name any more: what is staged of it is dropped, unless somebody has it open.
+    pub(super) async fn forget_staged(&self, ino: Ino) -> Result<()> {
+        self.queue().forget(ino);
+        if !self.meta.pins().is_pinned(ino) {
+            self.writer.discard(ino).await?;
+        }
+        Ok(())
+    }
+
+    /// The object of an open file is about to be deleted or replaced: copies it aside, server-side, and turns the readers
+    /// to the copy. A file whose bytes are all staged needs none.
+    pub(super) async fn keep_for_readers(self: &Arc<Self>, row: &InodeRow, key: &Key) -> Result<()> {
+        let Some(version) = &row.version else { return Ok(()) };
+        let staged = self.writer.get(row.ino);
+        let all_local = staged.is_some_and(|s| s.content().missing().is_empty());
+        if !self.meta.pins().is_pinned(row.ino) || all_local || row.attr.kind != FileKind::File || version.size == 0 {
+            return Ok(());
+        }
+        let orphan = Key::parse(&format!("{OWN_DIR}/orphan/{}", uuid::Uuid::new_v4()))?;
+        let headers = self.headers_of(row, key).await?.with_write_id(&new_write_id());
+        let copied = self
+            .store
+            .copy(&CopyRequest {
+                source: key.clone(),
+                source_if_match: Some(version.etag.clone()),
+                source_size: version.size,
+                destination: orphan.clone(),
+                headers,
+                condition: Condition::IfAbsent,
+            })
+            .await;
+        let written = match copied {
+            Ok(written) => written,
+            // Deleted or changed elsewhere already: there is nothing left to keep.
+            Err(StoreError { kind: ErrorKind::NotFound | ErrorKind::Precondition, .. }) => return Ok(()),
+            Err(e) => return Err(e.into()),
+        };
+        let version = Version { etag: written.etag, last_modified: written.last_modified, size: version.size };
+        let object = ObjectRef { key: orphan, version };
+        self.remember_orphans_with(row.ino, Some(object.clone())).await?;
+        self.handles.of(row.ino).iter().for_each(|h| h.set_object(Some(object.clone())));
+        if let Some(staged) = self.writer.get(row.ino) {
+            staged.replace_base(object);
+        }
+        Ok(())
+    }
+
+    /// The last reader is gone: the copy goes too.
+    pub(super) async fn drop_orphan(&self, ino: Ino) -> Result<()> {
+        let orphan = self.orphans.lock().unwrap_or_else(PoisonError::into_inner).get(&ino).cloned();
+        if let Some(orphan) = orphan {
+            self.store.delete(&orphan.key, None).await?;
+            self.remember_orphans_with(ino, None).await?;
+        }
+        Ok(())
+    }
+
+    /// The list of copies is kept in the catalogue, so that a daemon that was killed leaves none behind for ever.
+    async fn remember_orphans_with(&self, ino: Ino, orphan: Option<ObjectRef>) -> Result<()> {
+        let keys: Vec<String> = {
+            let mut orphans = self.orphans.lock().unwrap_or_else(PoisonError::into_inner);
+            match orphan {
+                Some(object) => drop(orphans.insert(ino, object)),
+                None => drop(orphans.remove(&ino)),
+            }
+            orphans.values().map(|o| o.key.as_str().to_owned()).collect()
+        };
+        self.meta.set_kv("orphans", keys.join("\n")).await?;
+        Ok(())
+    }
+
+    /// Deletes the copies that an earlier daemon left.
+    pub(super) async fn delete_left_orphans(&self) -> Result<()> {
+        for key in self.meta.kv("orphans")?.unwrap_or_default().lines() {
+            self.store.delete(&Key::parse(key)?, None).await?;
+        }
+        self.meta.set_kv("orphans", String::new()).await?;
+        Ok(())
+    }
+
+    /// The key of a new name, if it may be made.
+    pub(super) fn check_new_name(&self, dir: &InodeRow, name: &Name) -> Result<Key> {
+        if is_reserved(dir.ino, name) {
+            return Err(FsError::Reserved);
+        }
+        Ok(self.dir_key(dir)?.child(name)?)
+    }
+}

@@ -1,0 +1,173 @@
+//! Opening and closing files.
+//!
+//! Owns: open, flush, release; when a close commits and when it only journals; whether the kernel's pages are still good.
+//! Does not own: the commit itself (`commit`).
+
+use super::handle::FileHandle;
+use super::{Caller, Fs, FsError, Result, to_the_end};
+use crate::meta::InodeRow;
+use crate::types::{Fh, FileKind, Ino, ObjectRef};
+use std::sync::{Arc, PoisonError};
+
+/// An opened file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opened {
+    /// Its handle.
+    pub fh: Fh,
+    /// Whether what the kernel has cached of it is still good.
+    pub keep_cache: bool,
+    /// Whether a FLUSH at close would mean nothing.
+    pub no_flush: bool,
+}
+
+impl Fs {
+    /// OPEN: asks whether the version is still the one in the bucket, and pins it.
+    ///
+    /// # Errors
+    /// [`FsError::Stale`] if the name belongs to another inode by now; [`FsError::ReadOnly`].
+    pub async fn open(self: &Arc<Self>, caller: Caller, ino: Ino, flags: i32) -> Result<Opened> {
+        let writes = flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0;
+        if writes {
+            self.writable()?;
+        }
+        let row = self.row(ino)?;
+        match row.attr.kind {
+            FileKind::Dir => return Err(FsError::IsDir),
+            FileKind::File => {}
+            // The kernel opens pipes, sockets and devices itself.
+            _ => return Err(FsError::Invalid),
+        }
+        self.revalidate(row).await?;
+        let pin = PinGuard::new(self, ino);
+        let opened = self.open_pinned(caller, ino, flags).await?;
+        pin.keep();
+        Ok(opened)
+    }
+
+    async fn open_pinned(self: &Arc<Self>, caller: Caller, ino: Ino, flags: i32) -> Result<Opened> {
+        let row = self.row(ino)?;
+        if flags & libc::O_TRUNC != 0 {
+            self.stage_for_write(&row).await?.truncate(0)?;
+        }
+        let object = match self.object(&row) {
+            // Opened through /proc/self/fd after its name was taken away: the copy or the pinned version still serves.
+            Err(FsError::Stale) => self.handles.of(ino).first().and_then(|h| h.object()),
+            result => result?,
+        };
+        Ok(self.handle_for(&row, flags, caller.tid, object))
+    }
+
+    /// A handle on a file that was just made.
+    pub(super) fn opened(&self, row: &InodeRow, flags: i32, tid: u32, object: Option<ObjectRef>) -> Opened {
+        self.meta.pins().pin(row.ino);
+        self.handle_for(row, flags, tid, object)
+    }
+
+    fn handle_for(&self, row: &InodeRow, flags: i32, tid: u32, object: Option<ObjectRef>) -> Opened {
+        let handle = FileHandle::new(row.ino, flags, tgid_of(tid), object);
+        let no_flush = !handle.writable;
+        let fh = self.handles.insert(handle);
+        Opened { fh, keep_cache: self.is_seen_version(row), no_flush }
+    }
+
+    /// Whether the kernel's pages are of the version that is opened now; from now on they are.
+    fn is_seen_version(&self, row: &InodeRow) -> bool {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(version) = &row.version else { return true };
+        let same = seen.get(&row.ino).is_some_and(|v| v.same(version));
+        seen.insert(row.ino, version.clone());
+        same
+    }
+
+    /// FLUSH, at every close(2) of a descriptor. The process that opened the file waits for the bucket and hears its
+    /// answer. Another's close (a child's, of an inherited descriptor) makes the bytes durable in the journal; they are
+    /// committed at RELEASE, so that a shell redirection with several children is one upload.
+    ///
+    /// # Errors
+    /// Why the file could not be committed. It stays staged and journaled, and is tried again.
+    pub async fn flush(self: &Arc<Self>, caller: Caller, fh: Fh) -> Result<()> {
+        let handle = self.handles.get(fh).ok_or(FsError::BadHandle)?;
+        if !handle.writable || !self.writer.get(handle.ino).is_some_and(|s| s.is_changed()) {
+            return Ok(());
+        }
+        let fs = Arc::clone(self);
+        let is_opener = handle.tgid == tgid_of(caller.tid) || handle.tgid == 0;
+        to_the_end(async move { if is_opener { fs.commit(handle.ino).await } else { fs.journal(handle.ino).await } })
+            .await
+    }
+
+    /// RELEASE: the last descriptor of a handle is closed. What is still dirty (mmap stores after close, a close by
+    /// another process) is journaled and committed in the background.
+    pub async fn release(self: &Arc<Self>, fh: Fh) {
+        let Some(handle) = self.handles.remove(fh) else { return };
+        let ino = handle.ino;
+        let last = self.meta.pins().unpin(ino);
+        let dirty = self.writer.get(ino).is_some_and(|s| s.is_changed());
+        let fs = Arc::clone(self);
+        let closing = to_the_end(async move {
+            if dirty && fs.row(ino)?.parent.is_some() {
+                fs.journal(ino).await?;
+                fs.queue_commit(ino);
+            }
+            if last { fs.last_closed(ino).await } else { Ok(()) }
+        });
+        if let Err(e) = closing.await {
+            tracing::error!(inode = %ino, error = %e, "after the last close");
+        }
+    }
+
+    /// Nobody has the inode open any more.
+    async fn last_closed(&self, ino: Ino) -> Result<()> {
+        let named = self.meta.get(ino)?.is_some_and(|row| row.parent.is_some());
+        if named {
+            self.writer.drop_clean(ino);
+            return Ok(());
+        }
+        self.drop_seen_version(ino);
+        self.writer.discard(ino).await?;
+        self.drop_orphan(ino).await?;
+        Ok(self.meta.drop_nameless(ino).await?)
+    }
+}
+
+/// Pins an inode for a handle that is about to be made, and unpins it if that comes to nothing: because of an error, or
+/// because the caller was interrupted.
+struct PinGuard<'a>(Option<(&'a Fs, Ino)>);
+
+impl PinGuard<'_> {
+    fn new(fs: &Fs, ino: Ino) -> PinGuard<'_> {
+        fs.meta.pins().pin(ino);
+        PinGuard(Some((fs, ino)))
+    }
+
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for PinGuard<'_> {
+    fn drop(&mut self) {
+        if let Some((fs, ino)) = self.0 {
+            fs.meta.pins().unpin(ino);
+        }
+    }
+}
+
+/// The process that a thread belongs to, or 0 if it is gone or not ours to see.
+fn tgid_of(tid: u32) -> u32 {
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{tid}/status")) else { return 0 };
+    let line = status.lines().find_map(|l| l.strip_prefix("Tgid:"));
+    line.and_then(|t| t.trim().parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_belong_to_their_process() {
+        let of_thread = std::thread::spawn(|| tgid_of(nix::unistd::gettid().as_raw() as u32)).join().unwrap();
+        assert_eq!(of_thread, std::process::id());
+        assert_eq!(tgid_of(u32::MAX), 0);
+    }
+}

@@ -1,0 +1,1 @@
+//! Tests of the file system without a kernel. Owns nothing else.
