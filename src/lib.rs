@@ -2,6 +2,7 @@
 
 pub mod db;
 pub mod fs;
+pub mod fuse;
 pub mod meta;
 pub mod read;
 pub mod remote;

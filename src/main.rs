@@ -1,1 +1,2 @@
+//! The program: nothing but the way into `cli`.
 fn main() {}

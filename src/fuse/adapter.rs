@@ -1,0 +1,443 @@
+//! `impl fuser::Filesystem`: each request becomes one call on `Fs`, in a task of its own.
+//!
+//! Owns: decoding, spawning, replying. Does not own: decisions; nothing here is longer than a line of thought.
+
+use super::interrupt::InFlight;
+use super::reply;
+use super::session::SessionSettings;
+use crate::fs::{Caller, DirEntry, Fs, FsError, Opened, SetAttr, SetTime};
+use crate::types::{Fh, Ino, Name, Timestamp};
+use bytes::Bytes;
+use fuser::{
+    AccessFlags, BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, KernelConfig, LockOwner,
+    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+use std::ffi::OsStr;
+use std::future::Future;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// Inode numbers are never used twice, so one generation does.
+const GENERATION: Generation = Generation(0);
+/// Entries that are read from the catalogue at once for a READDIR; its buffer of 4 to 128 KiB holds fewer or a few times as
+/// many, and then it asks again.
+const READDIR_BATCH: usize = 256;
+
+pub(super) struct Adapter {
+    fs: Arc<Fs>,
+    settings: SessionSettings,
+    runtime: tokio::runtime::Handle,
+    in_flight: Arc<InFlight>,
+}
+
+impl Adapter {
+    pub(super) fn new(fs: Arc<Fs>, settings: SessionSettings, runtime: tokio::runtime::Handle) -> io::Result<Adapter> {
+        Ok(Adapter { fs, settings, runtime, in_flight: InFlight::start()? })
+    }
+
+    /// Runs `work` in a task, and hands its outcome to `answer`. If the caller is killed first, it is answered EINTR and
+    /// `work` is dropped: what must not stop half way runs on by itself (`fs`).
+    fn spawn<T, W, A>(&self, request: &Request, work: W, answer: A)
+    where
+        T: Send + 'static,
+        W: Future<Output = Result<T, FsError>> + Send + 'static,
+        A: FnOnce(Result<T, FsError>) + Send + 'static,
+    {
+        let (ticket, interrupted) = self.in_flight.enter(request.unique().0, request.pid());
+        self.runtime.spawn(async move {
+            let outcome = tokio::select! {
+                biased;
+                outcome = work => outcome,
+                Ok(()) = interrupted => Err(FsError::Interrupted),
+            };
+            answer(outcome);
+            drop(ticket);
+        });
+    }
+}
+
+/// What the kernel is told of an opened file.
+fn open_flags(opened: Opened, noflush_allowed: bool) -> FopenFlags {
+    let mut flags = FopenFlags::empty();
+    flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_cache);
+    flags.set(FopenFlags::FOPEN_NOFLUSH, opened.no_flush && noflush_allowed);
+    flags
+}
+
+fn caller(request: &Request) -> Caller {
+    Caller { uid: request.uid(), gid: request.gid(), tid: request.pid() }
+}
+
+fn ino(ino: INodeNo) -> Ino {
+    Ino(ino.0)
+}
+
+fn name(name: &OsStr) -> Result<Name, FsError> {
+    Ok(Name::parse(name.as_bytes())?)
+}
+
+fn time(time: TimeOrNow) -> SetTime {
+    match time {
+        TimeOrNow::Now => SetTime::Now,
+        TimeOrNow::SpecificTime(at) => SetTime::At(Timestamp::from_system(at)),
+    }
+}
+
+/// Answers that carry nothing.
+fn empty(operation: &'static str, reply: ReplyEmpty) -> impl FnOnce(Result<(), FsError>) + Send {
+    move |outcome| match outcome {
+        Ok(()) => reply.ok(),
+        Err(e) => reply.error(reply::errno(operation, &e)),
+    }
+}
+
+/// Answers that carry an entry.
+fn entry(operation: &'static str, reply: ReplyEntry) -> impl FnOnce(Result<crate::fs::Entry, FsError>) + Send {
+    move |outcome| match outcome {
+        Ok(entry) => reply.entry(&entry.ttl, &reply::attr(&entry), GENERATION),
+        Err(e) => reply.error(reply::errno(operation, &e)),
+    }
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        self.settings.configure(config);
+        Ok(())
+    }
+
+    fn lookup(&self, request: &Request, parent: INodeNo, file: &OsStr, reply: ReplyEntry) {
+        let (fs, parent, file) = (Arc::clone(&self.fs), ino(parent), name(file));
+        let work = async move { fs.lookup(parent, &file?).await?.ok_or(FsError::NotFound) };
+        self.spawn(request, work, entry("lookup", reply));
+    }
+
+    fn getattr(&self, _request: &Request, inode: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        match self.fs.getattr(ino(inode)) {
+            Ok(entry) => reply.attr(&entry.ttl, &reply::attr(&entry)),
+            Err(e) => reply.error(reply::errno("getattr", &e)),
+        }
+    }
+
+    fn setattr(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let set = SetAttr { mode, uid, gid, size, atime: atime.map(time), mtime: mtime.map(time) };
+        let (fs, caller) = (Arc::clone(&self.fs), caller(request));
+        let work = async move { fs.setattr(caller, ino(inode), set, fh.is_some()).await };
+        self.spawn(request, work, move |outcome| match outcome {
+            Ok(entry) => reply.attr(&entry.ttl, &reply::attr(&entry)),
+            Err(e) => reply.error(reply::errno("setattr", &e)),
+        });
+    }
+
+    fn readlink(&self, request: &Request, inode: INodeNo, reply: ReplyData) {
+        let fs = Arc::clone(&self.fs);
+        let work = async move { fs.readlink(ino(inode)).await };
+        self.spawn(request, work, move |outcome| match outcome {
+            Ok(target) => reply.data(&target),
+            Err(e) => reply.error(reply::errno("readlink", &e)),
+        });
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        file: &OsStr,
+        mode: u32,
+        _umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let (fs, caller, file) = (Arc::clone(&self.fs), caller(request), name(file));
+        let work = async move { fs.mknod(caller, ino(parent), file?, mode, rdev).await };
+        self.spawn(request, work, entry("mknod", reply));
+    }
+
+    fn mkdir(&self, request: &Request, parent: INodeNo, dir: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
+        let (fs, caller, dir) = (Arc::clone(&self.fs), caller(request), name(dir));
+        let work = async move { fs.mkdir(caller, ino(parent), dir?, mode).await };
+        self.spawn(request, work, entry("mkdir", reply));
+    }
+
+    fn unlink(&self, request: &Request, parent: INodeNo, file: &OsStr, reply: ReplyEmpty) {
+        let (fs, file) = (Arc::clone(&self.fs), name(file));
+        let work = async move { fs.unlink(ino(parent), file?).await };
+        self.spawn(request, work, empty("unlink", reply));
+    }
+
+    fn rmdir(&self, request: &Request, parent: INodeNo, dir: &OsStr, reply: ReplyEmpty) {
+        let (fs, dir) = (Arc::clone(&self.fs), name(dir));
+        let work = async move { fs.rmdir(ino(parent), dir?).await };
+        self.spawn(request, work, empty("rmdir", reply));
+    }
+
+    fn symlink(&self, request: &Request, parent: INodeNo, link: &OsStr, target: &Path, reply: ReplyEntry) {
+        let (fs, caller, link) = (Arc::clone(&self.fs), caller(request), name(link));
+        let target = Bytes::copy_from_slice(target.as_os_str().as_bytes());
+        let work = async move { fs.symlink(caller, ino(parent), link?, target).await };
+        self.spawn(request, work, entry("symlink", reply));
+    }
+
+    fn rename(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        from: &OsStr,
+        new_parent: INodeNo,
+        to: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let (fs, from, to) = (Arc::clone(&self.fs), name(from), name(to));
+        let work = async move {
+            if flags.bits() & !libc::RENAME_NOREPLACE != 0 {
+                return Err(FsError::Invalid);
+            }
+            let no_replace = flags.bits() & libc::RENAME_NOREPLACE != 0;
+            fs.rename((ino(parent), from?), (ino(new_parent), to?), no_replace).await
+        };
+        self.spawn(request, work, empty("rename", reply));
+    }
+
+    fn link(&self, _request: &Request, _ino: INodeNo, _parent: INodeNo, _name: &OsStr, reply: ReplyEntry) {
+        reply.error(reply::errno("link", &FsError::Impossible));
+    }
+
+    fn open(&self, request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let (fs, caller, flags) = (Arc::clone(&self.fs), caller(request), flags.0);
+        let noflush = self.settings.allows("noflush");
+        let work = async move { fs.open(caller, ino(inode), flags).await };
+        self.spawn(request, work, move |outcome| match outcome {
+            Ok(opened) => reply.opened(FileHandle(opened.fh.0), open_flags(opened, noflush)),
+            Err(e) => reply.error(reply::errno("open", &e)),
+        });
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        file: &OsStr,
+        mode: u32,
+        _umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let (fs, caller, file) = (Arc::clone(&self.fs), caller(request), name(file));
+        let noflush = self.settings.allows("noflush");
+        // Asks nobody and is not interrupted: a handle that nobody was told of would never be released.
+        self.runtime.spawn(async move {
+            let work = async { fs.create(caller, ino(parent), file?, mode, flags).await };
+            match work.await {
+                Ok((entry, opened)) => {
+                    let (attr, flags) = (reply::attr(&entry), open_flags(opened, noflush));
+                    reply.created(&entry.ttl, &attr, GENERATION, FileHandle(opened.fh.0), flags);
+                }
+                Err(e) => reply.error(reply::errno("create", &e)),
+            }
+        });
+    }
+
+    fn read(
+        &self,
+        request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let fs = Arc::clone(&self.fs);
+        let work = async move { fs.read(Fh(fh.0), offset, size).await };
+        self.spawn(request, work, move |outcome| match outcome {
+            Ok(bytes) => reply.data(&bytes),
+            Err(e) => reply.error(reply::errno("read", &e)),
+        });
+    }
+
+    fn write(
+        &self,
+        request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let len = u32::try_from(data.len()).unwrap_or(u32::MAX);
+        let answer = move |outcome: Result<(), FsError>| match outcome {
+            Ok(()) => reply.written(len),
+            Err(e) => reply.error(reply::errno("write", &e)),
+        };
+        let kill_suid = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let staged = if kill_suid { None } else { self.fs.write_staged(Fh(fh.0), offset, data) };
+        if let Some(outcome) = staged {
+            return answer(outcome);
+        }
+        let (fs, data) = (Arc::clone(&self.fs), Bytes::copy_from_slice(data));
+        let work = async move { fs.write(Fh(fh.0), offset, &data, kill_suid).await };
+        self.spawn(request, work, answer);
+    }
+
+    fn flush(&self, request: &Request, _ino: INodeNo, fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
+        let (fs, caller) = (Arc::clone(&self.fs), caller(request));
+        let work = async move { fs.flush(caller, Fh(fh.0)).await };
+        self.spawn(request, work, empty("close", reply));
+    }
+
+    fn release(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        let fs = Arc::clone(&self.fs);
+        self.runtime.spawn(async move {
+            fs.release(Fh(fh.0)).await;
+            reply.ok();
+        });
+    }
+
+    fn fsync(&self, request: &Request, _ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        let fs = Arc::clone(&self.fs);
+        let work = async move { fs.fsync(Fh(fh.0)).await };
+        self.spawn(request, work, empty("fsync", reply));
+    }
+
+    fn opendir(&self, request: &Request, inode: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let fs = Arc::clone(&self.fs);
+        let work = async move { fs.opendir(ino(inode)).await };
+        self.spawn(request, work, move |outcome| match outcome {
+            // Cookies name their place by themselves, so directories need no handles.
+            Ok(()) => reply.opened(FileHandle(0), FopenFlags::empty()),
+            Err(e) => reply.error(reply::errno("opendir", &e)),
+        });
+    }
+
+    fn readdir(&self, _request: &Request, inode: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let mut add = |e: &DirEntry| {
+            let kind = reply::file_type(e.entry.attr.kind);
+            reply.add(INodeNo(e.entry.ino.0), e.cookie, kind, OsStr::from_bytes(&e.name))
+        };
+        match fill(&self.fs, ino(inode), offset, &mut add) {
+            Ok(()) => reply.ok(),
+            Err(e) => reply.error(reply::errno("readdir", &e)),
+        }
+    }
+
+    fn readdirplus(
+        &self,
+        _request: &Request,
+        inode: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let mut add = |e: &DirEntry| {
+            let attr = reply::attr(&e.entry);
+            let file = OsStr::from_bytes(&e.name);
+            reply.add(INodeNo(e.entry.ino.0), e.cookie, file, &e.entry.ttl, &attr, GENERATION)
+        };
+        match fill(&self.fs, ino(inode), offset, &mut add) {
+            Ok(()) => reply.ok(),
+            Err(e) => reply.error(reply::errno("readdirplus", &e)),
+        }
+    }
+
+    fn fsyncdir(&self, request: &Request, inode: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        let fs = Arc::clone(&self.fs);
+        let work = async move { fs.fsyncdir(ino(inode)).await };
+        self.spawn(request, work, empty("fsyncdir", reply));
+    }
+
+    fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        const BLOCK: u32 = 4096;
+        // A bucket has no end; this is what df shows of one.
+        const TOTAL: u64 = (1 << 50) / BLOCK as u64;
+        match self.fs.statfs() {
+            Ok(now) => {
+                let free = TOTAL.saturating_sub(now.used.div_ceil(u64::from(BLOCK)));
+                let files = u64::from(u32::MAX);
+                reply.statfs(TOTAL, free, free, files, files.saturating_sub(now.files), BLOCK, 255, BLOCK);
+            }
+            Err(e) => reply.error(reply::errno("statfs", &e)),
+        }
+    }
+
+    fn access(&self, _request: &Request, inode: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        // The kernel checks mode bits (default_permissions); what it cannot know is that we are read-only.
+        match self.fs.getattr(ino(inode)) {
+            Ok(_) if mask.contains(AccessFlags::W_OK) && self.fs.is_read_only() => reply.error(Errno::EROFS),
+            Ok(_) => reply.ok(),
+            Err(e) => reply.error(reply::errno("access", &e)),
+        }
+    }
+
+    fn getxattr(&self, _request: &Request, _ino: INodeNo, _name: &OsStr, _size: u32, reply: ReplyXattr) {
+        // Not ENOSYS: the kernel would never ask again, and user attributes are to come.
+        reply.error(Errno::EOPNOTSUPP);
+    }
+
+    fn listxattr(&self, _request: &Request, _ino: INodeNo, size: u32, reply: ReplyXattr) {
+        if size == 0 { reply.size(0) } else { reply.data(&[]) }
+    }
+
+    fn setxattr(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _name: &OsStr,
+        _value: &[u8],
+        _flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::EOPNOTSUPP);
+    }
+
+    fn removexattr(&self, _request: &Request, _ino: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
+        reply.error(Errno::EOPNOTSUPP);
+    }
+}
+
+/// Gives `add` entries from the catalogue until it says that its buffer is full, or there are no more.
+fn fill(fs: &Fs, dir: Ino, offset: u64, add: &mut dyn FnMut(&DirEntry) -> bool) -> Result<(), FsError> {
+    let mut cookie = offset;
+    loop {
+        let batch = fs.readdir(dir, cookie, READDIR_BATCH)?;
+        let Some(last) = batch.last() else { return Ok(()) };
+        cookie = last.cookie;
+        if batch.iter().any(|e| add(e)) {
+            return Ok(());
+        }
+    }
+}

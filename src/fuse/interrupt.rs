@@ -1,0 +1,160 @@
+//! Requests in flight, and freeing those whose process was killed.
+//!
+//! Owns: the table of requests that were not answered yet, and the watcher that reads /proc/TID/status of the old ones.
+//! Does not own: what an interrupted operation leaves behind (`fs` runs what must not stop half way to its end).
+//!
+//! fuser answers FUSE_INTERRUPT with ENOSYS, and the kernel then never asks again: without this table a process that
+//! waits for a slow server would ignore even SIGKILL.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+/// How often the watcher looks, and how old a request must be to be looked at. Together they bound the time from a signal
+/// to its effect; /proc is read only for requests that wait for the network anyway.
+const PERIOD: Duration = Duration::from_millis(50);
+const AGE_MIN: Duration = Duration::from_millis(100);
+
+#[derive(Debug)]
+struct Waiting {
+    tid: u32,
+    since: Instant,
+    interrupt: oneshot::Sender<()>,
+}
+
+/// Requests that were not answered yet.
+#[derive(Debug, Default)]
+pub(super) struct InFlight(Mutex<HashMap<u64, Waiting>>);
+
+/// A place in the table; dropped, it is left.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    table: Arc<InFlight>,
+    unique: u64,
+}
+
+impl InFlight {
+    /// The table, with its watcher, which ends when the table is dropped.
+    pub(super) fn start() -> std::io::Result<Arc<InFlight>> {
+        let table = Arc::new(InFlight::default());
+        let watched = Arc::downgrade(&table);
+        thread::Builder::new().name("interrupts".to_owned()).spawn(move || watch(&watched))?;
+        Ok(table)
+    }
+
+    /// Enters a request. The receiver resolves when its process is to be freed.
+    pub(super) fn enter(self: &Arc<Self>, unique: u64, tid: u32) -> (Ticket, oneshot::Receiver<()>) {
+        let (interrupt, interrupted) = oneshot::channel();
+        let waiting = Waiting { tid, since: Instant::now(), interrupt };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(unique, waiting);
+        (Ticket { table: Arc::clone(self), unique }, interrupted)
+    }
+
+    /// Interrupts the requests of killed processes.
+    fn sweep(&self, now: Instant) {
+        let old: Vec<(u64, u32)> = {
+            let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_old = |w: &Waiting| w.tid != 0 && now.duration_since(w.since) >= AGE_MIN;
+            table.iter().filter(|(_, w)| is_old(w)).map(|(unique, w)| (*unique, w.tid)).collect()
+        };
+        for (unique, tid) in old {
+            let Ok(status) = std::fs::read_to_string(format!("/proc/{tid}/status")) else { continue };
+            if !is_interrupted(&status) {
+                continue;
+            }
+            let freed = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&unique);
+            if let Some(waiting) = freed
+                && waiting.interrupt.send(()).is_ok()
+            {
+                tracing::debug!(tid, "a request was interrupted by a signal");
+            }
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.table.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.unique);
+    }
+}
+
+fn watch(table: &Weak<InFlight>) {
+    while let Some(table) = table.upgrade() {
+        table.sweep(Instant::now());
+        drop(table);
+        thread::sleep(PERIOD);
+    }
+}
+
+/// Whether a thread has a signal pending that ends it or that a person sent: SIGKILL, one whose default is to end the
+/// process, or a caught INT, TERM, HUP or QUIT. Go's SIGURG, timers and SIGCHLD must not: programs that do not expect EINTR
+/// from a file broke on that elsewhere. Pure.
+fn is_interrupted(status: &str) -> bool {
+    let mask = |field: &str| {
+        let line = status.lines().find_map(|l| l.strip_prefix(field));
+        line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
+    };
+    let pending = mask("SigPnd:") | mask("ShdPnd:");
+    let open = pending & !mask("SigBlk:") & !mask("SigIgn:");
+    let caught = mask("SigCgt:");
+    let set = |signals: &[i32]| signals.iter().fold(0, |set, s| set | 1u64 << (s - 1));
+    let kill = set(&[libc::SIGKILL]);
+    let human = set(&[libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT]);
+    // Default: ignored, or stopping (signal(7)).
+    let harmless = set(&[
+        libc::SIGCHLD,
+        libc::SIGURG,
+        libc::SIGWINCH,
+        libc::SIGCONT,
+        libc::SIGSTOP,
+        libc::SIGTSTP,
+        libc::SIGTTIN,
+        libc::SIGTTOU,
+    ]);
+    let fatal = open & !caught & !harmless;
+    pending & kill != 0 || fatal != 0 || open & caught & human != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(pending: &[i32], blocked: &[i32], ignored: &[i32], caught: &[i32]) -> String {
+        let mask = |signals: &[i32]| signals.iter().fold(0u64, |m, s| m | 1 << (s - 1));
+        format!(
+            "Name:\tx\nTgid:\t1\nSigPnd:\t{:016x}\nShdPnd:\t0000000000000000\nSigBlk:\t{:016x}\nSigIgn:\t{:016x}\nSigCgt:\t{:016x}\n",
+            mask(pending),
+            mask(blocked),
+            mask(ignored),
+            mask(caught)
+        )
+    }
+
+    #[test]
+    fn signals_that_free_a_process_and_signals_that_must_not() {
+        use libc::*;
+        let free = |p: &[i32], b: &[i32], i: &[i32], c: &[i32]| is_interrupted(&status(p, b, i, c));
+        assert!(free(&[SIGKILL], &[], &[], &[]));
+        assert!(free(&[SIGINT], &[], &[], &[]));
+        assert!(free(&[SIGINT], &[], &[], &[SIGINT]), "a caught Ctrl-C is somebody who wants out");
+        assert!(free(&[SIGSEGV], &[], &[], &[]));
+        assert!(!free(&[SIGINT], &[SIGINT], &[], &[]), "blocked");
+        assert!(!free(&[SIGHUP], &[], &[SIGHUP], &[]), "ignored: nohup");
+        for quiet in [SIGURG, SIGALRM, SIGCHLD, SIGUSR1] {
+            assert!(!free(&[quiet], &[], &[], &[quiet]), "caught {quiet}");
+        }
+        assert!(!free(&[SIGCHLD, SIGWINCH], &[], &[], &[]));
+        assert!(!free(&[], &[], &[], &[]));
+    }
+
+    #[tokio::test]
+    async fn a_ticket_leaves_the_table() {
+        let table = Arc::new(InFlight::default());
+        let (ticket, _interrupted) = table.enter(7, 1);
+        assert_eq!(table.0.lock().unwrap().len(), 1);
+        drop(ticket);
+        assert!(table.0.lock().unwrap().is_empty());
+    }
+}

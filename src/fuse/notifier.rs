@@ -1,0 +1,67 @@
+//! Tells the kernel what to forget.
+//!
+//! Owns: the one thread that writes notifications, and its queue. Does not own: what is to be forgotten (`fs::invalidate`).
+//!
+//! Notifications take locks of the kernel that a request under way may hold, so they are never written by a thread that
+//! answers requests.
+
+use crate::fs::KernelCache;
+use crate::types::{Ino, Name};
+use fuser::{INodeNo, Notifier};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::mpsc;
+use std::thread;
+
+#[derive(Debug)]
+enum Forget {
+    Entry(Ino, Name),
+    Content(Ino),
+}
+
+/// The kernel's caches behind a queue.
+#[derive(Debug)]
+pub(super) struct KernelNotifier(mpsc::Sender<Forget>);
+
+impl KernelNotifier {
+    /// Starts the thread; it ends when this is dropped.
+    ///
+    /// # Errors
+    /// No thread.
+    pub(super) fn start(notifier: Notifier) -> std::io::Result<KernelNotifier> {
+        let (sender, queue) = mpsc::channel();
+        thread::Builder::new().name("notifier".to_owned()).spawn(move || run(&notifier, &queue))?;
+        Ok(KernelNotifier(sender))
+    }
+
+    fn send(&self, forget: Forget) {
+        if self.0.send(forget).is_err() {
+            tracing::debug!("the session is over: nothing is left to forget");
+        }
+    }
+}
+
+impl KernelCache for KernelNotifier {
+    fn forget_entry(&self, parent: Ino, name: &Name) {
+        self.send(Forget::Entry(parent, name.clone()));
+    }
+
+    fn forget_content(&self, ino: Ino) {
+        self.send(Forget::Content(ino));
+    }
+}
+
+fn run(notifier: &Notifier, queue: &mpsc::Receiver<Forget>) {
+    while let Ok(forget) = queue.recv() {
+        let told = match &forget {
+            Forget::Entry(parent, name) => notifier.inval_entry(INodeNo(parent.0), OsStr::from_bytes(name.as_bytes())),
+            Forget::Content(ino) => notifier.inval_inode(INodeNo(ino.0), 0, 0),
+        };
+        // ENOENT: the kernel knows nothing of it, which is as good.
+        if let Err(e) = told
+            && e.raw_os_error() != Some(libc::ENOENT)
+        {
+            tracing::debug!(error = %e, ?forget, "the kernel could not be told");
+        }
+    }
+}
