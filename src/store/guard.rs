@@ -141,6 +141,14 @@ impl GuardStore {
         }
     }
 
+    async fn look_and_copy(&self, copy: &CopyRequest) -> Result<Written> {
+        let id = copy.headers.write_id();
+        match self.look(Op::Copy, &copy.destination, &copy.condition, id.as_ref()).await? {
+            Some(written) => Ok(written),
+            None => self.inner.copy(&CopyRequest { condition: Condition::Always, ..copy.clone() }).await,
+        }
+    }
+
     /// Copies by UploadPartCopy and a completion under the condition. Tags of the source are not copied.
     async fn copy_in_parts(&self, copy: &CopyRequest) -> Result<Written> {
         let id = copy.headers.write_id().unwrap_or_else(|| WriteId::new(&uuid::Uuid::new_v4().to_string()));
@@ -235,15 +243,19 @@ impl ObjectStore for GuardStore {
         let size_max = self.capabilities().copy_size_max;
         match plan_copy(&copy.condition, copy.source_size, size_max, known.as_ref()) {
             CopyPlan::Whole(Keep::Server) => self.inner.copy(copy).await,
-            CopyPlan::Parts => self.copy_in_parts(copy).await,
-            CopyPlan::Empty => self.copy_nothing(copy).await,
-            CopyPlan::Whole(Keep::Look) => {
-                let id = copy.headers.write_id();
-                match self.look(Op::Copy, &copy.destination, &copy.condition, id.as_ref()).await? {
-                    Some(written) => Ok(written),
-                    None => self.inner.copy(&CopyRequest { condition: Condition::Always, ..copy.clone() }).await,
+            CopyPlan::Parts => match self.copy_in_parts(copy).await {
+                // Some servers refuse part copies of small sources, or all of them.
+                Err(e)
+                    if matches!(e.kind, ErrorKind::Invalid | ErrorKind::NotImplemented)
+                        && e.op == Op::UploadPartCopy
+                        && copy.source_size <= size_max =>
+                {
+                    self.look_and_copy(copy).await
                 }
-            }
+                answer => answer,
+            },
+            CopyPlan::Empty => self.copy_nothing(copy).await,
+            CopyPlan::Whole(Keep::Look) => self.look_and_copy(copy).await,
         }
     }
 

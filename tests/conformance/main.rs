@@ -4,6 +4,8 @@
 //! start; Garage runs in the full run (`OBJFS_TEST_FULL=1`), and must start there.
 //! Does not own: the cases (`suite`), starting servers (`stores`), what happens without a server (`network`).
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a test fails by panicking")]
+
 mod network;
 mod stores;
 mod suite;

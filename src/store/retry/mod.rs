@@ -107,7 +107,7 @@ impl RetryStore {
     async fn find(&self, key: &Key, id: Option<&WriteId>) -> Option<Written> {
         let id = id?;
         let meta = self.head(key).await.ok()?;
-        (meta.headers.write_id().as_ref() == Some(id)).then(|| Written {
+        (meta.headers.write_id().as_ref() == Some(id)).then_some(Written {
             etag: meta.version.etag,
             version_id: meta.version_id,
             last_modified: meta.version.last_modified,

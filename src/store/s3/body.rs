@@ -18,28 +18,40 @@ use tokio::time::{Instant, Sleep};
 /// Length of the pieces in which a request body is handed to the connection: how finely progress is seen.
 const FRAME_LEN: usize = 128 << 10;
 
-/// When a request last made progress.
+/// What may lie in the kernel's send buffer when the connection has taken a body (`tcp_wmem`, tcp(7): 4 MiB at most).
+const SEND_BUFFER_MAX: u64 = 4 << 20;
+/// The slowest line, in bytes per second, over which that buffer must not pass for a standstill.
+const LINE_SPEED_MIN: u64 = 128 << 10;
+
+/// When a request last made progress, and how many bytes of its body the connection has taken.
 #[derive(Debug, Clone)]
-pub(super) struct Progress(Arc<Mutex<Instant>>);
+pub(super) struct Progress(Arc<Mutex<(Instant, u64)>>);
+
+/// How long what was sent last may still be on its way out of the kernel.
+fn drain(sent: u64) -> Duration {
+    Duration::from_millis(sent.min(SEND_BUFFER_MAX) * 1000 / LINE_SPEED_MIN)
+}
 
 impl Progress {
     pub(super) fn new() -> Progress {
-        Progress(Arc::new(Mutex::new(Instant::now())))
+        Progress(Arc::new(Mutex::new((Instant::now(), 0))))
     }
 
-    /// Notes that something moved.
-    pub(super) fn mark(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    /// Notes that something moved: so many bytes of a body, or none of it.
+    pub(super) fn mark(&self, len: usize) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *state = (Instant::now(), state.1 + len as u64);
     }
 
-    fn last(&self) -> Instant {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn due(&self, limit: Duration) -> Instant {
+        let (last, sent) = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last + limit + drain(sent)
     }
 
-    /// Returns when nothing has moved for `limit`.
+    /// Returns when nothing has moved for `limit`, and for as long as the kernel may need to send what it took.
     pub(super) async fn stalled(&self, limit: Duration) {
         loop {
-            let due = self.last() + limit;
+            let due = self.due(limit);
             if due <= Instant::now() {
                 return;
             }
@@ -67,7 +79,6 @@ impl Body for RequestBody {
     type Error = Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        self.progress.mark();
         if self.rest.is_empty() {
             let frame = std::task::ready!(Pin::new(&mut self.inner).poll_frame(cx));
             match frame.map(|frame| frame.map(Frame::into_data)) {
@@ -78,6 +89,7 @@ impl Body for RequestBody {
             }
         }
         let len = self.rest.len().min(FRAME_LEN);
+        self.progress.mark(len);
         Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(len)))))
     }
 
@@ -131,5 +143,29 @@ impl Body for AnswerBody {
 
     fn size_hint(&self) -> SizeHint {
         Body::size_hint(&self.inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt;
+
+    #[test]
+    fn a_full_send_buffer_is_given_time() {
+        assert_eq!(drain(0), Duration::ZERO);
+        assert_eq!(drain(128 << 10), Duration::from_secs(1));
+        assert_eq!(drain(5 << 30), drain(SEND_BUFFER_MAX));
+    }
+
+    #[tokio::test]
+    async fn bodies_go_out_in_pieces_and_whole() {
+        let bytes = Bytes::from(vec![7; 3 * FRAME_LEN + 5]);
+        let mut body = RequestBody::new(SdkBody::from(bytes.clone()), &Progress::new());
+        assert_eq!(Body::size_hint(&body).exact(), Some(bytes.len() as u64));
+        let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert_eq!(first.len(), FRAME_LEN);
+        assert_eq!(Body::size_hint(&body).exact(), Some((bytes.len() - FRAME_LEN) as u64));
+        assert_eq!(body.collect().await.unwrap().to_bytes().len(), bytes.len() - FRAME_LEN);
     }
 }

@@ -10,7 +10,6 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use std::error::Error;
-use std::sync::Arc;
 
 /// The kind of an answer. `code` is empty where the answer had no body (HEAD).
 pub(super) fn classify(op: Op, status: u16, code: &str, message: &str) -> ErrorKind {
@@ -114,14 +113,15 @@ where
         SdkError::TimeoutError(_) => (ErrorKind::Timeout, "no answer in time".to_owned()),
         _ => unanswered(&error),
     };
-    StoreError { kind, op, key: key.cloned(), code, request_id, message, source: Some(Arc::new(error)) }
+    // The SDK's error itself is not kept: it holds the whole answer, and what it shows is not ours to vouch for.
+    StoreError { kind, op, key: key.cloned(), code, request_id, message, source: None }
 }
 
 /// Our error for a body that broke.
 pub(super) fn from_body(key: &Key, error: aws_sdk_s3::primitives::ByteStreamError) -> StoreError {
     let kind = broken(&error);
     let message = format!("the body broke off: {}", causes(&error));
-    StoreError { source: Some(Arc::new(error)), ..StoreError::new(kind, Op::Get, Some(key), message) }
+    StoreError::new(kind, Op::Get, Some(key), message)
 }
 
 /// A request that got no answer: no credentials, no connection, or the connection broke.

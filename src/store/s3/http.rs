@@ -147,7 +147,7 @@ async fn send(
             None => None,
         },
     };
-    progress.mark();
+    progress.mark(0);
     let answer = match (early, read) {
         (Some(answer), _) => answer,
         (None, None) => answer.await,

@@ -16,7 +16,7 @@ pub(super) async fn probe_finds_what_the_server_keeps(c: &Case) {
     let told = Arc::new(Mutex::new(None));
     let telling = Arc::clone(&told);
     let on_probed = Box::new(move |found: &_| *telling.lock().unwrap() = Some(*found));
-    let guard = GuardStore::new(Arc::clone(&c.bare), None, on_probed);
+    let guard = GuardStore::new(c.retried(), None, on_probed);
     // What needs no condition asks nothing.
     put(&guard, "file", "x").await;
     guard.delete(&key("file"), None).await.unwrap();

@@ -110,6 +110,11 @@ impl Case {
         self.differs.contains(&what)
     }
 
+    /// The store with retries, which also make sense of answers that cannot be understood.
+    fn retried(&self) -> Arc<dyn ObjectStore> {
+        Arc::new(RetryStore::new(Arc::clone(&self.bare), retry::Settings::default()))
+    }
+
     /// The store as it is used, with faults between the retries and the counters.
     fn faulty(&self, settings: fault::Settings) -> Faulty {
         let observed = Observed::new(Arc::clone(&self.bare));

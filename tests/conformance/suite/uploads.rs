@@ -26,9 +26,11 @@ pub(super) async fn parts_become_an_object(c: &Case) {
     let second = c.store.upload_part(&upload, 2, body.slice(PART..)).await.unwrap();
     let first = c.store.upload_part(&upload, 1, body.slice(..PART)).await.unwrap();
     let parts = [first, second];
-    let listed = c.store.list_parts(&upload).await.unwrap();
-    assert_eq!(numbers(&listed), numbers(&parts));
-    assert_eq!(listed[1].size, Some(1000));
+    if !c.differs("list-parts") {
+        let listed = c.store.list_parts(&upload).await.unwrap();
+        assert_eq!(numbers(&listed), numbers(&parts));
+        assert_eq!(listed[1].size, Some(1000));
+    }
     let uploads = c.store.list_uploads(&key("dir/")).await.unwrap();
     assert!(uploads.iter().any(|u| u.id == upload.id && u.key == upload.key), "{uploads:?}");
     assert_eq!(c.store.head(&upload.key).await.unwrap_err().kind, ErrorKind::NotFound);
@@ -52,13 +54,18 @@ pub(super) async fn parts_are_copied(c: &Case) {
         range: ByteRange::new(1000, PART as u64 + 1000),
     };
     let wrong = PartSource { if_match: Some(etag("00000000000000000000000000000000")), ..source.clone() };
-    let error = c.store.upload_part_copy(&upload, 1, &wrong).await.unwrap_err();
-    assert_eq!(error.kind, ErrorKind::Precondition, "{error}");
+    if !c.differs("copy-source-condition") {
+        let error = c.store.upload_part_copy(&upload, 1, &wrong).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Precondition, "{error}");
+    }
     let first = c.store.upload_part_copy(&upload, 1, &source).await.unwrap();
     let second = c.store.upload_part(&upload, 2, Bytes::from("end")).await.unwrap();
     c.store.complete_upload(&upload, &[first, second], &Condition::Always, &id).await.unwrap();
     let expected = [&body[1000..], b"end".as_slice()].concat();
     assert!(content(&*c.store, "new").await == expected, "the bytes differ");
+    if c.differs("small-part-copy") {
+        return;
+    }
     // A small object as a whole, as conditional copies do.
     put(&*c.store, "small", "tiny").await;
     let (upload, id) = create(&*c.store, "whole").await;
@@ -74,9 +81,11 @@ pub(super) async fn aborted_uploads_are_gone(c: &Case) {
     c.store.abort_upload(&upload).await.unwrap();
     c.store.abort_upload(&upload).await.unwrap();
     assert!(c.store.list_uploads(&key("")).await.unwrap().is_empty());
-    let error = c.store.complete_upload(&upload, &[part], &Condition::Always, &id).await.unwrap_err();
-    assert_eq!(error.kind, ErrorKind::NoSuchUpload, "{error}");
-    assert_eq!(c.store.list_parts(&upload).await.unwrap_err().kind, ErrorKind::NoSuchUpload);
+    if !c.differs("no-such-upload") {
+        let error = c.store.complete_upload(&upload, &[part], &Condition::Always, &id).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::NoSuchUpload, "{error}");
+        assert_eq!(c.store.list_parts(&upload).await.unwrap_err().kind, ErrorKind::NoSuchUpload);
+    }
     assert_eq!(c.store.head(&upload.key).await.unwrap_err().kind, ErrorKind::NotFound);
 }
 
