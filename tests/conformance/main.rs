@@ -48,6 +48,16 @@ async fn moto() {
     suite::run(server.subject().await).await;
 }
 
+#[tokio::test]
+async fn tls_full() {
+    if std::env::var_os("OBJFS_TEST_FULL").is_none() {
+        eprintln!("left to the full run (OBJFS_TEST_FULL=1)");
+        return;
+    }
+    let server = stores::moto_tls().await;
+    network::certificates_are_checked(server.settings()).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn garage_full() {
     if std::env::var_os("OBJFS_TEST_FULL").is_none() {

@@ -162,6 +162,37 @@ async fn a_redirect_names_the_region() {
     assert!(error.message.contains("eu-west-1"), "{error}");
 }
 
+#[tokio::test]
+async fn anonymous_requests_carry_no_signature() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let settings = S3Settings { anonymous: true, credentials: None, ..settings(listener.local_addr().unwrap().port()) };
+    let store = S3Store::connect(&settings).await.unwrap();
+    let asked = tokio::spawn(async move { store.head(&key()).await });
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut request = vec![0; 64 << 10];
+    let len = stream.read(&mut request).await.unwrap();
+    let request = String::from_utf8_lossy(&request[..len]).to_ascii_lowercase();
+    assert!(request.starts_with("head /bucket/k") && !request.contains("authorization"), "{request}");
+    stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+    assert_eq!(asked.await.unwrap().unwrap_err().kind, ErrorKind::NotFound);
+}
+
+/// A certificate that nobody vouches for is refused; with the right CA bundle requests get through.
+pub(crate) async fn certificates_are_checked(good: &S3Settings) {
+    let distrusting = S3Settings { ca_bundle: None, ..good.clone() };
+    let error = S3Store::connect(&distrusting).await.unwrap().head_bucket().await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Unreachable, "{error}");
+    assert!(error.message.contains("certificate"), "{error}");
+    let store = S3Store::connect(good).await.unwrap();
+    let error = store.head_bucket().await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::NoSuchBucket, "{error}");
+    let body = Bytes::from(vec![1; 100_000]);
+    let error = store.put(&key(), body, &ObjectHeaders::default(), &Condition::Always).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::NoSuchBucket, "{error}");
+    let missing = S3Settings { ca_bundle: Some("/no/such/file".into()), ..good.clone() };
+    assert_eq!(S3Store::connect(&missing).await.unwrap_err().kind, ErrorKind::Invalid);
+}
+
 /// A server that checks signatures tells a wrong key and a wrong secret from a missing bucket.
 pub(crate) async fn wrong_credentials_are_told_apart(good: &S3Settings) {
     let with = |access_key: &str, secret: &str| S3Settings {

@@ -54,21 +54,41 @@ impl Server {
 
 /// The S3 server in Python that AWS users test with. `$OBJFS_MOTO` names it where it is not on the PATH.
 pub(crate) async fn moto() -> Server {
-    let program = std::env::var("OBJFS_MOTO").unwrap_or_else(|_| "moto_server".to_owned());
+    let server = start_moto(tempfile::tempdir().unwrap(), "http", &[]).await;
+    // moto checks no signatures.
+    let port = server.settings.endpoint.as_ref().unwrap().rsplit(':').next().unwrap().parse().unwrap();
+    let answer = ask(port, &format!("PUT /{BUCKET} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n")).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "moto did not create the bucket: {answer}");
+    server
+}
+
+/// moto behind TLS, with a certificate that only its own file vouches for. It has no bucket.
+pub(crate) async fn moto_tls() -> Server {
     let dir = tempfile::tempdir().unwrap();
+    let mut openssl = Command::new("openssl");
+    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]);
+    openssl.args(["-subj", "/CN=objfs test", "-addext", "subjectAltName=IP:127.0.0.1"]);
+    openssl.args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout", "key.pem", "-out", "cert.pem"]);
+    let made = openssl.current_dir(dir.path()).stderr(Stdio::null()).status().expect("openssl cannot be started");
+    assert!(made.success(), "openssl made no certificate");
+    let certificate = dir.path().join("cert.pem");
+    let mut server = start_moto(dir, "https", &["-c", "cert.pem", "-k", "key.pem"]).await;
+    server.settings.ca_bundle = Some(certificate);
+    server
+}
+
+async fn start_moto(dir: tempfile::TempDir, scheme: &str, args: &[&str]) -> Server {
+    let program = std::env::var("OBJFS_MOTO").unwrap_or_else(|_| "moto_server".to_owned());
     let port = free_port();
     let mut command = Command::new(&program);
-    command.args(["-H", "127.0.0.1", "-p", &port.to_string()]).current_dir(dir.path());
+    command.args(["-H", "127.0.0.1", "-p", &port.to_string()]).args(args).current_dir(dir.path());
     let child = start(command, &program);
-    let settings = settings(port, "us-east-1", "AKIATEST", "test");
+    let settings = settings(&format!("{scheme}://127.0.0.1:{port}"), "us-east-1", "AKIATEST", "test");
     // Of a completion it honours If-None-Match, but not If-Match.
     let conditions =
         Conditions { complete: Support::Ignored, copy: Support::Ignored, ..Conditions::all(Support::Honoured) };
     let server = Server { child, _dir: dir, settings, conditions, differs: MOTO_DIFFERS };
     wait_for(port).await;
-    // moto checks no signatures.
-    let answer = ask(port, &format!("PUT /{BUCKET} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n")).await;
-    assert!(answer.starts_with("HTTP/1.1 200"), "moto did not create the bucket: {answer}");
     server
 }
 
@@ -91,7 +111,7 @@ pub(crate) async fn garage() -> Server {
     command.env("GARAGE_DEFAULT_ACCESS_KEY", &key).env("GARAGE_DEFAULT_SECRET_KEY", &secret);
     command.env("GARAGE_DEFAULT_BUCKET", BUCKET).current_dir(dir.path());
     let child = start(command, "garage");
-    let settings = settings(api, "garage", &key, &secret);
+    let settings = settings(&format!("http://127.0.0.1:{api}"), "garage", &key, &secret);
     let server =
         Server { child, _dir: dir, settings, conditions: Conditions::all(Support::Ignored), differs: GARAGE_DIFFERS };
     wait_for(api).await;
@@ -99,9 +119,11 @@ pub(crate) async fn garage() -> Server {
     server
 }
 
-fn settings(port: u16, region: &str, access_key: &str, secret_key: &str) -> S3Settings {
+/// How to reach a server at a URL. A server in this process needs no more: `S3Store::connect` on these settings, and
+/// `Subject::new` around it.
+pub(crate) fn settings(endpoint: &str, region: &str, access_key: &str, secret_key: &str) -> S3Settings {
     S3Settings {
-        endpoint: Some(format!("http://127.0.0.1:{port}")),
+        endpoint: Some(endpoint.to_owned()),
         region: Some(region.to_owned()),
         credentials: Some(StaticCredentials {
             access_key: access_key.to_owned(),

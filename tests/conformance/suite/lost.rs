@@ -6,7 +6,7 @@
 use super::uploads::create;
 use super::{Case, content, key, marked, put};
 use bytes::Bytes;
-use objfs::store::{Condition, CopyRequest, ErrorKind, ObjectStore, Op, fault};
+use objfs::store::{Condition, CopyRequest, ErrorKind, ObjectStore, Op, Support, fault};
 
 const KINDS: [ErrorKind; 4] = [ErrorKind::Broken, ErrorKind::Timeout, ErrorKind::Server, ErrorKind::Conflict];
 
@@ -24,6 +24,9 @@ pub(super) async fn puts(c: &Case) {
         f.fault.lose_next(Op::Put, kind, 1);
         let condition = Condition::IfMatch(written.etag);
         let (id, headers) = marked();
+        if c.conditions.put_if_match == Support::Honoured {
+            f.fault.fail_next(Op::Head, ErrorKind::AccessDenied, 1);
+        }
         f.store.put(&key(&name), Bytes::from("2"), &headers, &condition).await.unwrap();
         assert_eq!(c.store.head(&key(&name)).await.unwrap().headers.write_id(), Some(id));
         // Somebody else's object is a conflict all the same.
