@@ -339,4 +339,28 @@ mod tests {
         let few = Capabilities { part_count_max: 4, ..limits };
         assert!(part_ranges(12 * gib + 5, &few).len() <= 4);
     }
+
+    #[tokio::test]
+    async fn what_is_too_large_for_one_copy_is_copied_in_parts() {
+        use crate::store::MemoryStore;
+        let limits = Capabilities { part_size_min: 1, part_size_max: 1000, copy_size_max: 2000, ..Default::default() };
+        let conditions = Conditions::all(Support::Honoured);
+        let guard = GuardStore::new(Arc::new(MemoryStore::with(limits, conditions)), None, Box::new(|_| {}));
+        let (source, destination) = (Key::parse("a").unwrap(), Key::parse("b").unwrap());
+        let body = Bytes::from_iter((0..4500u32).map(|i| i as u8));
+        let written = guard.put(&source, body.clone(), &ObjectHeaders::default(), &Condition::Always).await.unwrap();
+        let copy = CopyRequest {
+            source,
+            source_if_match: Some(written.etag),
+            source_size: 4500,
+            destination: destination.clone(),
+            headers: ObjectHeaders::default(),
+            condition: Condition::IfAbsent,
+        };
+        let copied = guard.copy(&copy).await.unwrap();
+        assert!(copied.etag.bare().ends_with("-5"));
+        let answer = guard.get(&destination, None, None).await.unwrap();
+        assert_eq!(answer.body.try_collect::<Vec<_>>().await.unwrap().concat(), body);
+        assert_eq!(guard.copy(&copy).await.unwrap_err().kind, ErrorKind::Precondition);
+    }
 }

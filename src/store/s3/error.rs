@@ -173,10 +173,10 @@ fn has<T: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
     find::<T>(error).is_some()
 }
 
-/// The causes of an error, outermost first, without repetitions.
+/// The causes of an error, outermost first, without repetitions, in one line.
 fn causes(error: &(dyn Error + 'static)) -> String {
     let mut said: Vec<String> = Vec::new();
-    for text in chain(error).skip(1).map(ToString::to_string) {
+    for text in chain(error).skip(1).map(|cause| cause.to_string().replace('\n', ";")) {
         if !text.is_empty() && !said.iter().any(|s| s.contains(&text)) {
             said.push(text);
         }

@@ -5,7 +5,7 @@
 use super::uploads::create;
 use super::{Case, content, etag, key, marked, put};
 use bytes::Bytes;
-use objfs::store::{Condition, CopyRequest, ErrorKind, GuardStore, ObjectStore, Support};
+use objfs::store::{Condition, CopyRequest, ErrorKind, GuardStore, ObjectStore, Op, Support, fault};
 use std::sync::{Arc, Mutex};
 
 fn wrong() -> Condition {
@@ -62,15 +62,16 @@ pub(super) async fn deletes(c: &Case) {
 
 pub(super) async fn copies(c: &Case) {
     let source = put(&*c.store, "source", "new").await;
+    let request = |to: &'static str, condition: Condition| CopyRequest {
+        source: key("source"),
+        source_if_match: Some(source.etag.clone()),
+        source_size: 3,
+        destination: key(to),
+        headers: marked().1,
+        condition,
+    };
     let copy = |to: &'static str, condition: Condition| {
-        let request = CopyRequest {
-            source: key("source"),
-            source_if_match: Some(source.etag.clone()),
-            source_size: 3,
-            destination: key(to),
-            headers: marked().1,
-            condition,
-        };
+        let request = request(to, condition);
         async move { c.store.copy(&request).await.map_err(|e| e.kind) }
     };
     let first = copy("to", Condition::IfAbsent).await.unwrap();
@@ -79,6 +80,13 @@ pub(super) async fn copies(c: &Case) {
     assert_eq!(copy("to", wrong()).await, Err(ErrorKind::Precondition));
     assert_eq!(copy("none", wrong()).await, Err(ErrorKind::NotFound));
     copy("to", Condition::IfMatch(first.etag)).await.unwrap();
+    // A server that copies no parts.
+    for to in ["other", "to"] {
+        let f = c.faulty(fault::Settings::default());
+        f.fault.fail_next(Op::UploadPartCopy, ErrorKind::NotImplemented, 1);
+        let answer = f.store.copy(&request(to, Condition::IfAbsent)).await.map(|_| ()).map_err(|e| e.kind);
+        assert_eq!(answer, if to == "to" { Err(ErrorKind::Precondition) } else { Ok(()) });
+    }
     assert!(c.store.list_uploads(&key("")).await.unwrap().is_empty(), "a copy left its upload behind");
 }
 
