@@ -16,8 +16,25 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 mod error;
+pub mod fault;
+pub mod guard;
+pub mod limit;
+pub mod memory;
+pub mod observe;
+pub mod open;
+pub mod prefix;
+pub mod probe;
+pub mod retry;
+pub mod s3;
 
 pub use error::{ErrorKind, Op, StoreError};
+pub use fault::FaultStore;
+pub use guard::GuardStore;
+pub use limit::LimitStore;
+pub use memory::MemoryStore;
+pub use observe::Observed;
+pub use prefix::PrefixStore;
+pub use retry::RetryStore;
 
 /// What every call of a store returns.
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
@@ -311,4 +328,11 @@ pub struct Conditions {
     pub copy: Support,
     /// DeleteObject with If-Match.
     pub delete: Support,
+}
+
+impl Conditions {
+    /// The same answer for every verb.
+    pub fn all(support: Support) -> Conditions {
+        Conditions { put_if_absent: support, put_if_match: support, complete: support, copy: support, delete: support }
+    }
 }

@@ -1,0 +1,195 @@
+//! Finds out which conditions a server keeps.
+//!
+//! Owns: the questions, asked on scratch keys of its own below `.objfs/`, and cleaning up after them.
+//! Does not own: what follows from the answers (`guard`).
+
+use super::{
+    Condition, Conditions, CopyRequest, ErrorKind, ObjectHeaders, ObjectStore, Op, Result, StoreError, Support, Upload,
+};
+use crate::types::{ETag, Key, WriteId};
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// Where the scratch keys are, relative to the mount.
+const FOLDER: &str = ".objfs/";
+/// The body of scratch objects.
+const BODY: &[u8] = b"objfs probe";
+
+/// An ETag that no object has.
+fn wrong_etag() -> ETag {
+    ETag::parse("\"00000000000000000000000000000000\"")
+}
+
+/// Asks a server which conditions it keeps. Writes and removes four small objects; about twenty requests, which run even
+/// if the caller goes away, so that nothing is left behind.
+///
+/// # Errors
+/// The first answer that says nothing about conditions: no network, no permission to write.
+pub async fn probe(store: Arc<dyn ObjectStore>) -> Result<Conditions> {
+    let run = tokio::spawn(async move {
+        let scratch = Scratch::new(store)?;
+        let answer = scratch.ask().await;
+        scratch.clean().await;
+        answer
+    });
+    run.await.unwrap_or_else(|e| Err(StoreError::new(ErrorKind::Invalid, Op::Put, None, format!("probe failed: {e}"))))
+}
+
+/// What the answer to a condition that must fail says.
+fn judge_false<T>(answer: Result<T>) -> Result<Support> {
+    match answer {
+        Ok(_) => Ok(Support::Ignored),
+        Err(e) if e.kind == ErrorKind::Precondition => Ok(Support::Honoured),
+        Err(e) => refused(e),
+    }
+}
+
+/// What the answer to a condition that holds says: a server that refuses that too keeps no condition.
+fn judge_true<T>(answer: Result<T>) -> Result<Support> {
+    match answer {
+        Ok(_) => Ok(Support::Honoured),
+        Err(e) if e.kind == ErrorKind::Precondition => Ok(Support::Refused),
+        Err(e) => refused(e),
+    }
+}
+
+/// An error that is about the header means that conditions are refused; any other says nothing about them.
+fn refused(error: StoreError) -> Result<Support> {
+    match error.kind {
+        ErrorKind::NotImplemented | ErrorKind::Invalid => Ok(Support::Refused),
+        _ => Err(error),
+    }
+}
+
+/// The worse of two answers: refused before ignored before honoured.
+fn worse(a: Support, b: Support) -> Support {
+    match (a, b) {
+        (Support::Refused, _) | (_, Support::Refused) => Support::Refused,
+        (Support::Ignored, _) | (_, Support::Ignored) => Support::Ignored,
+        _ => Support::Honoured,
+    }
+}
+
+/// The scratch objects of one probe.
+struct Scratch {
+    store: Arc<dyn ObjectStore>,
+    put: Key,
+    complete: Key,
+    source: Key,
+    copy: Key,
+}
+
+impl Scratch {
+    fn new(store: Arc<dyn ObjectStore>) -> Result<Scratch> {
+        let id = uuid::Uuid::new_v4();
+        let key = |what: &str| {
+            Key::parse(&format!("{FOLDER}probe-{id}-{what}"))
+                .map_err(|e| StoreError::new(ErrorKind::Invalid, Op::Put, None, e.to_string()))
+        };
+        Ok(Scratch { store, put: key("put")?, complete: key("complete")?, source: key("source")?, copy: key("copy")? })
+    }
+
+    async fn ask(&self) -> Result<Conditions> {
+        let (absent, complete, copy) = futures::join!(self.ask_put(), self.ask_complete(), self.ask_copy());
+        let (put_if_absent, put_if_match, delete) = absent?;
+        Ok(Conditions { put_if_absent, put_if_match, complete: complete?, copy: copy?, delete })
+    }
+
+    async fn write(&self, key: &Key, condition: &Condition) -> Result<ETag> {
+        let headers = ObjectHeaders::default().with_write_id(&new_write_id());
+        Ok(self.store.put(key, Bytes::from_static(BODY), &headers, condition).await?.etag)
+    }
+
+    /// Both conditions of PutObject, then that of DeleteObject, on one key.
+    async fn ask_put(&self) -> Result<(Support, Support, Support)> {
+        let key = &self.put;
+        let created = judge_true(self.write(key, &Condition::IfAbsent).await)?;
+        let etag = self.write(key, &Condition::Always).await?;
+        let absent = worse(created, judge_false(self.write(key, &Condition::IfAbsent).await)?);
+        let mismatch = judge_false(self.write(key, &Condition::IfMatch(wrong_etag())).await)?;
+        // The body is always the same, and so is the ETag.
+        let matching = judge_true(self.write(key, &Condition::IfMatch(etag)).await)?;
+        let delete = judge_false(self.store.delete(key, Some(&wrong_etag())).await)?;
+        Ok((absent, worse(mismatch, matching), delete))
+    }
+
+    async fn ask_complete(&self) -> Result<Support> {
+        self.write(&self.complete, &Condition::Always).await?;
+        let absent = judge_false(self.complete(&Condition::IfAbsent).await)?;
+        let matching = judge_false(self.complete(&Condition::IfMatch(wrong_etag())).await)?;
+        Ok(worse(absent, matching))
+    }
+
+    async fn complete(&self, condition: &Condition) -> Result<()> {
+        let id = new_write_id();
+        let headers = ObjectHeaders::default().with_write_id(&id);
+        let upload_id = self.store.create_upload(&self.complete, &headers).await?;
+        let upload = Upload { key: self.complete.clone(), id: upload_id, initiated: None };
+        let answer = match self.store.upload_part(&upload, 1, Bytes::from_static(BODY)).await {
+            Ok(part) => self.store.complete_upload(&upload, &[part], condition, &id).await,
+            Err(e) => Err(e),
+        };
+        if answer.is_err() {
+            _ = self.store.abort_upload(&upload).await;
+        }
+        answer.map(|_| ())
+    }
+
+    async fn ask_copy(&self) -> Result<Support> {
+        self.write(&self.source, &Condition::Always).await?;
+        self.write(&self.copy, &Condition::Always).await?;
+        let absent = judge_false(self.copy_with(Condition::IfAbsent).await)?;
+        let matching = judge_false(self.copy_with(Condition::IfMatch(wrong_etag())).await)?;
+        Ok(worse(absent, matching))
+    }
+
+    async fn copy_with(&self, condition: Condition) -> Result<()> {
+        let request = CopyRequest {
+            source: self.source.clone(),
+            source_if_match: None,
+            source_size: BODY.len() as u64,
+            destination: self.copy.clone(),
+            headers: ObjectHeaders::default().with_write_id(&new_write_id()),
+            condition,
+        };
+        self.store.copy(&request).await.map(|_| ())
+    }
+
+    async fn clean(&self) {
+        let delete = |key| async move {
+            if let Err(error) = self.store.delete(key, None).await {
+                tracing::warn!(%error, "a scratch object of the probe stays behind");
+            }
+        };
+        futures::join!(delete(&self.put), delete(&self.complete), delete(&self.source), delete(&self.copy));
+    }
+}
+
+fn new_write_id() -> WriteId {
+    WriteId::new(&uuid::Uuid::new_v4().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Capabilities, MemoryStore};
+
+    #[tokio::test]
+    async fn every_answer_is_found_and_nothing_is_left() {
+        for support in [Support::Honoured, Support::Ignored, Support::Refused] {
+            let expected = Conditions::all(support);
+            let store = Arc::new(MemoryStore::with(Capabilities::default(), expected));
+            assert_eq!(probe(Arc::clone(&store) as Arc<dyn ObjectStore>).await.unwrap(), expected);
+            assert_eq!(store.count(), 0);
+            assert!(store.list_uploads(&Key::root()).await.unwrap().is_empty());
+        }
+    }
+
+    #[test]
+    fn errors_that_say_nothing_about_conditions_are_passed_on() {
+        let error = |kind| Err::<(), _>(StoreError::new(kind, Op::Put, None, ""));
+        assert_eq!(judge_false(error(ErrorKind::NotImplemented)).unwrap(), Support::Refused);
+        assert!(judge_false(error(ErrorKind::AccessDenied)).is_err());
+        assert!(judge_true(error(ErrorKind::Timeout)).is_err());
+    }
+}

@@ -1,0 +1,214 @@
+//! What the S3 store makes of servers that do not answer as they should: none there, silent, slow, broken.
+//!
+//! Owns: small TCP servers that misbehave, and the kinds of failure expected. Does not own: retries.
+
+use crate::stores::free_port;
+use bytes::Bytes;
+use futures::StreamExt;
+use objfs::store::s3::{S3Settings, S3Store, Secret, StaticCredentials, Timeouts};
+use objfs::store::{Condition, ErrorKind, ObjectHeaders, ObjectStore};
+use objfs::types::Key;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+const HALF_BODY: &str = "HTTP/1.1 200 OK\r\nETag: \"x\"\r\nContent-Length: 10\r\n\r\nhalf";
+
+fn settings(port: u16) -> S3Settings {
+    S3Settings {
+        endpoint: Some(format!("http://127.0.0.1:{port}")),
+        region: Some("auto".to_owned()),
+        credentials: Some(StaticCredentials {
+            access_key: "AK".to_owned(),
+            secret_key: Secret::new("secret"),
+            session_token: None,
+        }),
+        timeouts: Timeouts { read: Duration::from_millis(400), ..Timeouts::default() },
+        ..S3Settings::new("bucket")
+    }
+}
+
+/// A server that treats each connection as `serve` does.
+async fn server<F: Future<Output = ()> + Send + 'static>(serve: fn(TcpStream) -> F) -> S3Store {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(serve(stream));
+        }
+    });
+    S3Store::connect(&settings(port)).await.unwrap()
+}
+
+fn key() -> Key {
+    Key::parse("k").unwrap()
+}
+
+#[tokio::test]
+async fn nobody_there_is_unreachable_and_says_refused() {
+    let store = S3Store::connect(&settings(free_port())).await.unwrap();
+    let error = store.head(&key()).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Unreachable, "{error}");
+    assert!(error.to_string().contains("refused"), "{error}");
+}
+
+#[tokio::test]
+async fn silence_is_a_timeout() {
+    let store = server(|mut stream| async move {
+        let mut rest = Vec::new();
+        _ = stream.read_to_end(&mut rest).await;
+    })
+    .await;
+    let start = Instant::now();
+    let error = store.head(&key()).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Timeout, "{error}");
+    assert!(start.elapsed() < Duration::from_secs(3));
+}
+
+#[tokio::test]
+async fn a_connection_that_closes_without_an_answer_is_broken() {
+    let store = server(|mut stream| async move {
+        let mut some = [0; 64];
+        _ = stream.read(&mut some).await;
+    })
+    .await;
+    let error = store.head(&key()).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Broken, "{error}");
+}
+
+#[tokio::test]
+async fn a_body_that_stands_still_is_a_timeout() {
+    let store = server(|mut stream| async move {
+        let mut some = [0; 64 << 10];
+        _ = stream.read(&mut some).await;
+        _ = stream.write_all(HALF_BODY.as_bytes()).await;
+        tokio::time::sleep(Duration::from_secs(10)).await;
+    })
+    .await;
+    let mut answer = store.get(&key(), None, None).await.unwrap();
+    assert_eq!(answer.body.next().await.unwrap().unwrap(), "half");
+    assert_eq!(answer.body.next().await.unwrap().unwrap_err().kind, ErrorKind::Timeout);
+    assert!(answer.body.next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_is_broken() {
+    let store = server(|mut stream| async move {
+        let mut some = [0; 64 << 10];
+        _ = stream.read(&mut some).await;
+        _ = stream.write_all(HALF_BODY.as_bytes()).await;
+    })
+    .await;
+    let mut answer = store.get(&key(), None, None).await.unwrap();
+    assert_eq!(answer.body.next().await.unwrap().unwrap(), "half");
+    assert_eq!(answer.body.next().await.unwrap().unwrap_err().kind, ErrorKind::Broken);
+}
+
+/// An upload takes longer than the read timeout, but always moves.
+#[tokio::test]
+async fn a_slow_upload_is_not_ended() {
+    let store = server(|mut stream| async move {
+        let mut piece = vec![0; 256 << 10];
+        let mut left = 6u64 << 20;
+        while left > 0 {
+            let len = stream.read(&mut piece).await.unwrap() as u64;
+            left = left.saturating_sub(len);
+            tokio::time::sleep(Duration::from_millis(40)).await;
+        }
+        // The headers came on top of the body: take what is left of it.
+        _ = stream.write_all(b"HTTP/1.1 200 OK\r\nETag: \"x\"\r\nContent-Length: 0\r\n\r\n").await;
+        _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let start = Instant::now();
+    let body = Bytes::from(vec![7; 6 << 20]);
+    store.put(&key(), body, &ObjectHeaders::default(), &Condition::Always).await.unwrap();
+    assert!(start.elapsed() > Duration::from_millis(600), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn an_error_inside_a_success_is_an_error() {
+    let store = server(|mut stream| async move {
+        let mut some = [0; 64 << 10];
+        _ = stream.read(&mut some).await;
+        let body = "<?xml version=\"1.0\"?><Error><Code>InternalError</Code><Message>oh</Message></Error>";
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        _ = stream.write_all(answer.as_bytes()).await;
+    })
+    .await;
+    let copy = objfs::store::CopyRequest {
+        source: key(),
+        source_if_match: None,
+        source_size: 1,
+        destination: key(),
+        headers: ObjectHeaders::default(),
+        condition: Condition::Always,
+    };
+    let error = store.copy(&copy).await.unwrap_err();
+    assert_eq!((error.kind, error.code.as_deref()), (ErrorKind::Server, Some("InternalError")), "{error}");
+}
+
+#[tokio::test]
+async fn a_redirect_names_the_region() {
+    let store = server(|mut stream| async move {
+        let mut some = [0; 64 << 10];
+        _ = stream.read(&mut some).await;
+        let answer = "HTTP/1.1 301 Moved\r\nx-amz-bucket-region: eu-west-1\r\nContent-Length: 0\r\n\r\n";
+        _ = stream.write_all(answer.as_bytes()).await;
+    })
+    .await;
+    let error = store.head(&key()).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Invalid);
+    assert!(error.message.contains("eu-west-1"), "{error}");
+}
+
+#[tokio::test]
+async fn anonymous_requests_carry_no_signature() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let settings = S3Settings { anonymous: true, credentials: None, ..settings(listener.local_addr().unwrap().port()) };
+    let store = S3Store::connect(&settings).await.unwrap();
+    let asked = tokio::spawn(async move { store.head(&key()).await });
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut request = vec![0; 64 << 10];
+    let len = stream.read(&mut request).await.unwrap();
+    let request = String::from_utf8_lossy(&request[..len]).to_ascii_lowercase();
+    assert!(request.starts_with("head /bucket/k") && !request.contains("authorization"), "{request}");
+    stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+    assert_eq!(asked.await.unwrap().unwrap_err().kind, ErrorKind::NotFound);
+}
+
+/// A certificate that nobody vouches for is refused; with the right CA bundle requests get through.
+pub(crate) async fn certificates_are_checked(good: &S3Settings) {
+    let distrusting = S3Settings { ca_bundle: None, ..good.clone() };
+    let error = S3Store::connect(&distrusting).await.unwrap().head_bucket().await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Unreachable, "{error}");
+    assert!(error.message.contains("certificate"), "{error}");
+    let store = S3Store::connect(good).await.unwrap();
+    let error = store.head_bucket().await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::NoSuchBucket, "{error}");
+    let body = Bytes::from(vec![1; 100_000]);
+    let error = store.put(&key(), body, &ObjectHeaders::default(), &Condition::Always).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::NoSuchBucket, "{error}");
+    let missing = S3Settings { ca_bundle: Some("/no/such/file".into()), ..good.clone() };
+    assert_eq!(S3Store::connect(&missing).await.unwrap_err().kind, ErrorKind::Invalid);
+}
+
+/// A server that checks signatures tells a wrong key and a wrong secret from a missing bucket.
+pub(crate) async fn wrong_credentials_are_told_apart(good: &S3Settings) {
+    let with = |access_key: &str, secret: &str| S3Settings {
+        credentials: Some(StaticCredentials {
+            access_key: access_key.to_owned(),
+            secret_key: Secret::new(secret),
+            session_token: None,
+        }),
+        ..good.clone()
+    };
+    let access_key = good.credentials.as_ref().unwrap().access_key.clone();
+    for settings in [with("GK000000000000000000000000", "x"), with(&access_key, "wrong")] {
+        let error = S3Store::connect(&settings).await.unwrap().head_bucket().await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Credentials, "{error}");
+    }
+    let other = S3Settings { bucket: "no-such-bucket".to_owned(), ..good.clone() };
+    let error = S3Store::connect(&other).await.unwrap().head_bucket().await.unwrap_err();
+    assert!(matches!(error.kind, ErrorKind::NoSuchBucket | ErrorKind::AccessDenied), "{error}");
+}
