@@ -107,6 +107,12 @@ open_fuse() {
     fi
 }
 
+# is_mounted FOLDER: a FUSE file system is mounted at it, be it hung or dead.
+is_mounted() {
+    local folder=${1// /\\040}
+    awk -v folder="${folder//\\/\\\\}" '$3 ~ /^fuse/ && $2 == folder { found = 1 } END { exit !found }' /proc/self/mounts
+}
+
 # release_mounts FOLDER: unmounts all FUSE file systems below FOLDER, hung ones too.
 release_mounts() {
     local mountpoint
