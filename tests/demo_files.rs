@@ -3,6 +3,8 @@
 //! Owns: the proof by `ffprobe`, `ffmpeg`, `flac` and `unzip`, which scripts/test installs.
 //! Does not own: structure in detail (unit tests beside the code).
 
+#![allow(clippy::unwrap_used)] // clippy.toml allows it in #[test] functions, but not in what those call
+
 use std::path::PathBuf;
 use std::process::Command;
 
