@@ -107,21 +107,28 @@ open_fuse() {
     fi
 }
 
-# is_mounted FOLDER: a FUSE file system is mounted at it, be it hung or dead.
-is_mounted() {
-    local folder=${1// /\\040}
-    awk -v folder="${folder//\\/\\\\}" '$3 ~ /^fuse/ && $2 == folder { found = 1 } END { exit !found }' /proc/self/mounts
+# fuse_mounts: where FUSE file systems are mounted, be they hung or dead, one line each. The kernel writes a space as
+# \040.
+fuse_mounts() {
+    local mountpoint kind
+    while read -r _ mountpoint kind _; do
+        if [[ $kind == fuse* ]]; then printf '%b\n' "$mountpoint"; fi
+    done </proc/self/mounts
 }
+
+# is_mounted FOLDER: a FUSE file system is mounted at it.
+is_mounted() { fuse_mounts | grep -qxF -e "$1"; }
 
 # release_mounts FOLDER: unmounts all FUSE file systems below FOLDER, hung ones too.
 release_mounts() {
     local mountpoint
-    while read -r mountpoint; do
+    while IFS= read -r mountpoint; do
+        [[ $mountpoint == "$1"/* ]] || continue
         # -f aborts what waits in the kernel.
         if ((EUID == 0)); then
             umount -f "$mountpoint" 2>/dev/null || umount -l "$mountpoint" 2>/dev/null || true
         else
             fusermount3 -uz "$mountpoint" 2>/dev/null || true
         fi
-    done < <(awk -v folder="$1/" '$3 ~ /^fuse/ && index($2, folder) == 1 { print $2 }' /proc/self/mounts | tac)
+    done < <(fuse_mounts | tac)
 }
