@@ -117,7 +117,8 @@ fuse_mounts() {
 }
 
 # is_mounted FOLDER: a FUSE file system is mounted at it.
-is_mounted() { fuse_mounts | grep -qxF -e "$1"; }
+# (No grep -q: it would break the pipe, which pipefail takes for a no.)
+is_mounted() { fuse_mounts | grep -xF -e "$1" >/dev/null; }
 
 # release_mounts FOLDER: unmounts all FUSE file systems below FOLDER, hung ones too.
 release_mounts() {
