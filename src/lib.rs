@@ -1,6 +1,7 @@
 //! objfs: an S3-compatible bucket as a local directory.
 
 pub mod db;
+pub mod demo;
 pub mod fs;
 pub mod fuse;
 pub mod meta;
