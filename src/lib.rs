@@ -1,5 +1,6 @@
 //! objfs: an S3-compatible bucket as a local directory.
 
+pub mod daemon;
 pub mod db;
 pub mod demo;
 pub mod fs;
@@ -8,5 +9,6 @@ pub mod meta;
 pub mod read;
 pub mod remote;
 pub mod store;
+pub mod telemetry;
 pub mod types;
 pub mod write;

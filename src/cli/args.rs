@@ -1,0 +1,161 @@
+//! Arguments, raw.
+//!
+//! Owns: clap's structs. Does not own: what arguments mean together (the subcommands' files).
+
+use super::exit_code::EXIT_CODES;
+use super::options;
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Mounts an S3-compatible bucket as a local directory.
+#[derive(Debug, Parser)]
+#[command(name = "objfs", version, about, after_help = environment_help())]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Mount a bucket, or a prefix of one, at a directory
+    #[command(after_help = mount_help())]
+    Mount(MountArgs),
+    /// Commit everything, unmount, and wait for the daemon to end
+    Umount(UmountArgs),
+    /// Show how a mount is: health, what waits, requests, the probe's result
+    Status(StatusArgs),
+    /// List what the directory tree of a mount cannot show
+    Ls(LsArgs),
+    /// Mount a small made-up library from a server of objfs' own
+    Demo(DemoArgs),
+    /// Run an S3 server for demos, tests and benchmarks
+    DevServer(DevServerArgs),
+}
+
+/// Arguments of `mount` and of `mount.objfs`.
+#[derive(Debug, Args)]
+pub struct MountArgs {
+    /// s3://BUCKET[/PREFIX] and the directory; with S3_BUCKET set, the directory alone
+    #[arg(value_names = ["SOURCE", "MOUNTPOINT"], num_args = 1..=2, required = true)]
+    pub places: Vec<String>,
+    /// Options, separated by commas; may be repeated
+    #[arg(short = 'o', value_name = "OPTIONS")]
+    pub options: Vec<String>,
+    /// Stay in the foreground and log to standard error
+    #[arg(short = 'f', long)]
+    pub foreground: bool,
+    /// Accepted for mount(8)
+    #[arg(short = 'n', hide = true)]
+    pub no_mtab: bool,
+    /// Accepted for mount(8)
+    #[arg(short = 's', hide = true)]
+    pub sloppy: bool,
+    /// Accepted for mount(8)
+    #[arg(short = 'v', hide = true)]
+    pub verbose: bool,
+    /// Accepted for mount(8)
+    #[arg(short = 't', hide = true)]
+    pub fs_type: Option<String>,
+}
+
+/// `mount.objfs`, as mount(8) calls it.
+#[derive(Debug, Parser)]
+#[command(name = "mount.objfs", version, about = "Mounts an S3-compatible bucket as a local directory",
+          after_help = mount_help())]
+pub struct MountHelper {
+    /// The same as `objfs mount`.
+    #[command(flatten)]
+    pub mount: MountArgs,
+}
+
+/// Arguments of `umount`.
+#[derive(Debug, Args)]
+pub struct UmountArgs {
+    /// Where it is mounted
+    pub mountpoint: PathBuf,
+    /// Seconds to wait until everything is committed
+    #[arg(long, default_value_t = 600)]
+    pub timeout: u64,
+    /// Unmount although something could not be committed; the next mount goes on with it
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Arguments of `status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Where it is mounted
+    pub mountpoint: PathBuf,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `ls`.
+#[derive(Debug, Args)]
+pub struct LsArgs {
+    /// Keys that no path can express, with the reason and the size, in directories that were listed so far
+    #[arg(long, required = true)]
+    pub unmappable: bool,
+    /// Where it is mounted
+    pub mountpoint: PathBuf,
+}
+
+/// Arguments of `demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// An empty directory, made if it is not there
+    pub mountpoint: PathBuf,
+    /// Where the server keeps its objects
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Stay in the foreground
+    #[arg(short = 'f', long)]
+    pub foreground: bool,
+}
+
+/// Arguments of `dev-server`. Its keys come from the environment, so that `ps` does not show them.
+#[derive(Debug, Args)]
+pub struct DevServerArgs {
+    /// Address and port; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:9797")]
+    pub listen: std::net::SocketAddr,
+    /// Keep objects in this directory (default: in memory)
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// A bucket to make; may be repeated
+    #[arg(long, default_value = "demo")]
+    pub bucket: Vec<String>,
+    /// Generated objects, such as count=1000000,fanout=1000,size=4096,prefix=many/
+    #[arg(long, value_name = "SPEC")]
+    pub synthetic: Option<String>,
+    /// Faults as JSON; the same that PUT /-/faults takes
+    #[arg(long, value_name = "JSON")]
+    pub faults: Option<String>,
+    /// Listen on an address that other machines can reach
+    #[arg(long)]
+    pub allow_remote: bool,
+}
+
+fn environment_help() -> String {
+    let codes: Vec<String> = EXIT_CODES.iter().map(|(code, what)| format!("  {:>2}  {what}", *code as u8)).collect();
+    format!(
+        "Environment: the AWS names (AWS_ACCESS_KEY_ID, AWS_PROFILE, AWS_ENDPOINT_URL, ...), and S3_BUCKET,\n\
+         S3_ACCESS_KEY_ID, S3_SECRET_ACCESS_KEY, S3_ENDPOINT, S3_REGION, S3_PREFIX, S3_POLL_INTERVAL.\n\
+         Options come first, then the S3_ names, then the AWS ones. OBJFS_LOG says what is logged.\n\n\
+         Exit codes:\n{}",
+        codes.join("\n")
+    )
+}
+
+fn mount_help() -> String {
+    format!(
+        "{}\nExamples:\n  objfs mount s3://library/books ~/books\n  \
+         objfs mount s3://photos ~/photos -o ro,endpoint=https://s3.example.com,region=garage\n  \
+         mount -t objfs s3://library /mnt/library -o _netdev,allow_other\n\n{}",
+        options::help(),
+        environment_help()
+    )
+}

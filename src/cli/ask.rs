@@ -1,0 +1,147 @@
+//! `objfs status`, `objfs ls` and `objfs umount`: what is asked of a running mount.
+//!
+//! Owns: asking over the control socket, and the answers' layout for people. Does not own: the answers (`daemon`).
+
+use super::args::{LsArgs, StatusArgs, UmountArgs};
+use super::exit_code::{ExitCode, Failure};
+use super::out;
+use crate::daemon::{self, PendingStatus, Request, Status, UnmappableKey, absolute, control_socket, mounts};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::path::Path;
+use std::time::Duration;
+
+/// `objfs status`.
+///
+/// # Errors
+/// Nothing of objfs is mounted there.
+pub fn status(args: &StatusArgs) -> Result<(), Failure> {
+    let json = ask(&args.mountpoint, &Request::Status)?;
+    if args.json {
+        let value: serde_json::Value = parse(&json)?;
+        return out(&serde_json::to_string_pretty(&value).unwrap_or(json));
+    }
+    out(&layout(&parse::<Status>(&json)?))
+}
+
+fn layout(s: &Status) -> String {
+    let mut lines = vec![
+        format!("{} at {} ({}, process {})", s.source, s.mountpoint, s.state, s.pid),
+        format!("health:    {}", s.health),
+        format!(
+            "pending:   {} files, {} markers; {} conflicts since the mount; {} open files",
+            s.pending.files, s.pending.markers, s.pending.conflicts, s.pending.open_files
+        ),
+    ];
+    for failed in &s.pending.failed {
+        let next = if failed.retried { "tried again by itself" } else { "waits for you" };
+        lines.push(format!("  {}: {} ({next})", failed.path, failed.reason));
+    }
+    lines.push(format!("known:     {} entries, {} bytes", s.known_files, s.known_bytes));
+    if s.unmappable_keys > 0 {
+        let hint = "objfs ls --unmappable lists them";
+        lines.push(format!("not shown: {} keys that no path can express ({hint})", s.unmappable_keys));
+    }
+    lines.push(match s.conditional_writes {
+        Some(c) => format!(
+            "conditions: put if absent {:?}, put if match {:?}, complete {:?}, copy {:?}, delete {:?}",
+            c.put_if_absent, c.put_if_match, c.complete, c.copy, c.delete
+        ),
+        None => "conditions: not probed yet; the first write does".to_owned(),
+    });
+    lines.push(format!("requests:  {} in flight", s.in_flight));
+    for (kind, count) in &s.requests {
+        lines.push(format!(
+            "  {kind:<24} {:>8} sent {:>6} failed {:>14} bytes out {:>14} bytes in",
+            count.sent, count.failed, count.bytes_sent, count.bytes_received
+        ));
+    }
+    lines.push(format!("state:     {}", s.state_dir));
+    lines.join("\n")
+}
+
+/// `objfs ls --unmappable`: reason, size in bytes and key, a line each.
+///
+/// # Errors
+/// Nothing of objfs is mounted there.
+pub fn ls(args: &LsArgs) -> Result<(), Failure> {
+    let mut after = String::new();
+    loop {
+        let keys: Vec<UnmappableKey> = parse(&ask(&args.mountpoint, &Request::Unmappable { after })?)?;
+        for key in &keys {
+            // A key may hold anything, line ends included: written as Rust would, it stays one line.
+            out(&format!("{}\t{}\t{:?}", key.why, key.size, key.key))?;
+        }
+        match keys.last() {
+            Some(last) => after = last.key.clone(),
+            None => return Ok(()),
+        }
+    }
+}
+
+/// `objfs umount`: commit everything, unmount, wait for the daemon.
+///
+/// # Errors
+/// Something could not be committed, or the mount is in use.
+pub fn umount(args: &UmountArgs) -> Result<(), Failure> {
+    let at = absolute(&args.mountpoint);
+    let socket = control_socket(&at);
+    let bar = progress("committing");
+    let answer = block_on(daemon::ask(&socket, &Request::Drain { seconds: args.timeout }))?;
+    bar.finish_and_clear();
+    match answer {
+        Some(json) => {
+            let left: PendingStatus = parse(&json)?;
+            if left.files + left.markers > 0 && !args.force {
+                return Err(Failure::new(ExitCode::NotCommitted, describe_left(&left)));
+            }
+        }
+        None if !mounts::is_mounted(&at) => {
+            return Err(Failure::new(ExitCode::NotMounted, format!("nothing is mounted at {}", at.display())));
+        }
+        // Mounted, and nobody answers: a daemon that died, or somebody else's mount.
+        None => {}
+    }
+    let busy = |e| Failure::new(ExitCode::MountFailure, format!("{}: {e}", at.display()));
+    daemon::unmount(&at, false).map_err(busy)?;
+    let bar = progress("waiting for the daemon to end");
+    block_on(daemon::ask(&socket, &Request::WaitForEnd))?;
+    bar.finish_and_clear();
+    Ok(())
+}
+
+fn describe_left(left: &PendingStatus) -> String {
+    let mut text = format!("not unmounted: {} files and {} markers are not committed", left.files, left.markers);
+    for failed in &left.failed {
+        text.push_str(&format!("\n  {}: {}", failed.path, failed.reason));
+    }
+    text.push_str("\ntry again when the cause is gone, or unmount with --force: the next mount goes on with them");
+    text
+}
+
+/// On a terminal only, and only while there is something to wait for.
+fn progress(what: &'static str) -> ProgressBar {
+    let bar = ProgressBar::new_spinner().with_message(what);
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+fn ask(mountpoint: &Path, request: &Request) -> Result<String, Failure> {
+    let at = absolute(mountpoint);
+    let none = || Failure::new(ExitCode::NotMounted, format!("nothing of objfs is mounted at {}", at.display()));
+    block_on(daemon::ask(&control_socket(&at), request))?.ok_or_else(none)
+}
+
+fn block_on<T>(work: impl Future<Output = std::io::Result<T>>) -> Result<T, Failure> {
+    let fail = |e: std::io::Error| Failure::new(ExitCode::MountFailure, format!("the mount's control socket: {e}"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(fail)?;
+    runtime.block_on(work).map_err(fail)
+}
+
+fn parse<T: serde::de::DeserializeOwned>(json: &str) -> Result<T, Failure> {
+    serde_json::from_str(json).map_err(|e| {
+        Failure::new(ExitCode::MountFailure, format!("the daemon's answer makes no sense (another version?): {e}"))
+    })
+}

@@ -1,0 +1,195 @@
+//! `objfs mount` and `mount.objfs`.
+//!
+//! Owns: arguments, options and environment becoming one configuration; which of them counts.
+//! Does not own: the mount (`daemon`).
+
+use super::args::MountArgs;
+use super::exit_code::{ExitCode, Failure};
+use super::options::{Options, parse_time};
+use crate::daemon::{
+    self, MountConfig, Ready, S3Settings, Secret, StaticCredentials, default_cache_dir, default_state_dir,
+};
+use crate::types::Key;
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::Duration;
+
+const POLL_INTERVAL: Duration = Duration::from_secs(60);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(600);
+const MEMORY: u64 = 256 << 20;
+const REQUESTS: usize = 64;
+const UMASK: u16 = 0o022;
+
+/// The variables of the environment that count here.
+pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Mounts, in the background unless asked otherwise. `arguments` are this process' own, to start the daemon with.
+///
+/// # Errors
+/// Why not.
+pub fn run(args: &MountArgs, arguments: &[OsString]) -> Result<(), Failure> {
+    let variables = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
+    let config = configure(args, &variables)?;
+    serve_or_start(config, args.foreground, arguments)
+}
+
+/// Serves the mount in this process if it is the daemon or stays in the foreground; else starts the daemon.
+pub(super) fn serve_or_start(
+    mut config: MountConfig,
+    foreground: bool,
+    arguments: &[OsString],
+) -> Result<(), Failure> {
+    match Ready::inherited() {
+        Some(ready) => Ok(daemon::serve(config, ready)?),
+        None if foreground => {
+            config.foreground = true;
+            Ok(daemon::serve(config, Ready::nobody())?)
+        }
+        None => Ok(daemon::start_in_background(arguments)?),
+    }
+}
+
+/// The configuration that arguments and environment make together. Pure but for the current directory.
+///
+/// # Errors
+/// What is missing or wrong.
+pub fn configure(args: &MountArgs, variables: Environment<'_>) -> Result<MountConfig, Failure> {
+    let mut options = Options::default();
+    args.options.iter().try_for_each(|list| options.add(list))?;
+    let (source, mountpoint) = match &args.places[..] {
+        [mountpoint] => (None, mountpoint),
+        [source, mountpoint, ..] => (Some(source.as_str()), mountpoint),
+        [] => return Err(Failure::new(ExitCode::Usage, "a mountpoint is needed")),
+    };
+    let (bucket, prefix) = place(source, variables)?;
+    let poll_interval = match (options.poll_interval, variables("S3_POLL_INTERVAL")) {
+        (Some(given), _) => given,
+        (None, Some(text)) => parse_time(&text).ok_or_else(|| {
+            Failure::new(ExitCode::Usage, format!("S3_POLL_INTERVAL={text} is not a time such as 60 or 60s"))
+        })?,
+        (None, None) => POLL_INTERVAL,
+    };
+    Ok(MountConfig {
+        s3: s3_settings(bucket, &options, variables),
+        prefix,
+        mountpoint: daemon::absolute(Path::new(mountpoint)),
+        read_only: options.read_only,
+        allow_other: options.allow_other,
+        non_empty: options.non_empty,
+        uid: options.uid,
+        gid: options.gid,
+        umask: options.umask.unwrap_or(UMASK),
+        poll_interval,
+        drain_timeout: options.drain_timeout.unwrap_or(DRAIN_TIMEOUT),
+        state_dir: options.state_dir.unwrap_or_else(default_state_dir),
+        state_name: None,
+        cache_dir: options.cache_dir.unwrap_or_else(default_cache_dir),
+        memory: options.memory.unwrap_or(MEMORY),
+        requests_max: options.requests.unwrap_or(REQUESTS),
+        mount_flags: options.flags,
+        disabled_features: options.disable,
+        log: options.log,
+        foreground: false,
+    })
+}
+
+/// Bucket and prefix, from the source or from S3_BUCKET and S3_PREFIX.
+fn place(source: Option<&str>, variables: Environment<'_>) -> Result<(String, Key), Failure> {
+    let usage = |message: String| Failure::new(ExitCode::Usage, message);
+    let (bucket, prefix) = match source {
+        Some(source) => {
+            let rest = source
+                .strip_prefix("s3://")
+                .ok_or_else(|| usage(format!("{source:?} is not of the form s3://BUCKET[/PREFIX]")))?;
+            let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+            (bucket.to_owned(), prefix.to_owned())
+        }
+        None => {
+            let bucket = variables("S3_BUCKET")
+                .ok_or_else(|| usage("name the bucket: s3://BUCKET[/PREFIX], or set S3_BUCKET".to_owned()))?;
+            (bucket, variables("S3_PREFIX").unwrap_or_default())
+        }
+    };
+    if bucket.is_empty() {
+        return Err(usage("the bucket has no name: s3://BUCKET[/PREFIX]".to_owned()));
+    }
+    let prefix = prefix.trim_start_matches('/');
+    let key = Key::parse(prefix).and_then(|key| key.to_dir()).map_err(|e| usage(e.to_string()))?;
+    match key.unmappable() {
+        Some(why) => Err(usage(format!("the prefix {prefix:?} cannot be a directory: {}", why.as_str()))),
+        None => Ok((bucket, if prefix.is_empty() { Key::root() } else { key })),
+    }
+}
+
+/// Options first, then the S3_ names; what neither says, the AWS environment and configuration files decide.
+fn s3_settings(bucket: String, options: &Options, variables: Environment<'_>) -> S3Settings {
+    let keys = (variables("S3_ACCESS_KEY_ID"), variables("S3_SECRET_ACCESS_KEY"));
+    let credentials = match keys {
+        // A profile that was asked for counts more than what happens to be in the environment.
+        (Some(access_key), Some(secret)) if options.profile.is_none() => Some(StaticCredentials {
+            access_key,
+            secret_key: Secret::new(secret),
+            session_token: variables("S3_SESSION_TOKEN").map(Secret::new),
+        }),
+        _ => None,
+    };
+    S3Settings {
+        endpoint: options.endpoint.clone().or_else(|| variables("S3_ENDPOINT")),
+        region: options.region.clone().or_else(|| variables("S3_REGION")),
+        profile: options.profile.clone(),
+        path_style: options.path_style,
+        ca_bundle: options.ca_bundle.clone(),
+        credentials,
+        anonymous: options.anonymous,
+        ..S3Settings::new(bucket)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    fn config(args: &[&str], env: &[(&str, &str)]) -> Result<MountConfig, String> {
+        let parsed = super::super::args::MountHelper::try_parse_from([&["mount.objfs"], args].concat()).unwrap();
+        let variables = |name: &str| env.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
+        configure(&parsed.mount, &variables).map_err(|f| f.message)
+    }
+
+    #[test]
+    fn source_and_options() {
+        let c = config(&["s3://b/p/q", "/mnt/x", "-o", "ro,endpoint=http://h"], &[]).unwrap();
+        assert_eq!((c.s3.bucket.as_str(), c.prefix.as_str(), c.read_only), ("b", "p/q/", true));
+        assert_eq!(c.source(), "s3://b/p/q");
+        assert_eq!(config(&["s3://b", "/mnt/x"], &[]).unwrap().prefix, Key::root());
+    }
+
+    #[test]
+    fn the_environment_of_existing_programs_is_enough() {
+        let env = [
+            ("S3_BUCKET", "b"),
+            ("S3_PREFIX", "books"),
+            ("S3_ACCESS_KEY_ID", "ak"),
+            ("S3_SECRET_ACCESS_KEY", "sk"),
+            ("S3_ENDPOINT", "http://h"),
+            ("S3_REGION", "auto"),
+            ("S3_POLL_INTERVAL", "5"),
+        ];
+        let c = config(&["/mnt/x"], &env).unwrap();
+        assert_eq!((c.s3.bucket.as_str(), c.prefix.as_str()), ("b", "books/"));
+        assert_eq!((c.s3.endpoint.as_deref(), c.s3.region.as_deref()), (Some("http://h"), Some("auto")));
+        assert_eq!(c.poll_interval, Duration::from_secs(5));
+        assert!(c.s3.credentials.is_some());
+        assert!(!format!("{c:?}").contains("\"sk\""), "secrets do not show");
+        let c = config(&["/mnt/x", "-o", "profile=p,endpoint=http://o"], &env).unwrap();
+        assert!(c.s3.credentials.is_none() && c.s3.endpoint.as_deref() == Some("http://o"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        assert!(config(&["b", "/mnt/x"], &[]).unwrap_err().contains("s3://BUCKET"));
+        assert!(config(&["s3:///p", "/mnt/x"], &[]).unwrap_err().contains("no name"));
+        assert!(config(&["/mnt/x"], &[]).unwrap_err().contains("S3_BUCKET"));
+        assert!(config(&["s3://b/a/../b", "/mnt/x"], &[]).unwrap_err().contains("dot-component"));
+    }
+}

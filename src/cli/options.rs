@@ -1,0 +1,306 @@
+//! Mount options: `-o name,name=value`, as in fstab(5).
+//!
+//! Owns: the table of options that are known, their syntax, their help. Does not own: what they do (`daemon`).
+
+use super::exit_code::{ExitCode, Failure};
+use crate::daemon::FEATURES;
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Options as they were given, each value parsed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Options {
+    /// `ro` or `rw`, the last one given.
+    pub read_only: bool,
+    /// `allow_other`.
+    pub allow_other: bool,
+    /// `nonempty`.
+    pub non_empty: bool,
+    /// `uid=`.
+    pub uid: Option<u32>,
+    /// `gid=`.
+    pub gid: Option<u32>,
+    /// `umask=`.
+    pub umask: Option<u16>,
+    /// `endpoint=`.
+    pub endpoint: Option<String>,
+    /// `region=`.
+    pub region: Option<String>,
+    /// `profile=`.
+    pub profile: Option<String>,
+    /// `path_style` or `virtual_host`.
+    pub path_style: Option<bool>,
+    /// `ca_bundle=`.
+    pub ca_bundle: Option<PathBuf>,
+    /// `anonymous`.
+    pub anonymous: bool,
+    /// `state_dir=`.
+    pub state_dir: Option<PathBuf>,
+    /// `cache_dir=`.
+    pub cache_dir: Option<PathBuf>,
+    /// `memory=`, in bytes.
+    pub memory: Option<u64>,
+    /// `requests=`.
+    pub requests: Option<usize>,
+    /// `poll_interval=`.
+    pub poll_interval: Option<Duration>,
+    /// `drain_timeout=`.
+    pub drain_timeout: Option<Duration>,
+    /// `disable=`.
+    pub disable: Vec<String>,
+    /// `log=`.
+    pub log: Option<String>,
+    /// Flags that mount(2) is given.
+    pub flags: Vec<String>,
+}
+
+/// An option of ours, for `--help`.
+struct Known {
+    name: &'static str,
+    value: &'static str,
+    help: &'static str,
+}
+
+const fn known(name: &'static str, value: &'static str, help: &'static str) -> Known {
+    Known { name, value, help }
+}
+
+const KNOWN: [Known; 22] = [
+    known("ro", "", "nothing may be changed"),
+    known("rw", "", "files may be changed (default)"),
+    known("allow_other", "", "other users may look inside (for ordinary users: user_allow_other in /etc/fuse.conf)"),
+    known("nonempty", "", "mount over a directory that has entries"),
+    known("uid", "N", "owner of everything (default: what objects say, else who mounts)"),
+    known("gid", "N", "group of everything"),
+    known("umask", "OCTAL", "permissions taken from what names none (default 022)"),
+    known("endpoint", "URL", "the server (default: AWS)"),
+    known("region", "NAME", "the region to sign for; auto for R2"),
+    known("profile", "NAME", "profile in the AWS configuration files"),
+    known("path_style", "", "bucket in the path (default for every server but AWS)"),
+    known("virtual_host", "", "bucket in the host name (default for AWS)"),
+    known("ca_bundle", "FILE", "certificates (PEM) to trust beside the system's"),
+    known("anonymous", "", "unsigned requests, for public buckets"),
+    known("state_dir", "DIR", "catalogue, journal, staged files, log"),
+    known("cache_dir", "DIR", "what may be deleted at any time"),
+    known("memory", "SIZE", "memory for blocks and parts (default 256M)"),
+    known("requests", "N", "most requests in flight (default 64)"),
+    known("poll_interval", "TIME", "how long an answer of the bucket counts as fresh (default 60s)"),
+    known("drain_timeout", "TIME", "how long an unmount waits for uploads (default 10m)"),
+    known("disable", "NAME[+NAME]", "do without kernel features, as an older kernel would"),
+    known("log", "FILTER", "what is logged: error, warn, info, debug (default info)"),
+];
+
+/// Options of mount(8) and fstab(5) that are the business of mount(8), systemd or nobody here.
+const IGNORED: [&str; 17] = [
+    "_netdev", "auto", "noauto", "user", "nouser", "users", "owner", "group", "nofail", "defaults", "suid", "nosuid",
+    "dev", "nodev", "exec", "async", "atime",
+];
+
+/// Flags that mount(2) is given as they are.
+const FLAGS: [&str; 6] = ["noexec", "noatime", "nodiratime", "relatime", "sync", "dirsync"];
+
+impl Options {
+    /// Adds what one `-o` says. A backslash before a comma makes it part of a value.
+    ///
+    /// # Errors
+    /// An option that is not known, or a value that makes no sense; the message names it.
+    pub fn add(&mut self, list: &str) -> Result<(), Failure> {
+        for option in split(list) {
+            let (name, value) = match option.split_once('=') {
+                Some((name, value)) => (name, Some(value)),
+                None => (option.as_str(), None),
+            };
+            self.set(name, value)?;
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, name: &str, value: Option<&str>) -> Result<(), Failure> {
+        if IGNORED.contains(&name) || name.starts_with("x-") || name == "comment" {
+            return Ok(());
+        }
+        if FLAGS.contains(&name) {
+            self.flags.push(name.to_owned());
+            return Ok(());
+        }
+        let Some(option) = KNOWN.iter().find(|k| k.name == name) else {
+            return Err(usage(format!("unknown mount option {name:?}: `objfs mount --help` lists them")));
+        };
+        match (option.value, value) {
+            ("", None) => self.set_flag(name),
+            ("", Some(_)) => return Err(usage(format!("the mount option {name} takes no value"))),
+            (shape, None | Some("")) => return Err(usage(format!("the mount option {name}={shape} needs its value"))),
+            (_, Some(value)) => self.set_value(name, value)?,
+        }
+        Ok(())
+    }
+
+    fn set_flag(&mut self, name: &str) {
+        match name {
+            "ro" => self.read_only = true,
+            "rw" => self.read_only = false,
+            "allow_other" => self.allow_other = true,
+            "nonempty" => self.non_empty = true,
+            "path_style" => self.path_style = Some(true),
+            "virtual_host" => self.path_style = Some(false),
+            _ => self.anonymous = true,
+        }
+    }
+
+    fn set_value(&mut self, name: &str, value: &str) -> Result<(), Failure> {
+        let text = || Some(value.to_owned());
+        let path = || Some(PathBuf::from(value));
+        let bad = |what: &str| usage(format!("the mount option {name}={value} is not {what}"));
+        match name {
+            "uid" => self.uid = Some(value.parse().map_err(|_| bad("a number"))?),
+            "gid" => self.gid = Some(value.parse().map_err(|_| bad("a number"))?),
+            "umask" => {
+                let bits = u16::from_str_radix(value, 8).ok().filter(|b| *b <= 0o777);
+                self.umask = Some(bits.ok_or_else(|| bad("an octal number up to 777"))?);
+            }
+            "endpoint" => self.endpoint = text(),
+            "region" => self.region = text(),
+            "profile" => self.profile = text(),
+            "ca_bundle" => self.ca_bundle = path(),
+            "state_dir" => self.state_dir = path(),
+            "cache_dir" => self.cache_dir = path(),
+            "memory" => self.memory = Some(parse_size(value).ok_or_else(|| bad("a size such as 256M"))?),
+            "requests" => {
+                let count = value.parse().ok().filter(|n| (1..=10_000).contains(n));
+                self.requests = Some(count.ok_or_else(|| bad("a number from 1 to 10000"))?);
+            }
+            "poll_interval" => self.poll_interval = Some(parse_time(value).ok_or_else(|| bad("a time such as 60s"))?),
+            "drain_timeout" => self.drain_timeout = Some(parse_time(value).ok_or_else(|| bad("a time such as 10m"))?),
+            "disable" => {
+                for feature in value.split('+') {
+                    if !FEATURES.iter().any(|f| f.name == feature) {
+                        return Err(bad("made of kernel features; `objfs mount --help` lists them"));
+                    }
+                    self.disable.push(feature.to_owned());
+                }
+            }
+            _ => self.log = text(),
+        }
+        Ok(())
+    }
+}
+
+/// The options, for `--help`.
+pub fn help() -> String {
+    let mut text = String::from("Options for -o, separated by commas:\n");
+    for option in &KNOWN {
+        let shape = match option.value {
+            "" => option.name.to_owned(),
+            value => format!("{}={value}", option.name),
+        };
+        // Writing to a string cannot fail, here and below.
+        let _ = writeln!(text, "  {shape:<24} {}", option.help);
+    }
+    let features: Vec<_> = FEATURES.iter().map(|f| f.name).collect();
+    let _ = writeln!(text, "  Kernel features for disable=: {}.", features.join(", "));
+    let _ = writeln!(text, "  Flags of mount(8): {}.", FLAGS.join(", "));
+    let _ = writeln!(text, "  Accepted and left to mount(8): {}, x-*.", IGNORED.join(", "));
+    text
+}
+
+fn usage(message: String) -> Failure {
+    Failure::new(ExitCode::Usage, message)
+}
+
+/// At commas, but not behind a backslash.
+fn split(list: &str) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    let mut chars = list.chars();
+    while let Some(c) = chars.next() {
+        match (c, parts.last_mut()) {
+            (',', _) => parts.push(String::new()),
+            ('\\', Some(last)) => last.extend(chars.next()),
+            (c, Some(last)) => last.push(c),
+            (_, None) => {}
+        }
+    }
+    parts.retain(|p| !p.is_empty());
+    parts
+}
+
+/// Bytes, with K, M, G, T (powers of 1,024) behind.
+fn parse_size(text: &str) -> Option<u64> {
+    let (digits, unit) = text.split_at(text.trim_end_matches(|c: char| c.is_ascii_alphabetic()).len());
+    let shift = match unit.to_ascii_uppercase().trim_end_matches("IB").trim_end_matches('B') {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+/// Seconds, or with ms, s, m, h behind.
+pub fn parse_time(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at(text.trim_end_matches(|c: char| c.is_ascii_alphabetic()).len());
+    let number: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "ms" => Duration::from_millis(number),
+        "" | "s" => Duration::from_secs(number),
+        "m" => Duration::from_secs(number.checked_mul(60)?),
+        "h" => Duration::from_secs(number.checked_mul(3600)?),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(list: &str) -> Result<Options, String> {
+        let mut options = Options::default();
+        options.add(list).map(|()| options).map_err(|f| f.message)
+    }
+
+    #[test]
+    fn options_as_in_fstab() {
+        let o = parse("_netdev,ro,allow_other,uid=1000,umask=027,endpoint=http://h:1,x-systemd.automount,noexec").unwrap();
+        assert!(o.read_only && o.allow_other);
+        assert_eq!((o.uid, o.umask, o.endpoint.as_deref()), (Some(1000), Some(0o027), Some("http://h:1")));
+        assert_eq!(o.flags, ["noexec"]);
+        assert!(!parse("ro,rw").unwrap().read_only);
+    }
+
+    #[test]
+    fn every_option_that_is_listed_is_taken() {
+        for option in &KNOWN {
+            let value = match option.value {
+                "" => "",
+                "N" | "OCTAL" => "=7",
+                "SIZE" => "=64M",
+                "TIME" => "=5s",
+                "NAME[+NAME]" => "=killpriv_v2+noflush",
+                _ => "=x",
+            };
+            let parsed = parse(&format!("{}{value}", option.name)).unwrap();
+            let is_default = parsed == Options::default();
+            assert!(!is_default || option.name == "rw", "{} does nothing", option.name);
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        assert!(parse("colour=red").unwrap_err().contains("colour"));
+        assert!(parse("uid=me").unwrap_err().contains("uid=me"));
+        assert!(parse("uid").unwrap_err().contains("uid=N"));
+        assert!(parse("ro=1").unwrap_err().contains("ro"));
+        assert!(parse("umask=999").is_err() && parse("memory=lots").is_err() && parse("disable=x").is_err());
+    }
+
+    #[test]
+    fn units() {
+        assert_eq!(parse_size("256M"), Some(256 << 20));
+        assert_eq!(parse_size("1GiB"), Some(1 << 30));
+        assert_eq!(parse_time("90"), Some(Duration::from_secs(90)));
+        assert_eq!(parse_time("2m"), Some(Duration::from_secs(120)));
+        assert_eq!(split("a\\,b,c"), ["a,b", "c"]);
+    }
+}

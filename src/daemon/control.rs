@@ -1,0 +1,140 @@
+//! The control socket: how other processes of the same user ask a mount.
+//!
+//! Owns: the protocol (one JSON request per connection, one JSON answer), the socket file, both ends of it.
+//! Does not own: what is answered (`status`, `serve`).
+
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+
+/// Longest request and answer, in bytes.
+const MESSAGE_LEN_MAX: u64 = 16 << 20;
+
+/// What may be asked.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case")]
+pub enum Request {
+    /// How the mount is.
+    Status,
+    /// Commit everything, within so many seconds.
+    Drain {
+        /// Seconds.
+        seconds: u64,
+    },
+    /// Keys that no path can express, after this one.
+    Unmappable {
+        /// The last key that was answered before; empty for the first page.
+        after: String,
+    },
+    /// Answered never: the connection ends with the daemon.
+    WaitForEnd,
+}
+
+/// A key that no path can express.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnmappableKey {
+    /// The key, relative to the mount's prefix.
+    pub key: String,
+    /// Why, in one word.
+    pub why: String,
+    /// Size of the object in bytes.
+    pub size: u64,
+}
+
+/// The listening end.
+#[derive(Debug)]
+pub(super) struct ControlSocket {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl ControlSocket {
+    /// Listens at `path`, in a directory that is this user's alone.
+    pub(super) fn bind(path: &Path) -> io::Result<ControlSocket> {
+        if let Some(dir) = path.parent() {
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+            let meta = std::fs::symlink_metadata(dir)?;
+            if !meta.is_dir() || meta.uid() != nix::unistd::geteuid().as_raw() || meta.mode() & 0o077 != 0 {
+                return Err(io::Error::other(format!("{} is not this user's alone (0700)", dir.display())));
+            }
+        }
+        // The state lock is held: whoever listened here before is gone.
+        match std::fs::remove_file(path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        Ok(ControlSocket { listener, path: path.to_owned() })
+    }
+
+    /// The next request, and the connection to answer it on. A connection that says nothing sensible is dropped.
+    pub(super) async fn next(&self) -> Option<(Request, UnixStream)> {
+        let (stream, _) = match self.listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(e) => {
+                tracing::warn!(error = %e, "control socket");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                return None;
+            }
+        };
+        match tokio::time::timeout(Duration::from_secs(5), read_request(stream)).await {
+            Ok(Ok(request)) => Some(request),
+            Ok(Err(e)) => {
+                tracing::debug!(error = %e, "a control request made no sense");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+}
+
+impl Drop for ControlSocket {
+    fn drop(&mut self) {
+        if let Err(e) = std::fs::remove_file(&self.path) {
+            tracing::debug!(error = %e, "the control socket was gone already");
+        }
+    }
+}
+
+async fn read_request(stream: UnixStream) -> io::Result<(Request, UnixStream)> {
+    let mut reader = BufReader::new(stream.take(MESSAGE_LEN_MAX));
+    let mut line = String::new();
+    reader.read_line(&mut line).await?;
+    let request = serde_json::from_str(&line)?;
+    Ok((request, reader.into_inner().into_inner()))
+}
+
+/// Answers on a connection, and ends it.
+pub(super) async fn answer<T: Serialize>(mut stream: UnixStream, value: &T) {
+    let Ok(json) = serde_json::to_vec(value) else { return };
+    if let Err(e) = stream.write_all(&json).await {
+        tracing::debug!(error = %e, "whoever asked is gone");
+    }
+}
+
+/// Asks the mount whose socket is at `path`. `None` if no daemon listens there.
+///
+/// # Errors
+/// An answer that makes no sense, or a daemon that ended in the middle of it.
+pub async fn ask(path: &Path, request: &Request) -> io::Result<Option<String>> {
+    let mut stream = match UnixStream::connect(path).await {
+        Ok(stream) => stream,
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let mut line = serde_json::to_string(request)?;
+    line.push('\n');
+    stream.write_all(line.as_bytes()).await?;
+    let mut answer = String::new();
+    match stream.take(MESSAGE_LEN_MAX).read_to_string(&mut answer).await {
+        // The daemon ended: that is what WaitForEnd waits for.
+        Err(e) if e.kind() == io::ErrorKind::ConnectionReset => {}
+        result => drop(result?),
+    }
+    Ok(Some(answer))
+}

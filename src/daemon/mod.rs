@@ -1,0 +1,22 @@
+//! The composition root: builds all rooms of a mount, and takes them down in order.
+//!
+//! Owns: configuration, the state folder and its lock, background start, the control socket, shutdown.
+//! Does not own: everything else; nothing below imports it.
+
+mod background;
+mod config;
+mod control;
+mod failure;
+mod lock;
+pub mod mounts;
+mod serve;
+mod status;
+
+pub use crate::fuse::{FEATURES, MountError, unmount};
+pub use crate::store::s3::{S3Settings, Secret, StaticCredentials};
+pub use background::{Ready, start as start_in_background};
+pub use config::{MountConfig, absolute, control_socket, default_cache_dir, default_state_dir};
+pub use control::{Request, UnmappableKey, ask};
+pub use failure::{FailureKind, MountFailure};
+pub use serve::serve;
+pub use status::{FailedCommit, PendingStatus, RequestCount, Status};

@@ -1,0 +1,356 @@
+//! The life of a mount: build, mount, serve, drain, close.
+//!
+//! Owns: the order of all that. Does not own: any of the rooms.
+
+use super::background::Ready;
+use super::config::{MountConfig, control_socket};
+use super::control::{self, ControlSocket, Request, UnmappableKey};
+use super::failure::{FailureKind, MountFailure};
+use super::lock::StateLock;
+use super::mounts;
+use super::status::{PendingStatus, Status};
+use crate::fs::{Drained, Fs};
+use crate::fuse::{self, MountSettings, Session, SessionSettings};
+use crate::meta::{Defaults, Meta};
+use crate::read::{self, Reader};
+use crate::store::open::{self, Opened, StackSettings};
+use crate::store::{Conditions, ErrorKind, ListRequest, ObjectStore, Op, StoreError};
+use crate::telemetry;
+use crate::types::{SystemClock, Timestamp, WallClock};
+use crate::write::{self, DirDisk, Journal, Writer};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+
+/// How long the bucket may take to answer the first question before the mount is given up.
+const FIRST_ANSWER: Duration = Duration::from_secs(20);
+/// How long the bucket is waited for when something older can be shown.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Where the catalogue keeps what the probe found.
+const CONDITIONS_KEY: &str = "conditions";
+/// Keys that one answer of the control socket lists.
+const UNMAPPABLE_PAGE: usize = 1000;
+
+/// A mount's rooms.
+struct Rooms {
+    config: MountConfig,
+    fs: Arc<Fs>,
+    store: Opened,
+    draining: AtomicBool,
+}
+
+/// Serves the mount until it is unmounted, and then until the bucket has everything. Blocks.
+///
+/// # Errors
+/// Why it could not be mounted; `ready` is told the same.
+pub fn serve(config: MountConfig, mut ready: Ready) -> Result<(), MountFailure> {
+    let built = prepare(&config).and_then(|lock| {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .thread_name("objfs")
+            .build()
+            .map_err(|e| MountFailure::new(FailureKind::Other, format!("no runtime: {e}")))?;
+        Ok((lock, runtime))
+    });
+    let outcome = built.and_then(|(lock, runtime)| {
+        let served = runtime.block_on(run(config, &mut ready));
+        runtime.shutdown_timeout(Duration::from_secs(5));
+        drop(lock);
+        served
+    });
+    if let Err(failure) = &outcome {
+        tracing::error!(%failure, "not mounted");
+        ready.tell(&outcome);
+    }
+    outcome
+}
+
+/// What can be checked and made before anything is asked of the network.
+fn prepare(config: &MountConfig) -> Result<StateLock, MountFailure> {
+    check_mountpoint(config)?;
+    let folder = config.state_folder();
+    make_private(&folder)?;
+    let log = folder.join("objfs.log");
+    if config.foreground {
+        telemetry::log_to_stderr(config.log.as_deref());
+    } else {
+        telemetry::log_to_file(&log, config.log.as_deref()).map_err(|e| MountFailure::state(&log, e))?;
+    }
+    StateLock::take(&folder, &config.mountpoint)
+}
+
+fn make_private(folder: &Path) -> Result<(), MountFailure> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(|e| MountFailure::state(folder, e))
+}
+
+fn check_mountpoint(config: &MountConfig) -> Result<(), MountFailure> {
+    let at = &config.mountpoint;
+    let fail = |kind, message: String| Err(MountFailure::new(kind, message));
+    if let Some(kind) = mounts::type_at(at).filter(|_| !config.non_empty) {
+        let message = format!("{} is a mount of type {kind} already: unmount it first (objfs umount)", at.display());
+        return fail(FailureKind::AlreadyMounted, message);
+    }
+    match std::fs::metadata(at) {
+        Ok(meta) if !meta.is_dir() => {
+            return fail(FailureKind::MountpointMissing, format!("{} is not a directory", at.display()));
+        }
+        Ok(_) => {}
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let message = format!("the mountpoint {} does not exist: create it (mkdir)", at.display());
+            return fail(FailureKind::MountpointMissing, message);
+        }
+        Err(e) => return fail(FailureKind::MountpointMissing, format!("{}: {e}", at.display())),
+    }
+    let has_entries = std::fs::read_dir(at).is_ok_and(|mut entries| entries.next().is_some());
+    if has_entries && !config.non_empty {
+        let message = format!("{} is not empty: choose an empty directory, or add -o nonempty", at.display());
+        return fail(FailureKind::MountpointNotEmpty, message);
+    }
+    Ok(())
+}
+
+async fn run(config: MountConfig, ready: &mut Ready) -> Result<(), MountFailure> {
+    let rooms = Arc::new(build(config).await?);
+    let config = &rooms.config;
+    rooms.fs.recover().await.map_err(|e| MountFailure::state(&config.state_folder(), e))?;
+    let socket_path = control_socket(&config.mountpoint);
+    let socket = ControlSocket::bind(&socket_path).map_err(|e| MountFailure::state(&socket_path, e))?;
+    let mut ended = start_session(&rooms)?;
+    let background = tokio::spawn(Arc::clone(&rooms.fs).run_background());
+    let control = tokio::spawn(answer_requests(Arc::clone(&rooms), socket));
+    if let Err(failure) = wait_until_it_answers(&config.mountpoint).await {
+        take_away(&config.mountpoint);
+        return Err(failure);
+    }
+    tracing::info!(source = %config.source(), mountpoint = %config.mountpoint.display(), "mounted");
+    ready.tell(&Ok(()));
+    wait_for_the_end(&config.mountpoint, &mut ended).await;
+    rooms.draining.store(true, Ordering::SeqCst);
+    drain(&rooms).await;
+    background.abort();
+    control.abort();
+    rooms.fs.close();
+    Ok(())
+}
+
+async fn build(config: MountConfig) -> Result<Rooms, MountFailure> {
+    let folder = config.state_folder();
+    let clock: Arc<dyn WallClock> = Arc::new(SystemClock);
+    let state = |what: &str, e: &dyn std::fmt::Display| MountFailure::state(&folder.join(what), e);
+    let meta = Meta::open(&folder.join("catalogue.db"), defaults(&config, clock.now()), clock)
+        .await
+        .map_err(|e| state("catalogue.db", &e))?;
+    let known = meta.kv(CONDITIONS_KEY).map_err(|e| state("catalogue.db", &e))?;
+    let known: Option<Conditions> = known.and_then(|json| serde_json::from_str(&json).ok());
+    let (probed, found) = mpsc::unbounded_channel();
+    let stack = StackSettings {
+        prefix: config.prefix.clone(),
+        requests_max: config.requests_max,
+        ..StackSettings::default()
+    };
+    let on_probed = Box::new(move |conditions: &Conditions| {
+        if probed.send(*conditions).is_err() {
+            tracing::debug!("the mount is over: the probe's result is not kept");
+        }
+    });
+    let refused = |e: StoreError| MountFailure::from_store(&e, &config.s3.bucket, config.s3.endpoint.as_deref());
+    let store = open::open(&config.s3, &stack, known, on_probed).await.map_err(refused)?;
+    ask_first(&store, &config).await.map_err(refused)?;
+    // Half for what is read, a third for what is written; the rest is everything else.
+    let reader = Reader::new(
+        Arc::clone(&store.store),
+        read::Settings { memory: config.memory / 2, ..read::Settings::default() },
+    );
+    let journal = Journal::open(&folder.join("journal.db")).map_err(|e| state("journal.db", &e))?;
+    let disk = DirDisk::new(&folder.join("staging")).map_err(|e| state("staging", &e))?;
+    let writer = Writer::new(
+        Arc::clone(&store.store),
+        reader.clone(),
+        Arc::new(disk),
+        journal,
+        write::Settings { memory: config.memory / 3 },
+    );
+    let fs = Fs::new(meta, Arc::clone(&store.store), reader, writer, fs_settings(&config));
+    tokio::spawn(remember_conditions(Arc::clone(&fs), found));
+    Ok(Rooms { config, fs, store, draining: AtomicBool::new(false) })
+}
+
+fn fs_settings(config: &MountConfig) -> crate::fs::Settings {
+    let host = nix::unistd::gethostname().ok().and_then(|h| h.into_string().ok());
+    crate::fs::Settings {
+        read_only: config.read_only,
+        poll_interval: config.poll_interval,
+        host: host.unwrap_or_else(|| "localhost".to_owned()),
+        patience: PATIENCE,
+    }
+}
+
+fn defaults(config: &MountConfig, now: Timestamp) -> Defaults {
+    Defaults {
+        uid: config.uid.unwrap_or_else(|| nix::unistd::getuid().as_raw()),
+        gid: config.gid.unwrap_or_else(|| nix::unistd::getgid().as_raw()),
+        uid_forced: config.uid.is_some(),
+        gid_forced: config.gid.is_some(),
+        file_perm: 0o666 & !config.umask,
+        dir_perm: 0o777 & !config.umask,
+        mounted_at: now,
+    }
+}
+
+/// One key under the prefix: tells whether the server answers, the keys are good, the bucket exists and may be listed.
+/// Below the retries, so that a wrong endpoint is a sentence and not half a minute of silence.
+async fn ask_first(store: &Opened, config: &MountConfig) -> Result<(), StoreError> {
+    let request =
+        ListRequest { prefix: config.prefix.clone(), delimited: true, continuation: None, max_keys: 1 };
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let answer = tokio::time::timeout(FIRST_ANSWER, store.limit.list(&request)).await;
+        let silent = || StoreError::new(ErrorKind::Timeout, Op::List, None, "no answer");
+        match answer.unwrap_or_else(|_| Err(silent())) {
+            Err(e) if attempts < 3 && matches!(e.kind, ErrorKind::Throttled | ErrorKind::Server) => {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            result => return result.map(|_| ()),
+        }
+    }
+}
+
+async fn remember_conditions(fs: Arc<Fs>, mut found: mpsc::UnboundedReceiver<Conditions>) {
+    while let Some(conditions) = found.recv().await {
+        tracing::info!(?conditions, "probed which conditional writes the server keeps");
+        let Ok(json) = serde_json::to_string(&conditions) else { continue };
+        if let Err(e) = fs.meta().set_kv(CONDITIONS_KEY, json).await {
+            tracing::warn!(error = %e, "the probe's result could not be stored: it will be made again");
+        }
+    }
+}
+
+/// Mounts, and serves requests on threads of its own. The receiver resolves when the kernel ends the session.
+fn start_session(rooms: &Arc<Rooms>) -> Result<oneshot::Receiver<()>, MountFailure> {
+    let config = &rooms.config;
+    let settings = MountSettings {
+        mountpoint: config.mountpoint.clone(),
+        source: config.source(),
+        read_only: config.read_only,
+        allow_other: config.allow_other,
+        flags: config.mount_flags.clone(),
+    };
+    let fd = fuse::mount(&settings).map_err(|e| {
+        let kind = match e {
+            fuse::MountError::NoDevice | fuse::MountError::Device(_) | fuse::MountError::NoFusermount => {
+                FailureKind::NoFuse
+            }
+            fuse::MountError::Refused(_) => FailureKind::Other,
+        };
+        MountFailure::new(kind, e.to_string())
+    })?;
+    let features = SessionSettings { disabled: config.disabled_features.clone() };
+    let session =
+        Session::start(&rooms.fs, fd, features, tokio::runtime::Handle::current()).map_err(|e| {
+            take_away(&config.mountpoint);
+            MountFailure::new(FailureKind::Other, format!("the kernel ended the session: {e}"))
+        })?;
+    let (end, ended) = oneshot::channel();
+    let run = move || {
+        if let Err(e) = session.run() {
+            tracing::error!(error = %e, "the session ended with an error");
+        }
+        if end.send(()).is_err() {
+            tracing::debug!("nobody waits for the end of the session");
+        }
+    };
+    std::thread::Builder::new()
+        .name("fuse-session".to_owned())
+        .spawn(run)
+        .map_err(|e| MountFailure::new(FailureKind::Other, format!("no thread: {e}")))?;
+    Ok(ended)
+}
+
+async fn wait_until_it_answers(mountpoint: &Path) -> Result<(), MountFailure> {
+    let path = mountpoint.to_owned();
+    let stat = tokio::task::spawn_blocking(move || std::fs::metadata(path));
+    match tokio::time::timeout(Duration::from_secs(10), stat).await {
+        Ok(Ok(Ok(_))) => Ok(()),
+        Ok(Ok(Err(e))) => Err(MountFailure::new(FailureKind::Other, format!("the mount does not answer: {e}"))),
+        _ => Err(MountFailure::new(FailureKind::Other, "the mount does not answer")),
+    }
+}
+
+/// Until somebody unmounts, or a signal asks us to.
+async fn wait_for_the_end(mountpoint: &Path, ended: &mut oneshot::Receiver<()>) {
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
+        tracing::warn!("signals cannot be caught: unmount to end");
+        return drop(ended.await);
+    };
+    tokio::select! {
+        _ = &mut *ended => return,
+        _ = terminate.recv() => tracing::info!("asked to end by SIGTERM"),
+        _ = interrupt.recv() => tracing::info!("asked to end by SIGINT"),
+    }
+    let path = mountpoint.to_owned();
+    if tokio::task::spawn_blocking(move || take_away(&path)).await.is_err() {
+        tracing::error!("unmounting panicked");
+    }
+    drop(ended.await);
+}
+
+/// Unmounts, if need be while it is in use: the session then ends when the last user does.
+fn take_away(mountpoint: &Path) {
+    if let Err(e) = fuse::unmount(mountpoint, false) {
+        tracing::info!(error = %e, "in use: unmounting lazily");
+        if let Err(e) = fuse::unmount(mountpoint, true) {
+            tracing::error!(error = %e, "could not be unmounted");
+        }
+    }
+}
+
+async fn drain(rooms: &Rooms) {
+    match rooms.fs.drain(rooms.config.drain_timeout).await {
+        Ok(Drained::Clean) => tracing::info!("unmounted; the bucket has everything"),
+        Ok(Drained::Left(pending)) => {
+            let left = pending.files + pending.markers;
+            tracing::error!(left, failed = ?pending.failed, "unmounted; the next mount goes on with what is left");
+        }
+        Err(e) => tracing::error!(error = %e, "unmounted; what is left is not known"),
+    }
+}
+
+async fn answer_requests(rooms: Arc<Rooms>, socket: ControlSocket) {
+    loop {
+        let Some((request, stream)) = socket.next().await else { continue };
+        let rooms = Arc::clone(&rooms);
+        tokio::spawn(async move {
+            match request {
+                Request::Status => {
+                    let state = if rooms.draining.load(Ordering::SeqCst) { "draining" } else { "mounted" };
+                    control::answer(stream, &Status::of(&rooms.config, &rooms.fs, &rooms.store, state)).await;
+                }
+                Request::Drain { seconds } => {
+                    let left = match rooms.fs.drain(Duration::from_secs(seconds)).await {
+                        Ok(Drained::Clean) => PendingStatus::default(),
+                        Ok(Drained::Left(pending)) => pending.into(),
+                        Err(e) => return tracing::error!(error = %e, "drain"),
+                    };
+                    control::answer(stream, &left).await;
+                }
+                Request::Unmappable { after } => {
+                    let keys = rooms.fs.meta().unmappable(&after, UNMAPPABLE_PAGE).unwrap_or_default();
+                    let each = |(key, why, size)| UnmappableKey { key, why, size };
+                    control::answer(stream, &keys.into_iter().map(each).collect::<Vec<_>>()).await;
+                }
+                // The connection ends with this process.
+                Request::WaitForEnd => std::future::pending().await,
+            }
+        });
+    }
+}
