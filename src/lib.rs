@@ -1,8 +1,10 @@
 //! objfs: an S3-compatible bucket as a local directory.
 
+pub mod cli;
 pub mod daemon;
 pub mod db;
 pub mod demo;
+pub mod devserver;
 pub mod fs;
 pub mod fuse;
 pub mod meta;

@@ -1,2 +1,7 @@
-//! The program: nothing but the way into `cli`.
-fn main() {}
+//! The program. Owns: nothing but the way into `cli`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(objfs::cli::main(std::env::args_os().collect()))
+}

@@ -10,15 +10,15 @@ use std::path::PathBuf;
 /// Mounts an S3-compatible bucket as a local directory.
 #[derive(Debug, Parser)]
 #[command(name = "objfs", version, about, after_help = environment_help())]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub(super) command: Command,
 }
 
 /// What to do.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(super) enum Command {
     /// Mount a bucket, or a prefix of one, at a directory
     #[command(after_help = mount_help())]
     Mount(MountArgs),
@@ -36,107 +36,107 @@ pub enum Command {
 
 /// Arguments of `mount` and of `mount.objfs`.
 #[derive(Debug, Args)]
-pub struct MountArgs {
+pub(super) struct MountArgs {
     /// s3://BUCKET[/PREFIX] and the directory; with S3_BUCKET set, the directory alone
     #[arg(value_names = ["SOURCE", "MOUNTPOINT"], num_args = 1..=2, required = true)]
-    pub places: Vec<String>,
+    pub(super) places: Vec<String>,
     /// Options, separated by commas; may be repeated
     #[arg(short = 'o', value_name = "OPTIONS")]
-    pub options: Vec<String>,
+    pub(super) options: Vec<String>,
     /// Stay in the foreground and log to standard error
     #[arg(short = 'f', long)]
-    pub foreground: bool,
+    pub(super) foreground: bool,
     /// Accepted for mount(8)
     #[arg(short = 'n', hide = true)]
-    pub no_mtab: bool,
+    pub(super) no_mtab: bool,
     /// Accepted for mount(8)
     #[arg(short = 's', hide = true)]
-    pub sloppy: bool,
+    pub(super) sloppy: bool,
     /// Accepted for mount(8)
     #[arg(short = 'v', hide = true)]
-    pub verbose: bool,
+    pub(super) verbose: bool,
     /// Accepted for mount(8)
     #[arg(short = 't', hide = true)]
-    pub fs_type: Option<String>,
+    pub(super) fs_type: Option<String>,
 }
 
 /// `mount.objfs`, as mount(8) calls it.
 #[derive(Debug, Parser)]
 #[command(name = "mount.objfs", version, about = "Mounts an S3-compatible bucket as a local directory",
           after_help = mount_help())]
-pub struct MountHelper {
+pub(super) struct MountHelper {
     /// The same as `objfs mount`.
     #[command(flatten)]
-    pub mount: MountArgs,
+    pub(super) mount: MountArgs,
 }
 
 /// Arguments of `umount`.
 #[derive(Debug, Args)]
-pub struct UmountArgs {
+pub(super) struct UmountArgs {
     /// Where it is mounted
-    pub mountpoint: PathBuf,
+    pub(super) mountpoint: PathBuf,
     /// Seconds to wait until everything is committed
     #[arg(long, default_value_t = 600)]
-    pub timeout: u64,
+    pub(super) timeout: u64,
     /// Unmount although something could not be committed; the next mount goes on with it
     #[arg(long)]
-    pub force: bool,
+    pub(super) force: bool,
 }
 
 /// Arguments of `status`.
 #[derive(Debug, Args)]
-pub struct StatusArgs {
+pub(super) struct StatusArgs {
     /// Where it is mounted
-    pub mountpoint: PathBuf,
+    pub(super) mountpoint: PathBuf,
     /// As JSON
     #[arg(long)]
-    pub json: bool,
+    pub(super) json: bool,
 }
 
 /// Arguments of `ls`.
 #[derive(Debug, Args)]
-pub struct LsArgs {
+pub(super) struct LsArgs {
     /// Keys that no path can express, with the reason and the size, in directories that were listed so far
     #[arg(long, required = true)]
-    pub unmappable: bool,
+    pub(super) unmappable: bool,
     /// Where it is mounted
-    pub mountpoint: PathBuf,
+    pub(super) mountpoint: PathBuf,
 }
 
 /// Arguments of `demo`.
 #[derive(Debug, Args)]
-pub struct DemoArgs {
+pub(super) struct DemoArgs {
     /// An empty directory, made if it is not there
-    pub mountpoint: PathBuf,
+    pub(super) mountpoint: PathBuf,
     /// Where the server keeps its objects
     #[arg(long, value_name = "DIR")]
-    pub dir: Option<PathBuf>,
+    pub(super) dir: Option<PathBuf>,
     /// Stay in the foreground
     #[arg(short = 'f', long)]
-    pub foreground: bool,
+    pub(super) foreground: bool,
 }
 
 /// Arguments of `dev-server`. Its keys come from the environment, so that `ps` does not show them.
 #[derive(Debug, Args)]
-pub struct DevServerArgs {
+pub(super) struct DevServerArgs {
     /// Address and port; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:9797")]
-    pub listen: std::net::SocketAddr,
+    pub(super) listen: std::net::SocketAddr,
     /// Keep objects in this directory (default: in memory)
     #[arg(long, value_name = "DIR")]
-    pub dir: Option<PathBuf>,
+    pub(super) dir: Option<PathBuf>,
     /// A bucket to make; may be repeated
     #[arg(long, default_value = "demo")]
-    pub bucket: Vec<String>,
+    pub(super) bucket: Vec<String>,
     /// Generated objects, such as count=1000000,fanout=1000,size=4096,prefix=many/
     #[arg(long, value_name = "SPEC")]
-    pub synthetic: Option<String>,
+    pub(super) synthetic: Option<String>,
     /// Faults as JSON; the same that PUT /-/faults takes
     #[arg(long, value_name = "JSON")]
-    pub faults: Option<String>,
+    pub(super) faults: Option<String>,
     /// Listen on an address that other machines can reach
     #[arg(long)]
-    pub allow_remote: bool,
+    pub(super) allow_remote: bool,
 }
 
 fn environment_help() -> String {

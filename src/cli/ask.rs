@@ -14,7 +14,7 @@ use std::time::Duration;
 ///
 /// # Errors
 /// Nothing of objfs is mounted there.
-pub fn status(args: &StatusArgs) -> Result<(), Failure> {
+pub(super) fn status(args: &StatusArgs) -> Result<(), Failure> {
     let json = ask(&args.mountpoint, &Request::Status)?;
     if args.json {
         let value: serde_json::Value = parse(&json)?;
@@ -63,7 +63,7 @@ fn layout(s: &Status) -> String {
 ///
 /// # Errors
 /// Nothing of objfs is mounted there.
-pub fn ls(args: &LsArgs) -> Result<(), Failure> {
+pub(super) fn ls(args: &LsArgs) -> Result<(), Failure> {
     let mut after = String::new();
     loop {
         let keys: Vec<UnmappableKey> = parse(&ask(&args.mountpoint, &Request::Unmappable { after })?)?;
@@ -82,7 +82,7 @@ pub fn ls(args: &LsArgs) -> Result<(), Failure> {
 ///
 /// # Errors
 /// Something could not be committed, or the mount is in use.
-pub fn umount(args: &UmountArgs) -> Result<(), Failure> {
+pub(super) fn umount(args: &UmountArgs) -> Result<(), Failure> {
     let at = absolute(&args.mountpoint);
     let socket = control_socket(&at);
     let bar = progress("committing");

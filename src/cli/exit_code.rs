@@ -8,7 +8,7 @@ use std::fmt;
 /// How the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum ExitCode {
+pub(super) enum ExitCode {
     /// Done.
     Ok = 0,
     /// An option or argument is wrong (mount(8): incorrect invocation).
@@ -42,7 +42,7 @@ pub enum ExitCode {
 }
 
 /// Every code with its meaning, for `--help`.
-pub const EXIT_CODES: [(ExitCode, &str); 15] = [
+pub(super) const EXIT_CODES: [(ExitCode, &str); 15] = [
     (ExitCode::Ok, "done"),
     (ExitCode::Usage, "wrong option or argument"),
     (ExitCode::MountFailure, "mount failed"),
@@ -62,16 +62,16 @@ pub const EXIT_CODES: [(ExitCode, &str); 15] = [
 
 /// A failure that ends the program.
 #[derive(Debug, thiserror::Error)]
-pub struct Failure {
+pub(super) struct Failure {
     /// The exit code.
-    pub code: ExitCode,
+    pub(super) code: ExitCode,
     /// One sentence.
-    pub message: String,
+    pub(super) message: String,
 }
 
 impl Failure {
     /// A failure with this code.
-    pub fn new(code: ExitCode, message: impl Into<String>) -> Failure {
+    pub(super) fn new(code: ExitCode, message: impl Into<String>) -> Failure {
         Failure { code, message: message.into() }
     }
 }

@@ -21,24 +21,20 @@ const REQUESTS: usize = 64;
 const UMASK: u16 = 0o022;
 
 /// The variables of the environment that count here.
-pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+pub(super) type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Mounts, in the background unless asked otherwise. `arguments` are this process' own, to start the daemon with.
 ///
 /// # Errors
 /// Why not.
-pub fn run(args: &MountArgs, arguments: &[OsString]) -> Result<(), Failure> {
+pub(super) fn run(args: &MountArgs, arguments: &[OsString]) -> Result<(), Failure> {
     let variables = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
     let config = configure(args, &variables)?;
     serve_or_start(config, args.foreground, arguments)
 }
 
 /// Serves the mount in this process if it is the daemon or stays in the foreground; else starts the daemon.
-pub(super) fn serve_or_start(
-    mut config: MountConfig,
-    foreground: bool,
-    arguments: &[OsString],
-) -> Result<(), Failure> {
+pub(super) fn serve_or_start(mut config: MountConfig, foreground: bool, arguments: &[OsString]) -> Result<(), Failure> {
     match Ready::inherited() {
         Some(ready) => Ok(daemon::serve(config, ready)?),
         None if foreground => {
@@ -53,7 +49,7 @@ pub(super) fn serve_or_start(
 ///
 /// # Errors
 /// What is missing or wrong.
-pub fn configure(args: &MountArgs, variables: Environment<'_>) -> Result<MountConfig, Failure> {
+pub(super) fn configure(args: &MountArgs, variables: Environment<'_>) -> Result<MountConfig, Failure> {
     let mut options = Options::default();
     args.options.iter().try_for_each(|list| options.add(list))?;
     let (source, mountpoint) = match &args.places[..] {

@@ -10,49 +10,49 @@ use std::time::Duration;
 
 /// Options as they were given, each value parsed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Options {
+pub(super) struct Options {
     /// `ro` or `rw`, the last one given.
-    pub read_only: bool,
+    pub(super) read_only: bool,
     /// `allow_other`.
-    pub allow_other: bool,
+    pub(super) allow_other: bool,
     /// `nonempty`.
-    pub non_empty: bool,
+    pub(super) non_empty: bool,
     /// `uid=`.
-    pub uid: Option<u32>,
+    pub(super) uid: Option<u32>,
     /// `gid=`.
-    pub gid: Option<u32>,
+    pub(super) gid: Option<u32>,
     /// `umask=`.
-    pub umask: Option<u16>,
+    pub(super) umask: Option<u16>,
     /// `endpoint=`.
-    pub endpoint: Option<String>,
+    pub(super) endpoint: Option<String>,
     /// `region=`.
-    pub region: Option<String>,
+    pub(super) region: Option<String>,
     /// `profile=`.
-    pub profile: Option<String>,
+    pub(super) profile: Option<String>,
     /// `path_style` or `virtual_host`.
-    pub path_style: Option<bool>,
+    pub(super) path_style: Option<bool>,
     /// `ca_bundle=`.
-    pub ca_bundle: Option<PathBuf>,
+    pub(super) ca_bundle: Option<PathBuf>,
     /// `anonymous`.
-    pub anonymous: bool,
+    pub(super) anonymous: bool,
     /// `state_dir=`.
-    pub state_dir: Option<PathBuf>,
+    pub(super) state_dir: Option<PathBuf>,
     /// `cache_dir=`.
-    pub cache_dir: Option<PathBuf>,
+    pub(super) cache_dir: Option<PathBuf>,
     /// `memory=`, in bytes.
-    pub memory: Option<u64>,
+    pub(super) memory: Option<u64>,
     /// `requests=`.
-    pub requests: Option<usize>,
+    pub(super) requests: Option<usize>,
     /// `poll_interval=`.
-    pub poll_interval: Option<Duration>,
+    pub(super) poll_interval: Option<Duration>,
     /// `drain_timeout=`.
-    pub drain_timeout: Option<Duration>,
+    pub(super) drain_timeout: Option<Duration>,
     /// `disable=`.
-    pub disable: Vec<String>,
+    pub(super) disable: Vec<String>,
     /// `log=`.
-    pub log: Option<String>,
+    pub(super) log: Option<String>,
     /// Flags that mount(2) is given.
-    pub flags: Vec<String>,
+    pub(super) flags: Vec<String>,
 }
 
 /// An option of ours, for `--help`.
@@ -105,7 +105,7 @@ impl Options {
     ///
     /// # Errors
     /// An option that is not known, or a value that makes no sense; the message names it.
-    pub fn add(&mut self, list: &str) -> Result<(), Failure> {
+    pub(super) fn add(&mut self, list: &str) -> Result<(), Failure> {
         for option in split(list) {
             let (name, value) = match option.split_once('=') {
                 Some((name, value)) => (name, Some(value)),
@@ -187,7 +187,7 @@ impl Options {
 }
 
 /// The options, for `--help`.
-pub fn help() -> String {
+pub(super) fn help() -> String {
     let mut text = String::from("Options for -o, separated by commas:\n");
     for option in &KNOWN {
         let shape = match option.value {
@@ -239,7 +239,7 @@ fn parse_size(text: &str) -> Option<u64> {
 }
 
 /// Seconds, or with ms, s, m, h behind.
-pub fn parse_time(text: &str) -> Option<Duration> {
+pub(super) fn parse_time(text: &str) -> Option<Duration> {
     let (digits, unit) = text.split_at(text.trim_end_matches(|c: char| c.is_ascii_alphabetic()).len());
     let number: u64 = digits.parse().ok()?;
     Some(match unit {
@@ -262,7 +262,8 @@ mod tests {
 
     #[test]
     fn options_as_in_fstab() {
-        let o = parse("_netdev,ro,allow_other,uid=1000,umask=027,endpoint=http://h:1,x-systemd.automount,noexec").unwrap();
+        let o =
+            parse("_netdev,ro,allow_other,uid=1000,umask=027,endpoint=http://h:1,x-systemd.automount,noexec").unwrap();
         assert!(o.read_only && o.allow_other);
         assert_eq!((o.uid, o.umask, o.endpoint.as_deref()), (Some(1000), Some(0o027), Some("http://h:1")));
         assert_eq!(o.flags, ["noexec"]);

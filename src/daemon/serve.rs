@@ -84,11 +84,7 @@ fn prepare(config: &MountConfig) -> Result<StateLock, MountFailure> {
 }
 
 fn make_private(folder: &Path) -> Result<(), MountFailure> {
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .map_err(|e| MountFailure::state(folder, e))
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|e| MountFailure::state(folder, e))
 }
 
 fn check_mountpoint(config: &MountConfig) -> Result<(), MountFailure> {
@@ -151,11 +147,8 @@ async fn build(config: MountConfig) -> Result<Rooms, MountFailure> {
     let known = meta.kv(CONDITIONS_KEY).map_err(|e| state("catalogue.db", &e))?;
     let known: Option<Conditions> = known.and_then(|json| serde_json::from_str(&json).ok());
     let (probed, found) = mpsc::unbounded_channel();
-    let stack = StackSettings {
-        prefix: config.prefix.clone(),
-        requests_max: config.requests_max,
-        ..StackSettings::default()
-    };
+    let stack =
+        StackSettings { prefix: config.prefix.clone(), requests_max: config.requests_max, ..StackSettings::default() };
     let on_probed = Box::new(move |conditions: &Conditions| {
         if probed.send(*conditions).is_err() {
             tracing::debug!("the mount is over: the probe's result is not kept");
@@ -208,8 +201,7 @@ fn defaults(config: &MountConfig, now: Timestamp) -> Defaults {
 /// One key under the prefix: tells whether the server answers, the keys are good, the bucket exists and may be listed.
 /// Below the retries, so that a wrong endpoint is a sentence and not half a minute of silence.
 async fn ask_first(store: &Opened, config: &MountConfig) -> Result<(), StoreError> {
-    let request =
-        ListRequest { prefix: config.prefix.clone(), delimited: true, continuation: None, max_keys: 1 };
+    let request = ListRequest { prefix: config.prefix.clone(), delimited: true, continuation: None, max_keys: 1 };
     let mut attempts = 0;
     loop {
         attempts += 1;
@@ -254,11 +246,10 @@ fn start_session(rooms: &Arc<Rooms>) -> Result<oneshot::Receiver<()>, MountFailu
         MountFailure::new(kind, e.to_string())
     })?;
     let features = SessionSettings { disabled: config.disabled_features.clone() };
-    let session =
-        Session::start(&rooms.fs, fd, features, tokio::runtime::Handle::current()).map_err(|e| {
-            take_away(&config.mountpoint);
-            MountFailure::new(FailureKind::Other, format!("the kernel ended the session: {e}"))
-        })?;
+    let session = Session::start(&rooms.fs, fd, features, tokio::runtime::Handle::current()).map_err(|e| {
+        take_away(&config.mountpoint);
+        MountFailure::new(FailureKind::Other, format!("the kernel ended the session: {e}"))
+    })?;
     let (end, ended) = oneshot::channel();
     let run = move || {
         if let Err(e) = session.run() {
