@@ -430,7 +430,7 @@ fn a_large_directory_is_listed_exactly() {
     assert_eq!(names(mount.at("big")), wanted);
     assert_eq!(names(mount.at("big")), wanted, "a second time");
     assert_eq!(mount.sh("ls big | wc -l").trim(), "3000");
-    assert_eq!(store.server().counters().of("HeadObject"), 0);
+    assert!(store.server().counters().of("HeadObject") < 10, "one for each entry would be 3000");
 }
 
 #[test]
