@@ -110,6 +110,10 @@ impl Fs {
         if let Some(staged) = staged {
             self.meta.change(ino, move |row| row.attr = attr).await?;
             staged.touch();
+            if self.handles.of(ino).is_empty() {
+                // No close is to come that would commit it, and the running commit may have taken the old attributes.
+                self.queue_commit(ino);
+            }
             return Ok(());
         }
         // Without a name (unlinked, still open) or an object (the bucket's root): only we remember.

@@ -76,9 +76,9 @@ impl Content {
         &self.local
     }
 
-    /// Whether the bucket lacks anything of it.
+    /// Whether the bucket lacks anything of it. While a commit runs it does.
     pub fn is_changed(&self) -> bool {
-        self.changed
+        self.changed || self.commit.is_some()
     }
 
     /// Bytes were written at `range`.
