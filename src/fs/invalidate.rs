@@ -27,10 +27,8 @@ impl Fs {
                     kernel.forget_entry(*parent, name);
                     kernel.forget_content(*parent);
                 }
-                Change::Content(ino) => {
-                    self.drop_seen_version(*ino);
-                    kernel.forget_content(*ino);
-                }
+                // The version that was seen last stays noted: it is not the new one, so the next open drops the pages.
+                Change::Content(ino) => kernel.forget_content(*ino),
             }
         }
     }

@@ -70,13 +70,13 @@ impl Fs {
         Opened { fh, keep_cache: self.is_seen_version(row), no_flush }
     }
 
-    /// Whether the kernel's pages are of the version that is opened now; from now on they are.
+    /// Whether the kernel's pages are of the version that is opened now; from now on they are. An inode that this mount has
+    /// not opened before has no pages: dropping them all the same would wait, deaf to signals, for what another process
+    /// that opened it in the same moment is reading already.
     fn is_seen_version(&self, row: &InodeRow) -> bool {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(version) = &row.version else { return true };
-        let same = seen.get(&row.ino).is_some_and(|v| v.same(version));
-        seen.insert(row.ino, version.clone());
-        same
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.insert(row.ino, version.clone()).is_none_or(|known| known.same(version))
     }
 
     /// FLUSH, at every close(2) of a descriptor. The process that opened the file waits for the bucket and hears its
