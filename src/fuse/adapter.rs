@@ -436,7 +436,7 @@ fn fill(fs: &Fs, dir: Ino, offset: u64, add: &mut dyn FnMut(&DirEntry) -> bool) 
         let batch = fs.readdir(dir, cookie, READDIR_BATCH)?;
         let Some(last) = batch.last() else { return Ok(()) };
         cookie = last.cookie;
-        if batch.iter().any(|e| add(e)) {
+        if batch.iter().any(&mut *add) {
             return Ok(());
         }
     }

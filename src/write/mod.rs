@@ -134,9 +134,17 @@ impl Writer {
         if known.is_changed() || known.is_journaled() {
             return false;
         }
-        self.remove_file(&known.name().to_owned());
+        self.remove_file(known.name());
         staged.remove(&ino);
         true
+    }
+
+    /// Takes away every staging file that the bucket has all of: at the end, when nobody reads any more.
+    pub fn drop_all_clean(&self) {
+        let all: Vec<Ino> = self.lock().keys().copied().collect();
+        for ino in all {
+            self.drop_clean(ino);
+        }
     }
 
     /// Drops the staged file of `ino` with all that is in it: the file was deleted.
