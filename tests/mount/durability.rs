@@ -226,3 +226,24 @@ fn abandoned_uploads_are_aborted() {
     assert!(store.get("large") == bytes);
     eventually("no upload is left open", || (store.open_uploads() == 0).then_some(()));
 }
+
+#[test]
+fn closes_by_parent_and_child_at_once_leave_nothing_behind() {
+    let store = Store::dev();
+    let mut mount = store.mount();
+    mount.py(
+        "for i in range(150):\n\
+         \x20   f = os.open(f'f{i}', os.O_CREAT | os.O_WRONLY)\n\
+         \x20   os.write(f, b'x')\n\
+         \x20   child = os.fork()\n\
+         \x20   os.close(f)\n\
+         \x20   if child == 0: os._exit(0)\n\
+         \x20   os.waitpid(child, 0)",
+        &[],
+    );
+    // Nothing may be staged or journaled any more; the unmount looks.
+    mount.unmount();
+    assert_eq!(store.keys().len(), 150);
+    mount.mount_again();
+    assert_eq!(mount.status()["pending"]["files"], 0);
+}

@@ -81,7 +81,8 @@ fn a_small_file_is_read_with_one_get() {
     let mount = store.mount_with(&["poll_interval=600s"]);
     mount.sh("ls d > /dev/null");
     let counts = cost(&store, || assert_eq!(mount.sh("cat d/007"), "content 7"));
-    assert!(counts.of("GetObject") == 1 && counts.of("HeadObject") <= 1 && counts.total() <= 2, "{counts:?}");
+    // A HEAD of the file, and perhaps one of the marker that the directory might have: each once.
+    assert!(counts.of("GetObject") == 1 && counts.of("HeadObject") <= 2 && counts.total() <= 3, "{counts:?}");
     let counts = cost(&store, || assert_eq!(mount.sh("cat d/007"), "content 7"));
     assert_eq!(counts.of("GetObject"), 0, "cached: {counts:?}");
 }
