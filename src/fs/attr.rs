@@ -80,6 +80,7 @@ impl Fs {
             }
             if set.size.is_some() && !has_handle {
                 fs.commit(ino).await?;
+                fs.drop_clean(ino);
             }
             fs.getattr(ino)
         })
@@ -171,11 +172,10 @@ impl Fs {
         if let Some(staged) = self.writer.get(row.ino) {
             staged.replace_base(object);
         }
-        let mut seen = self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let (Some(seen), Some(old)) = (seen.get_mut(&row.ino), &row.version)
+        if let (Some(seen), Some(old)) = (self.seen.get(&row.ino), &row.version)
             && seen.same(old)
         {
-            *seen = version.clone();
+            self.seen.insert(row.ino, version.clone());
         }
     }
 

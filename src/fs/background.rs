@@ -178,8 +178,7 @@ impl Fs {
     async fn commit_in_background(self: &Arc<Self>, ino: Ino) {
         let fs = Arc::clone(self);
         match to_the_end(async move { fs.commit(ino).await }).await {
-            Ok(()) if !self.meta.pins().is_pinned(ino) => drop(self.writer.drop_clean(ino)),
-            Ok(()) => {}
+            Ok(()) => self.drop_clean(ino),
             Err(e) => tracing::error!(path = %self.path_of(ino), error = %e, "could not be committed"),
         }
     }
@@ -273,6 +272,7 @@ impl Fs {
             let pending = self.pending()?;
             let active = self.queue().active();
             if pending.files == 0 && pending.markers == 0 {
+                self.writer.inodes().into_iter().for_each(|ino| self.drop_clean(ino));
                 return Ok(Drained::Clean);
             }
             if active == 0 && pending.markers == 0 || tokio::time::Instant::now() >= until {

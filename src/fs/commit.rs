@@ -97,8 +97,7 @@ impl Fs {
     /// Handles and the kernel's pages follow our own commit.
     fn note_committed(&self, ino: Ino, object: &ObjectRef) {
         self.handles.of(ino).iter().for_each(|h| h.set_object(Some(object.clone())));
-        let mut seen = self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        seen.insert(ino, object.version.clone());
+        self.seen.insert(ino, object.version.clone());
     }
 
     async fn recreate(&self, staged: &Arc<Staged>, row: &InodeRow, key: &Key, headers: ObjectHeaders) -> Result<()> {

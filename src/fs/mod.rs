@@ -91,6 +91,9 @@ pub struct Entry {
 /// catalogue answers again in microseconds.
 const TTL: Duration = Duration::from_secs(1);
 
+/// Inodes whose last opened version is remembered. Forgetting one only costs reading its pages again.
+const SEEN_MAX: u64 = 100_000;
+
 /// The file system.
 #[derive(Debug)]
 pub struct Fs {
@@ -105,7 +108,7 @@ pub struct Fs {
     queue_changed: Notify,
     listings: Mutex<HashMap<Ino, tokio::sync::watch::Receiver<()>>>,
     /// The version that each inode had when it was last opened: the kernel's pages are of that one.
-    seen: Mutex<HashMap<Ino, Version>>,
+    seen: moka::sync::Cache<Ino, Version>,
     /// Copies that serve readers of files which were deleted or replaced while open.
     orphans: Mutex<HashMap<Ino, ObjectRef>>,
     conflicts: AtomicU64,
@@ -127,7 +130,7 @@ impl Fs {
             queue: Mutex::default(),
             queue_changed: Notify::new(),
             listings: Mutex::default(),
-            seen: Mutex::default(),
+            seen: moka::sync::Cache::new(SEEN_MAX),
             orphans: Mutex::default(),
             conflicts: AtomicU64::new(0),
             kernel: OnceLock::new(),
@@ -200,7 +203,17 @@ impl Fs {
     }
 
     fn drop_seen_version(&self, ino: Ino) {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).remove(&ino);
+        self.seen.invalidate(&ino);
+    }
+
+    /// FORGET: the kernel holds nothing of the inode any more, its pages included.
+    pub fn forget(&self, ino: Ino) {
+        self.drop_seen_version(ino);
+    }
+
+    /// Drops what is staged of a clean file that nobody has open.
+    fn drop_clean(&self, ino: Ino) {
+        self.writer.drop_clean(ino, || self.meta.pins().is_pinned(ino));
     }
 }
 

@@ -182,6 +182,9 @@ impl Fs {
         self.queue().forget(ino);
         if !self.meta.pins().is_pinned(ino) {
             self.writer.discard(ino).await?;
+        } else if let Some(staged) = self.writer.get(ino) {
+            // Nothing is owed any more: a journal row would bring the deleted file back after a crash.
+            self.writer.clear(&staged).await?;
         }
         Ok(())
     }

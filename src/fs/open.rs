@@ -7,7 +7,7 @@ use super::handle::FileHandle;
 use super::{Caller, Fs, FsError, Result, to_the_end};
 use crate::meta::InodeRow;
 use crate::types::{Fh, FileKind, Ino, ObjectRef};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 /// An opened file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,10 +72,9 @@ impl Fs {
 
     /// Whether the kernel's pages are of the version that is opened now; from now on they are.
     fn is_seen_version(&self, row: &InodeRow) -> bool {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(version) = &row.version else { return true };
-        let same = seen.get(&row.ino).is_some_and(|v| v.same(version));
-        seen.insert(row.ino, version.clone());
+        let same = self.seen.get(&row.ino).is_some_and(|v| v.same(version));
+        self.seen.insert(row.ino, version.clone());
         same
     }
 
@@ -120,7 +119,7 @@ impl Fs {
     async fn last_closed(&self, ino: Ino) -> Result<()> {
         let named = self.meta.get(ino)?.is_some_and(|row| row.parent.is_some());
         if named {
-            self.writer.drop_clean(ino);
+            self.drop_clean(ino);
             return Ok(());
         }
         self.drop_seen_version(ino);

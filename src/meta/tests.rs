@@ -22,7 +22,7 @@ async fn bench() -> Bench {
         dir_perm: 0o755,
         mounted_at: clock.now(),
     };
-    let meta = Meta::open(&dir.path().join("c.db"), defaults, clock.clone()).await.unwrap();
+    let meta = Meta::open(&dir.path().join("c.db"), defaults, Arc::<ManualClock>::clone(&clock)).await.unwrap();
     Bench { meta, clock, _dir: dir }
 }
 

@@ -127,16 +127,16 @@ impl Writer {
         Ok(new)
     }
 
-    /// Drops the staged file of `ino` if the bucket has all of it. True if none is left.
-    pub fn drop_clean(&self, ino: Ino) -> bool {
+    /// Drops the staged file of `ino` if the bucket has all of it and nobody has the inode open. `is_open` is asked under
+    /// the lock that every writer passes after it has opened the file: who opens it later stages it anew.
+    pub fn drop_clean(&self, ino: Ino, is_open: impl FnOnce() -> bool) {
         let mut staged = self.lock();
-        let Some(known) = staged.get(&ino) else { return true };
-        if known.is_changed() || known.is_journaled() {
-            return false;
+        let Some(known) = staged.get(&ino) else { return };
+        if is_open() || known.is_changed() || known.is_journaled() {
+            return;
         }
-        self.remove_file(&known.name().to_owned());
+        self.remove_file(known.name());
         staged.remove(&ino);
-        true
     }
 
     /// Drops the staged file of `ino` with all that is in it: the file was deleted.
@@ -241,10 +241,9 @@ impl Writer {
         Ok(new)
     }
 
-    /// Inodes with a staged file, and how many of them the bucket lacks something of.
-    pub fn counts(&self) -> (usize, usize) {
-        let staged = self.lock();
-        (staged.len(), staged.values().filter(|s| s.is_changed()).count())
+    /// Inodes that have a staged file.
+    pub fn inodes(&self) -> Vec<Ino> {
+        self.lock().keys().copied().collect()
     }
 
     /// Inodes of which the bucket lacks something.
