@@ -335,8 +335,7 @@ async fn a_deleted_open_file_is_read_on() {
     assert_eq!(b.fs.read(fh, 0, 100).await.unwrap(), "still here");
     b.fs.release(fh).await;
     assert_eq!(b.fs.getattr(ino).unwrap_err().errno(), libc::ESTALE);
-    let all =
-        crate::store::ListRequest { prefix: key(""), delimited: false, continuation: None, max_keys: 10 };
+    let all = crate::store::ListRequest { prefix: key(""), delimited: false, continuation: None, max_keys: 10 };
     assert_eq!(b.memory.list(&all).await.unwrap().objects, [], "the copy is gone with its last reader");
 }
 
