@@ -99,8 +99,7 @@ fn config(dir: &Path, mountpoint: &Path, endpoint: &str, secret: &str) -> Result
         verbose: false,
         fs_type: None,
     };
-    let mut config =
-        configure(&args, &|_| None).map_err(|e| MountFailure::new(FailureKind::Other, e.message))?;
+    let mut config = configure(&args, &|_| None).map_err(|e| MountFailure::new(FailureKind::Other, e.message))?;
     config.mountpoint = mountpoint.to_owned();
     config.s3.endpoint = Some(endpoint.to_owned());
     config.s3.region = Some("us-east-1".to_owned());
