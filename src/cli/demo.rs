@@ -97,6 +97,7 @@ fn config(dir: &Path, mountpoint: &Path, endpoint: &str, secret: &str) -> Result
         no_mtab: false,
         sloppy: false,
         verbose: false,
+        namespace: None,
         fs_type: None,
     };
     let mut config = configure(&args, &|_| None).map_err(|e| MountFailure::new(FailureKind::Other, e.message))?;

@@ -140,6 +140,7 @@ async fn run(config: MountConfig, ready: &mut Ready) -> Result<(), MountFailure>
     ready.tell(&Ok(()));
     wait_for_the_end(&config.mountpoint, &mut ended).await;
     rooms.draining.store(true, Ordering::SeqCst);
+    rooms.fs.session_ended();
     drain(&rooms).await;
     background.abort();
     control.abort();
@@ -193,6 +194,7 @@ fn fs_settings(config: &MountConfig) -> crate::fs::Settings {
         poll_interval: config.poll_interval,
         host: host.unwrap_or_else(|| "localhost".to_owned()),
         patience: PATIENCE,
+        prefix_len: config.prefix.as_str().len(),
     }
 }
 

@@ -62,7 +62,7 @@ impl Fs {
 
     async fn commit_claimed(self: &Arc<Self>, staged: &Arc<Staged>, row: InodeRow, key: Key) -> Result<()> {
         let headers = self.headers_for_commit(&row, &key).await?;
-        match self.writer.commit(staged, &key, headers.clone(), condition_of(staged)).await {
+        match self.upload(staged, &key, headers.clone(), condition_of(staged)).await {
             Ok(done) => self.committed(staged, &row, done).await,
             Err(CommitError::Conflict) => self.on_conflict(staged, row, key, headers).await,
             Err(CommitError::BaseDeleted) => {
@@ -86,10 +86,24 @@ impl Fs {
         row.await?.ok_or(FsError::Stale)
     }
 
-    async fn committed(&self, staged: &Arc<Staged>, row: &InodeRow, done: Committed) -> Result<()> {
+    async fn upload(
+        &self,
+        staged: &Arc<Staged>,
+        key: &Key,
+        headers: ObjectHeaders,
+        condition: Condition,
+    ) -> std::result::Result<Committed, CommitError> {
+        self.writer.commit(staged, key, headers, condition, self.meta.now()).await
+    }
+
+    async fn committed(self: &Arc<Self>, staged: &Arc<Staged>, row: &InodeRow, done: Committed) -> Result<()> {
         let version = done.object.version.clone();
         self.note_committed(row.ino, &done.object);
         self.note_written(row, version, &done.headers).await?;
+        if staged.is_changed() && staged.is_journaled() {
+            // Written again meanwhile: the journal must not remember the old base.
+            return self.journal(row.ino).await;
+        }
         Ok(self.writer.clear(staged).await?)
     }
 
@@ -99,10 +113,16 @@ impl Fs {
         self.seen.insert(ino, object.version.clone());
     }
 
-    async fn recreate(&self, staged: &Arc<Staged>, row: &InodeRow, key: &Key, headers: ObjectHeaders) -> Result<()> {
+    async fn recreate(
+        self: &Arc<Self>,
+        staged: &Arc<Staged>,
+        row: &InodeRow,
+        key: &Key,
+        headers: ObjectHeaders,
+    ) -> Result<()> {
         staged.rebase_on_nothing();
         self.conflicts.fetch_add(1, Ordering::Relaxed);
-        let done = self.writer.commit(staged, key, headers, Condition::IfAbsent).await?;
+        let done = self.upload(staged, key, headers, Condition::IfAbsent).await?;
         self.committed(staged, row, done).await
     }
 
@@ -121,7 +141,7 @@ impl Fs {
         if ours {
             tracing::info!(%key, "the answer to an earlier commit was lost: going on from what it made");
             staged.rebase(ObjectRef { key: key.clone(), version: theirs.version });
-            let done = self.writer.commit(staged, &key, headers, condition_of(staged)).await?;
+            let done = self.upload(staged, &key, headers, condition_of(staged)).await?;
             return self.committed(staged, &row, done).await;
         }
         let unresolved = |e: FsError| FsError::ConflictUnresolved(Box::new(e));
@@ -145,9 +165,9 @@ impl Fs {
                 Some(headers) => super::headers::for_rewrite(headers, &row.attr),
                 None => for_new(&row.attr, key),
             };
-            match self.writer.commit(staged, &copy_key, headers, Condition::IfAbsent).await {
+            match self.upload(staged, &copy_key, headers, Condition::IfAbsent).await {
                 Ok(done) => {
-                    self.meta.rename(row.ino, parent, copy_name.clone()).await?;
+                    self.meta.rename(row.ino, parent, copy_name.clone(), Vec::new()).await?;
                     self.committed(staged, row, done).await?;
                     return Ok(copy_name);
                 }

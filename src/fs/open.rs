@@ -47,7 +47,12 @@ impl Fs {
     async fn open_pinned(self: &Arc<Self>, caller: Caller, ino: Ino, flags: i32) -> Result<Opened> {
         let row = self.row(ino)?;
         if flags & libc::O_TRUNC != 0 {
-            self.stage_for_write(&row).await?.truncate(0)?;
+            let staged = self.stage_for_write(&row).await?;
+            staged.truncate(0)?;
+            staged.set_written_at(Some(self.meta.now()));
+            if caller.uid != 0 {
+                self.clear_suid(ino).await?;
+            }
         }
         let object = match self.object(&row) {
             // Opened through /proc/self/fd after its name was taken away: the copy or the pinned version still serves.
@@ -91,8 +96,17 @@ impl Fs {
         }
         let fs = Arc::clone(self);
         let is_opener = handle.tgid == tgid_of(caller.tid) || handle.tgid == 0;
-        to_the_end(async move { if is_opener { fs.commit(handle.ino).await } else { fs.journal(handle.ino).await } })
-            .await
+        to_the_end(async move {
+            if is_opener {
+                return fs.commit(handle.ino).await;
+            }
+            // What is acknowledged here must not depend on a base that somebody else may replace before the commit.
+            if let Some(staged) = fs.writer.get(handle.ino) {
+                fs.writer.fill(&staged).await?;
+            }
+            fs.journal(handle.ino).await
+        })
+        .await
     }
 
     /// RELEASE: the last descriptor of a handle is closed. What is still dirty (mmap stores after close, a close by
@@ -104,11 +118,15 @@ impl Fs {
         let owed = self.writer.get(ino).is_some_and(|s| s.is_changed() || s.is_journaled());
         let fs = Arc::clone(self);
         let closing = to_the_end(async move {
+            let mut journaled = Ok(());
             if owed && fs.meta.get(ino)?.is_some_and(|row| row.parent.is_some()) {
-                fs.journal(ino).await?;
+                journaled = fs.journal(ino).await;
                 fs.queue_commit(ino);
             }
-            if last { fs.last_closed(ino).await } else { Ok(()) }
+            if last {
+                fs.last_closed(ino).await?;
+            }
+            journaled
         });
         if let Err(e) = closing.await {
             tracing::error!(inode = %ino, error = %e, "after the last close");
@@ -116,9 +134,9 @@ impl Fs {
     }
 
     /// Nobody has the inode open any more.
-    async fn last_closed(&self, ino: Ino) -> Result<()> {
-        let named = self.meta.get(ino)?.is_some_and(|row| row.parent.is_some());
-        if named {
+    pub(super) async fn last_closed(&self, ino: Ino) -> Result<()> {
+        let row = self.meta.get(ino)?;
+        if row.as_ref().is_some_and(|row| row.parent.is_some()) {
             self.drop_clean(ino);
             return Ok(());
         }
@@ -131,16 +149,22 @@ impl Fs {
 
 /// Pins an inode for a handle that is about to be made, and unpins it if that comes to nothing: because of an error, or
 /// because the caller was interrupted.
-struct PinGuard<'a>(Option<(&'a Fs, Ino)>);
+pub(super) struct PinGuard<'a>(Option<(&'a Fs, Ino)>);
 
 impl PinGuard<'_> {
-    fn new(fs: &Fs, ino: Ino) -> PinGuard<'_> {
+    pub(super) fn new(fs: &Fs, ino: Ino) -> PinGuard<'_> {
         fs.meta.pins().pin(ino);
         PinGuard(Some((fs, ino)))
     }
 
     fn keep(mut self) {
         self.0 = None;
+    }
+
+    /// Unpins as the close of a handle does.
+    pub(super) async fn close(mut self) -> Result<()> {
+        let Some((fs, ino)) = self.0.take() else { return Ok(()) };
+        if fs.meta.pins().unpin(ino) { fs.last_closed(ino).await } else { Ok(()) }
     }
 }
 

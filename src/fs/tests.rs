@@ -60,6 +60,7 @@ async fn mount(dir: tempfile::TempDir, memory: Arc<MemoryStore>) -> Bench {
         poll_interval: Duration::from_secs(60),
         host: "desk".to_owned(),
         patience: Duration::from_secs(1),
+        prefix_len: 0,
     };
     let fs = Fs::new(meta, store, reader, writer, settings);
     fs.recover().await.unwrap();
@@ -206,7 +207,7 @@ async fn a_lost_reply_is_no_conflict() {
     assert_eq!(b.fs.pending().unwrap().files, 1);
     b.faults.set(fault::Settings::default());
     b.faults.fail_next(Op::Head, ErrorKind::Broken, 0);
-    assert_eq!(b.fs.clone().drain_with_background().await, Drained::Clean);
+    assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
     assert_eq!(b.object("a").await.as_deref(), Some("two"));
     assert_eq!(b.ls(Ino::ROOT).await, ["a"], "no conflict copy");
     assert_eq!(b.fs.pending().unwrap().conflicts, 0);
@@ -232,7 +233,7 @@ async fn a_failed_close_is_told_and_outlives_the_daemon() {
     assert_eq!(b.read("a").await, "precious");
     let b = b.remount().await;
     assert_eq!(b.read("a").await, "precious", "before it is in the bucket");
-    assert_eq!(b.fs.clone().drain_with_background().await, Drained::Clean);
+    assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
     assert_eq!(b.object("a").await.as_deref(), Some("precious"));
 }
 
@@ -250,7 +251,7 @@ async fn a_journaled_file_survives_the_loss_of_the_catalogue() {
         let _ = std::fs::remove_file(dir.path().join(file));
     }
     let b = mount(dir, memory).await;
-    assert_eq!(b.fs.clone().drain_with_background().await, Drained::Clean);
+    assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
     assert_eq!(b.object("d/f").await.as_deref(), Some("precious"));
     let mode = b.memory.head(&key("d/f")).await.unwrap().headers.user["mode"].clone();
     assert_eq!(mode, (libc::S_IFREG | 0o640).to_string());
@@ -266,7 +267,7 @@ async fn a_deleted_file_does_not_come_back_from_the_journal() {
     assert!(b.fs.flush(CALLER, fh).await.is_err());
     b.fs.unlink(Ino::ROOT, name("a")).await.unwrap();
     let b = b.remount().await;
-    assert_eq!(b.fs.clone().drain_with_background().await, Drained::Clean);
+    assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
     assert_eq!(b.object("a").await, None);
     assert!(b.ls(Ino::ROOT).await.is_empty());
 }
@@ -376,7 +377,7 @@ async fn an_emptied_directory_stays_and_rm_r_makes_no_marker() {
     b.fs.unlink(dir, name("a")).await.unwrap();
     b.advance(120);
     assert_eq!(b.ls(Ino::ROOT).await, ["d"], "nothing in the bucket implies it any more");
-    assert_eq!(b.fs.clone().drain_with_background().await, Drained::Clean);
+    assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
     assert_eq!(b.object("d/").await.as_deref(), Some(""));
     b.fs.rmdir(Ino::ROOT, name("d")).await.unwrap();
     assert_eq!(b.object("d/").await, None);
@@ -453,11 +454,106 @@ async fn a_running_upload_counts_as_pending_and_is_journaled_by_the_last_close()
     assert_eq!(b.fs.pending().unwrap().files, 1);
     b.fs.release(fh).await;
     assert_eq!(b.fs.writer.inodes().len(), 1, "its bytes stay on this disk until the bucket has them");
-    assert_eq!(b.fs.clone().drain_with_background().await, Drained::Clean);
+    assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
     assert_eq!(b.object("a").await.as_deref(), Some("precious"));
     closing.await.unwrap().unwrap();
     assert!(b.fs.writer.inodes().is_empty());
     let b = b.remount().await;
     assert_eq!(b.ls(Ino::ROOT).await, ["a"]);
     assert_eq!(b.fs.pending().unwrap().files, 0, "no row was left in the journal");
+}
+
+#[tokio::test]
+async fn what_is_written_after_a_foreign_change_to_an_open_file_is_refused_and_not_swallowed() {
+    let b = bench().await;
+    b.write("log", "one").await.unwrap();
+    let (_, fh) = b.open("log", libc::O_RDWR).await;
+    b.foreign("log", "theirs").await;
+    b.advance(120);
+    b.fs.lookup(Ino::ROOT, &name("log")).await.unwrap().unwrap();
+    let refused = b.fs.write(fh, 3, b" two", false).await.unwrap_err();
+    assert_eq!(refused.errno(), libc::ESTALE);
+    b.fs.release(fh).await;
+    assert_eq!(b.object("log").await.as_deref(), Some("theirs"));
+}
+
+#[tokio::test]
+async fn two_journaled_files_survive_the_loss_of_the_catalogue_in_any_order() {
+    let b = bench().await;
+    let dir = b.fs.mkdir(CALLER, Ino::ROOT, name("d"), 0o755).await.unwrap().ino;
+    let mut open = Vec::new();
+    for n in ["f1", "f2"] {
+        let (_, opened) = b.fs.create(CALLER, dir, name(n), 0o644, CREATE).await.unwrap();
+        b.fs.write(opened.fh, 0, n.as_bytes(), false).await.unwrap();
+        open.push(opened.fh);
+    }
+    b.faults.fail_next(Op::Put, ErrorKind::Server, 99);
+    for fh in open.into_iter().rev() {
+        assert!(b.fs.flush(CALLER, fh).await.is_err());
+        b.advance(1);
+    }
+    b.fs.close();
+    let Bench { memory, dir, .. } = b;
+    for file in ["catalogue.db", "catalogue.db-wal", "catalogue.db-shm"] {
+        let _ = std::fs::remove_file(dir.path().join(file));
+    }
+    let b = mount(dir, memory).await;
+    assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
+    assert_eq!(b.object("d/f1").await.as_deref(), Some("f1"));
+    assert_eq!(b.object("d/f2").await.as_deref(), Some("f2"));
+}
+
+#[tokio::test]
+async fn a_changed_file_that_was_changed_elsewhere_can_be_removed_and_replaced() {
+    let b = bench().await;
+    for n in ["a", "b"] {
+        b.write(n, "base").await.unwrap();
+        let (_, fh) = b.open(n, libc::O_RDWR).await;
+        b.fs.write(fh, 0, b"ours", false).await.unwrap();
+        b.foreign(n, "theirs").await;
+    }
+    b.fs.unlink(Ino::ROOT, name("a")).await.unwrap();
+    assert_eq!(b.object("a").await.as_deref(), Some("theirs"), "nobody here has seen it");
+    assert_eq!(b.read("a").await, "theirs");
+    b.write("new", "new").await.unwrap();
+    b.fs.rename((Ino::ROOT, name("new")), (Ino::ROOT, name("b")), false).await.unwrap();
+    assert_eq!(b.object("b").await.as_deref(), Some("new"));
+    let names = b.ls(Ino::ROOT).await;
+    let copy = names.iter().find(|n| n.starts_with("b (conflict")).unwrap();
+    assert_eq!(b.object(copy).await.as_deref(), Some("ours"));
+}
+
+#[tokio::test]
+async fn emptying_an_empty_file_leaves_nothing_behind_that_blinds_the_mount() {
+    let b = bench().await;
+    b.foreign("e", "").await;
+    let (_, fh) = b.open("e", libc::O_WRONLY | libc::O_TRUNC).await;
+    b.fs.flush(CALLER, fh).await.unwrap();
+    b.fs.release(fh).await;
+    b.foreign("e", "theirs").await;
+    b.advance(120);
+    assert_eq!(b.read("e").await, "theirs");
+}
+
+#[tokio::test]
+async fn a_name_that_appeared_elsewhere_is_seen_after_it_was_in_the_way() {
+    let b = bench().await;
+    b.ls(Ino::ROOT).await;
+    b.foreign("d/x", "x").await;
+    b.foreign("d/", "").await;
+    let made = b.fs.mkdir(CALLER, Ino::ROOT, name("d"), 0o755).await.unwrap_err();
+    assert_eq!(made.errno(), libc::EEXIST);
+    assert!(b.fs.lookup(Ino::ROOT, &name("d")).await.unwrap().is_some(), "EEXIST and ENOENT would contradict");
+}
+
+#[tokio::test]
+async fn keys_too_long_are_told_at_create_and_not_at_close() {
+    let b = bench().await;
+    let mut dir = Ino::ROOT;
+    for _ in 0..5 {
+        dir = b.fs.mkdir(CALLER, dir, name(&"d".repeat(190)), 0o755).await.unwrap().ino;
+    }
+    let error = b.fs.create(CALLER, dir, name(&"f".repeat(100)), 0o644, CREATE).await.unwrap_err();
+    assert_eq!(error.errno(), libc::ENAMETOOLONG);
+    assert!(b.fs.create(CALLER, dir, name(&"f".repeat(60)), 0o644, CREATE).await.is_ok());
 }

@@ -193,13 +193,12 @@ fn attr_of(found: &Found, defaults: &Defaults) -> Attr {
 
 fn attr_from(kind: FileKind, said: &HeaderAttrs, size: u64, modified: Timestamp, defaults: &Defaults) -> Attr {
     let default_perm = if kind == FileKind::Dir { defaults.dir_perm } else { defaults.file_perm };
-    let own = |forced: bool, said: Option<u32>, default: u32| if forced { default } else { said.unwrap_or(default) };
     let mtime = said.mtime.unwrap_or(modified);
     Attr {
         kind,
         perm: said.perm.unwrap_or(default_perm),
-        uid: own(defaults.uid_forced, said.uid, defaults.uid),
-        gid: own(defaults.gid_forced, said.gid, defaults.gid),
+        uid: said.uid.unwrap_or(defaults.uid),
+        gid: said.gid.unwrap_or(defaults.gid),
         rdev: said.rdev.unwrap_or(0),
         size,
         atime: said.atime.unwrap_or(mtime),

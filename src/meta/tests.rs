@@ -149,6 +149,6 @@ async fn keys_follow_renames_of_directories() {
     let f = b.meta.create(b.meta.blank(d.ino, &name("f"), attr)).await.unwrap().unwrap();
     assert_eq!(b.meta.key(&f).unwrap().unwrap().unwrap().as_str(), "d/f");
     let e = b.meta.child(Ino::ROOT, &name("e")).unwrap().unwrap();
-    b.meta.rename(d.ino, e.ino, name("g")).await.unwrap();
+    b.meta.rename(d.ino, e.ino, name("g"), vec![]).await.unwrap();
     assert_eq!(b.meta.key(&f).unwrap().unwrap().unwrap().as_str(), "e/g/f");
 }

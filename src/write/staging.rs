@@ -254,12 +254,20 @@ impl Staged {
     /// Writes `bytes` at `offset`, or at the end for `None` (O_APPEND). Answers the size of the file afterwards.
     ///
     /// # Errors
-    /// What the disk says; nothing counts as written then.
+    /// What the disk says; the file has not grown then.
     pub fn write(&self, offset: Option<u64>, bytes: &[u8]) -> io::Result<u64> {
         let mut content = self.lock();
         let offset = offset.unwrap_or_else(|| content.size());
         let Some(range) = ByteRange::at(offset, bytes.len() as u64) else { return Ok(content.size()) };
-        self.file.write_at(bytes, offset)?;
+        if let Err(e) = self.file.write_at(bytes, offset) {
+            // Some of it may have arrived. Past the end it is cut off again; within the file it counts as written, so that
+            // what is read is what will be sent.
+            self.file.set_len(content.size())?;
+            if let Some(inside) = ByteRange::new(0, content.size()).and_then(|all| all.intersect(range)) {
+                content.on_write(inside);
+            }
+            return Err(e);
+        }
         content.on_write(range);
         Ok(content.size())
     }
