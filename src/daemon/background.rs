@@ -56,11 +56,6 @@ pub fn start(arguments: &[OsString]) -> Result<(), MountFailure> {
 pub struct Ready(Option<File>);
 
 impl Ready {
-    /// Whether this process was started as a daemon.
-    pub fn inherited_here() -> bool {
-        std::env::var_os(READY_VARIABLE).is_some()
-    }
-
     /// The pipe, if this process was started as a daemon; then it also leaves its starter's session.
     pub fn inherited() -> Option<Ready> {
         let fd: RawFd = std::env::var(READY_VARIABLE).ok()?.parse().ok()?;

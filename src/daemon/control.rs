@@ -125,16 +125,25 @@ pub async fn ask(path: &Path, request: &Request) -> io::Result<Option<String>> {
     let mut stream = match UnixStream::connect(path).await {
         Ok(stream) => stream,
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => return Ok(None),
+        Err(e) if is_end_of_daemon(&e) => return Ok(None),
         Err(e) => return Err(e),
     };
     let mut line = serde_json::to_string(request)?;
     line.push('\n');
-    stream.write_all(line.as_bytes()).await?;
+    match stream.write_all(line.as_bytes()).await {
+        Err(e) if is_end_of_daemon(&e) => return Ok(None),
+        result => result?,
+    }
     let mut answer = String::new();
     match stream.take(MESSAGE_LEN_MAX).read_to_string(&mut answer).await {
-        // The daemon ended: that is what WaitForEnd waits for.
-        Err(e) if e.kind() == io::ErrorKind::ConnectionReset => {}
+        // That is what WaitForEnd waits for.
+        Err(e) if is_end_of_daemon(&e) => {}
         result => drop(result?),
     }
     Ok(Some(answer))
+}
+
+/// The daemon ended with this connection not yet accepted, or not yet answered.
+fn is_end_of_daemon(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
 }

@@ -48,6 +48,7 @@ struct Rooms {
 /// # Errors
 /// Why it could not be mounted; `ready` is told the same.
 pub fn serve(config: MountConfig, mut ready: Ready) -> Result<(), MountFailure> {
+    keep_files_private();
     let built = prepare(&config).and_then(|lock| {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
@@ -69,6 +70,12 @@ pub fn serve(config: MountConfig, mut ready: Ready) -> Result<(), MountFailure> 
     outcome
 }
 
+/// Files that this process makes from now on are its user's alone, those of libraries included. Files in the mount have
+/// the modes that their makers ask for all the same: the kernel applies the umask of each.
+pub fn keep_files_private() {
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+}
+
 /// What can be checked and made before anything is asked of the network.
 fn prepare(config: &MountConfig) -> Result<StateLock, MountFailure> {
     check_mountpoint(config)?;
@@ -84,7 +91,10 @@ fn prepare(config: &MountConfig) -> Result<StateLock, MountFailure> {
 }
 
 fn make_private(folder: &Path) -> Result<(), MountFailure> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|e| MountFailure::state(folder, e))
+    use std::os::unix::fs::PermissionsExt;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.and_then(|()| std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700)))
+        .map_err(|e| MountFailure::state(folder, e))
 }
 
 fn check_mountpoint(config: &MountConfig) -> Result<(), MountFailure> {

@@ -111,6 +111,10 @@ impl Fs {
         if let Some(staged) = staged {
             self.meta.change(ino, move |row| row.attr = attr).await?;
             staged.touch();
+            // The commit under way may be past its headers, and without a handle no close will follow.
+            if !self.meta.pins().is_pinned(ino) {
+                self.queue_commit(ino);
+            }
             return Ok(());
         }
         // Without a name (unlinked, still open) or an object (the bucket's root): only we remember.

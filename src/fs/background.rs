@@ -238,7 +238,7 @@ impl Fs {
         let failed = waiting.into_iter().filter_map(|w| Some((self.path_of(w.ino), w.reason?, !w.parked))).collect();
         let unnamed = |ino: &Ino| self.meta.get(*ino).is_ok_and(|r| r.is_none_or(|r| r.parent.is_none()));
         Ok(Pending {
-            files: self.writer.changed().iter().filter(|ino| !unnamed(ino)).count(),
+            files: self.writer.owed().iter().filter(|ino| !unnamed(ino)).count(),
             markers: self.meta.owed_markers()?.len(),
             failed,
             conflicts: self.conflicts.load(Ordering::Relaxed),
@@ -252,7 +252,7 @@ impl Fs {
     /// [`FsError::Catalogue`].
     pub async fn drain(self: &Arc<Self>, deadline: Duration) -> Result<Drained> {
         let until = tokio::time::Instant::now() + deadline;
-        for ino in self.writer.changed() {
+        for ino in self.writer.owed() {
             // What is dirty without an acknowledgement (the last close never came) is kept all the same.
             if let Err(e) = self.journal(ino).await {
                 tracing::error!(path = %self.path_of(ino), error = %e, "could not be journaled");

@@ -40,7 +40,9 @@ impl Fs {
 
     async fn commit_now(self: &Arc<Self>, ino: Ino) -> Result<()> {
         loop {
-            let Some(staged) = self.writer.get(ino).filter(|s| s.is_changed()) else { return Ok(()) };
+            let Some(staged) = self.writer.get(ino).filter(|s| s.is_changed() || s.is_journaled()) else {
+                return Ok(());
+            };
             let Some(row) = self.meta.get(ino)? else { return Ok(()) };
             let Some(key) = self.meta.key(&row)? else { return Ok(()) };
             let key = key?;
@@ -50,7 +52,8 @@ impl Fs {
                 continue;
             }
             if !staged.is_changed() {
-                return Ok(());
+                // Somebody else's commit carried it while we waited; a row written meanwhile has nothing left to say.
+                return Ok(self.writer.clear(&staged).await?);
             }
             let row = self.settle(&staged).await?;
             return self.commit_claimed(&staged, row, key).await;

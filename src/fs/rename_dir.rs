@@ -68,7 +68,7 @@ impl Fs {
     }
 
     fn dirty_objects_below(&self, dir: Ino) -> Result<Vec<Ino>> {
-        let changed = self.writer.changed();
+        let changed = self.writer.owed();
         if changed.is_empty() {
             return Ok(changed);
         }

@@ -440,3 +440,24 @@ async fn names_of_ours_are_nobodys() {
     let link = b.fs.lookup(Ino::ROOT, &name("l")).await.unwrap().unwrap();
     assert_eq!(b.fs.readlink(link.ino).await.unwrap(), "target");
 }
+
+#[tokio::test]
+async fn a_running_upload_counts_as_pending_and_is_journaled_by_the_last_close() {
+    let b = bench().await;
+    let (_, fh) = b.create("a").await;
+    b.fs.write(fh, 0, b"precious", false).await.unwrap();
+    b.faults.set(fault::Settings { latency_max: Duration::from_secs(1), ..fault::Settings::default() });
+    let (fs, ours) = (Arc::clone(&b.fs), fh);
+    let closing = tokio::spawn(async move { fs.flush(CALLER, ours).await });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(b.fs.pending().unwrap().files, 1);
+    b.fs.release(fh).await;
+    assert_eq!(b.fs.writer.inodes().len(), 1, "its bytes stay on this disk until the bucket has them");
+    assert_eq!(b.fs.clone().drain_with_background().await, Drained::Clean);
+    assert_eq!(b.object("a").await.as_deref(), Some("precious"));
+    closing.await.unwrap().unwrap();
+    assert!(b.fs.writer.inodes().is_empty());
+    let b = b.remount().await;
+    assert_eq!(b.ls(Ino::ROOT).await, ["a"]);
+    assert_eq!(b.fs.pending().unwrap().files, 0, "no row was left in the journal");
+}

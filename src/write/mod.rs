@@ -246,9 +246,9 @@ impl Writer {
         self.lock().keys().copied().collect()
     }
 
-    /// Inodes of which the bucket lacks something.
-    pub fn changed(&self) -> Vec<Ino> {
-        self.lock().values().filter(|s| s.is_changed()).map(|s| s.ino()).collect()
+    /// Inodes of which the bucket lacks something, or whose journal row still says so.
+    pub fn owed(&self) -> Vec<Ino> {
+        self.lock().values().filter(|s| s.is_changed() || s.is_journaled()).map(|s| s.ino()).collect()
     }
 
     /// Closes the journal.

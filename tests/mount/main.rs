@@ -1,0 +1,15 @@
+//! Tests of the mounted file system: the real program, a real kernel, and an independent client on the other side.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
+
+mod applications;
+mod attributes;
+mod client;
+mod common;
+mod conflicts;
+mod content;
+mod durability;
+mod features;
+mod foreign;
+mod interrupts;
+mod names;
+mod requests;
