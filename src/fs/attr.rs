@@ -158,7 +158,7 @@ impl Fs {
                 let version = Version { etag: written.etag, last_modified: written.last_modified, ..version };
                 self.meta.change(row.ino, move |row| row.attr = attr).await?;
                 self.note_rewritten(&row, &key, &version);
-                self.note_written(&row, version, &headers, true).await
+                self.note_written(&row, version, &headers).await
             }
             Err(StoreError { kind: ErrorKind::Precondition | ErrorKind::NotFound, .. }) => {
                 self.look_again(&row, &key).await?;
@@ -201,7 +201,7 @@ impl Fs {
                 row.marker = Marker::Present;
             })
             .await?;
-        self.note_written(&row, version, &headers, true).await
+        self.note_written(&row, version, &headers).await
     }
 
     /// STATFS: what the catalogue knows; answers without the network.

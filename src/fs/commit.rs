@@ -89,12 +89,8 @@ impl Fs {
     async fn committed(&self, staged: &Arc<Staged>, row: &InodeRow, done: Committed) -> Result<()> {
         let version = done.object.version.clone();
         self.note_committed(row.ino, &done.object);
-        self.note_written(row, version, &done.headers, done.clean).await?;
-        // Written again meanwhile: the journal's row, if there is one, still tells of bytes that the bucket lacks.
-        if done.clean {
-            self.writer.clear(staged).await.map_err(FsError::Catalogue)?;
-        }
-        Ok(())
+        self.note_written(row, version, &done.headers).await?;
+        Ok(self.writer.clear(staged).await?)
     }
 
     /// Handles and the kernel's pages follow our own commit.

@@ -112,7 +112,12 @@ impl Fs {
             result => result?,
         };
         let staged = self.writer.stage(row.ino, base)?;
-        if !row.local {
+        let was_clean = !staged.is_changed();
+        if was_clean {
+            // Before the row says so: a commit that ends just now asks whether anything waits, and must hear yes.
+            staged.touch();
+        }
+        if was_clean || !row.local {
             self.meta.change(row.ino, |row| row.local = true).await?;
         }
         Ok(staged)

@@ -40,7 +40,10 @@ impl Fs {
             let mut row = fs.meta.blank(parent, &name, fs.new_attr(caller, &dir, FileKind::File, mode));
             row.local = true;
             let row = fs.meta.create(row).await?.ok_or(FsError::Exists)?;
-            fs.writer.stage(row.ino, None)?;
+            if let Err(e) = fs.writer.stage(row.ino, None) {
+                fs.meta.remove(row.ino).await?;
+                return Err(e.into());
+            }
             let opened = fs.opened(&row, flags, caller.tid, None);
             Ok((fs.entry(&row), opened))
         })
@@ -184,7 +187,7 @@ impl Fs {
             self.writer.discard(ino).await?;
         } else if let Some(staged) = self.writer.get(ino) {
             // Nothing is owed any more: a journal row would bring the deleted file back after a crash.
-            self.writer.clear(&staged).await?;
+            self.writer.disown(&staged).await?;
         }
         Ok(())
     }

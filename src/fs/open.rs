@@ -101,10 +101,10 @@ impl Fs {
         let Some(handle) = self.handles.remove(fh) else { return };
         let ino = handle.ino;
         let last = self.meta.pins().unpin(ino);
-        let dirty = self.writer.get(ino).is_some_and(|s| s.is_changed());
+        let owed = self.writer.get(ino).is_some_and(|s| s.is_changed() || s.is_journaled());
         let fs = Arc::clone(self);
         let closing = to_the_end(async move {
-            if dirty && fs.row(ino)?.parent.is_some() {
+            if owed && fs.meta.get(ino)?.is_some_and(|row| row.parent.is_some()) {
                 fs.journal(ino).await?;
                 fs.queue_commit(ino);
             }

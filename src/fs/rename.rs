@@ -124,7 +124,7 @@ impl Fs {
         };
         self.meta.rename(row.ino, to.parent, to.name.clone()).await?;
         self.note_rewritten(row, &to.file, &version);
-        self.note_written(row, version, &headers, true).await?;
+        self.note_written(row, version, &headers).await?;
         self.delete_source(row, &from.file).await
     }
 

@@ -198,7 +198,7 @@ impl Fs {
             return Ok(());
         }
         self.note_rewritten(&row, &moved.to, &moved.version);
-        self.note_written(&row, moved.version.clone(), &moved.headers, true).await
+        self.note_written(&row, moved.version.clone(), &moved.headers).await
     }
 
     /// The moved directory's own row: with its marker's new version, or without one.

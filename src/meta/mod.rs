@@ -205,7 +205,8 @@ impl Meta {
             .await
     }
 
-    /// The bucket has `version` of `ino` now, with these headers: we wrote it. `clean` unless newer changes wait.
+    /// The bucket has `version` of `ino` now, with these headers: we wrote it. `is_local` tells, as late as possible, whether
+    /// newer changes wait.
     ///
     /// # Errors
     /// As [`Meta::get`].
@@ -214,13 +215,13 @@ impl Meta {
         ino: Ino,
         version: Version,
         headers: String,
-        clean: bool,
+        is_local: impl FnOnce() -> bool + Send + 'static,
     ) -> Result<Option<InodeRow>> {
         let now = self.clock.now();
         self.change(ino, move |row| {
             row.version = Some(version);
             row.headers = Some(headers);
-            row.local = !clean;
+            row.local = is_local();
             row.checked_at = now;
         })
         .await

@@ -118,7 +118,7 @@ async fn a_listing_that_began_earlier_does_not_undo_our_unlink_or_our_commit() {
         (b.meta.child(Ino::ROOT, &name("a")).unwrap().unwrap(), b.meta.child(Ino::ROOT, &name("c")).unwrap().unwrap());
     b.meta.remove(a.ino).await.unwrap();
     let newer = Version { etag: ETag::parse("2"), last_modified: None, size: 9 };
-    b.meta.committed(c.ino, newer.clone(), "{}".into(), true).await.unwrap();
+    b.meta.committed(c.ino, newer.clone(), "{}".into(), || false).await.unwrap();
     b.meta.apply_page(Ino::ROOT, vec![file("a", "1"), file("c", "1")], vec![], false, &asked).await.unwrap();
     b.meta.finish_listing(Ino::ROOT, Key::root(), vec![], &asked).await.unwrap();
     assert_eq!(b.meta.child(Ino::ROOT, &name("a")).unwrap(), None);

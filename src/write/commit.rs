@@ -48,8 +48,6 @@ pub struct Committed {
     pub object: ObjectRef,
     /// Headers as the object has them now.
     pub headers: ObjectHeaders,
-    /// Whether nothing was written meanwhile.
-    pub clean: bool,
 }
 
 impl Writer {
@@ -80,12 +78,8 @@ impl Writer {
         staged.forget_attempts();
         let version = Version { etag: written.etag, last_modified: written.last_modified, size };
         let object = ObjectRef { key: key.clone(), version };
-        let clean = {
-            let mut content = staged.lock();
-            content.on_committed(object.clone());
-            !content.is_changed()
-        };
-        Ok(Committed { object, headers, clean })
+        staged.lock().on_committed(object.clone());
+        Ok(Committed { object, headers })
     }
 
     /// Fetches the bytes of the base that the staging file lacks.

@@ -145,7 +145,7 @@ impl Writer {
     /// A journal that could not be written; the bytes are dropped all the same.
     pub async fn discard(&self, ino: Ino) -> Result<(), DbError> {
         let Some(known) = self.lock().remove(&ino) else { return Ok(()) };
-        let cleared = if known.is_journaled() { self.journal.clear(ino).await } else { Ok(()) };
+        let cleared = self.disown(&known).await;
         self.remove_file(known.name());
         cleared
     }
@@ -161,6 +161,7 @@ impl Writer {
         headers: &ObjectHeaders,
         now: Timestamp,
     ) -> Result<(), JournalError> {
+        let _turn = staged.journal_turn().await;
         // The make-up first: what is written after this moment is not a part of what is acknowledged.
         let content = staged.content();
         let syncing = Arc::clone(staged);
@@ -183,11 +184,25 @@ impl Writer {
         Ok(())
     }
 
-    /// The bucket has the file: takes its journal row away, if it has one.
+    /// Takes the journal's row of a file away if the bucket has all of it.
     ///
     /// # Errors
     /// What SQLite says.
     pub async fn clear(&self, staged: &Staged) -> Result<(), DbError> {
+        let _turn = staged.journal_turn().await;
+        if staged.is_changed() { Ok(()) } else { self.clear_row(staged).await }
+    }
+
+    /// Takes the journal's row of a file away whatever the bucket has: it was deleted.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub async fn disown(&self, staged: &Staged) -> Result<(), DbError> {
+        let _turn = staged.journal_turn().await;
+        self.clear_row(staged).await
+    }
+
+    async fn clear_row(&self, staged: &Staged) -> Result<(), DbError> {
         if staged.is_journaled() {
             self.journal.clear(staged.ino()).await?;
             staged.set_journaled(false);

@@ -13,6 +13,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// The disk under the staging files, as a seam: tests put one there that fails or forgets.
 pub trait Disk: Send + Sync + Debug {
@@ -135,6 +136,8 @@ pub struct Staged {
     journaled: AtomicBool,
     /// Ids of commits whose outcome is not known to be a success: an object that carries one of them is ours.
     attempts: Mutex<Vec<WriteId>>,
+    /// Whoever writes or clears the journal's row waits for its turn: a row must not be cleared that tells of newer bytes.
+    journal_turn: Semaphore,
     /// When it was last written, until that is in the catalogue.
     written_at: Mutex<Option<Timestamp>>,
 }
@@ -154,6 +157,7 @@ impl Staged {
             content: Mutex::new(content),
             journaled: AtomicBool::new(false),
             attempts: Mutex::new(attempts),
+            journal_turn: Semaphore::new(1),
             written_at: Mutex::new(None),
         }
     }
@@ -199,6 +203,10 @@ impl Staged {
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Content> {
         self.content.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) async fn journal_turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.journal_turn.acquire().await.ok()
     }
 
     pub(super) fn attempts(&self) -> Vec<WriteId> {
