@@ -4,6 +4,7 @@
 //! Does not own: what the daemon does (`serve`).
 
 use super::failure::{FailureKind, MountFailure};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -20,8 +21,9 @@ const READY_VARIABLE: &str = "OBJFS_READY_FD";
 pub fn start(arguments: &[OsString]) -> Result<(), MountFailure> {
     let other = |e: io::Error| MountFailure::new(FailureKind::Other, format!("the daemon could not be started: {e}"));
     let program = std::env::current_exe().map_err(other)?;
-    // Without CLOEXEC on the writing end: the daemon inherits it.
+    // Without CLOEXEC on the writing end alone: the daemon inherits it.
     let (reader, writer) = nix::unistd::pipe().map_err(|e| other(e.into()))?;
+    fcntl(&reader, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map_err(|e| other(e.into()))?;
     let mut command = Command::new(program);
     if let Some((name, rest)) = arguments.split_first() {
         use std::os::unix::process::CommandExt;
@@ -85,7 +87,6 @@ impl Ready {
 
 #[expect(unsafe_code, reason = "an inherited descriptor is a plain number until somebody owns it")]
 fn own(fd: RawFd) -> Option<File> {
-    use nix::fcntl::{FcntlArg, FdFlag, fcntl};
     if fd <= 2 {
         return None;
     }
