@@ -69,7 +69,7 @@ const fn known(name: &'static str, value: &'static str, help: &'static str) -> K
 const KNOWN: [Known; 22] = [
     known("ro", "", "nothing may be changed"),
     known("rw", "", "files may be changed (default)"),
-    known("allow_other", "", "other users may look inside (for ordinary users: user_allow_other in /etc/fuse.conf)"),
+    known("allow_other", "", "other users may look inside (needs user_allow_other in fuse.conf)"),
     known("nonempty", "", "mount over a directory that has entries"),
     known("uid", "N", "owner of everything (default: what objects say, else who mounts)"),
     known("gid", "N", "group of everything"),
