@@ -145,8 +145,9 @@ async fn run(config: MountConfig, ready: &mut Ready) -> Result<(), MountFailure>
     rooms.draining.store(true, Ordering::SeqCst);
     drain(&rooms).await;
     background.abort();
-    control.abort();
+    // The socket goes last: whoever finds none takes it that all files are closed.
     rooms.fs.close();
+    control.abort();
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Owns: what the next mount finds. Does not own: what is left in a mount that goes on.
 
+use crate::lifecycle::{body, with_upload_under_way};
 use crate::world::{LONG, World, eventually, is_alive, signal};
 use nix::sys::signal::Signal;
 use std::time::Duration;
@@ -81,6 +82,20 @@ fn a_killed_daemon_loses_nothing_that_was_refused() {
     let world = with_something_owed("");
     crash(&world);
     next_mount_commits(world);
+}
+
+/// The writer is gone, nobody could be told of a failure: the bytes are kept all the same.
+#[test]
+fn a_daemon_killed_during_an_upload_goes_on_with_it() {
+    let world = with_upload_under_way("");
+    crash(&world);
+    world.faults(&[]);
+    world.mount("");
+    assert!(world.read("film").unwrap() == body());
+    assert!(eventually(LONG, || world.object("film").is_some_and(|object| object == body())), "{}", world.logs());
+    world.umount();
+    world.assert_over();
+    assert!(world.staged().is_empty(), "{:?}", world.staged());
 }
 
 #[test]
