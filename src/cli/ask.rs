@@ -91,7 +91,7 @@ pub(super) fn umount(args: &UmountArgs) -> Result<(), Failure> {
     match answer {
         Some(json) => {
             let left: PendingStatus = parse(&json)?;
-            if left.files + left.markers > 0 && !args.force {
+            if (left.files + left.markers > 0 || !left.failed.is_empty()) && !args.force {
                 return Err(Failure::new(ExitCode::NotCommitted, describe_left(&left)));
             }
         }

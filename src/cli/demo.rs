@@ -10,7 +10,7 @@ use crate::daemon::{
     self, FailureKind, MountConfig, MountFailure, Ready, Secret, StaticCredentials, absolute, default_state_dir, mounts,
 };
 use crate::demo;
-use crate::devserver::{Server, Settings, Storage};
+use crate::devserver::{Server, Settings, StartError, Storage};
 use std::ffi::OsString;
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -58,6 +58,7 @@ fn serve(dir: &Path, mountpoint: &Path, foreground: bool, mut ready: Ready) -> R
 
 /// The server, filled, and how to mount its bucket.
 fn prepare(dir: &Path, mountpoint: &Path, foreground: bool) -> Result<(Runtime, Server, MountConfig), MountFailure> {
+    daemon::check_mountpoint(mountpoint, false)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .worker_threads(2)
@@ -86,7 +87,11 @@ async fn start_server(dir: &Path, secret: &str) -> Result<Server, MountFailure> 
         storage: Storage::Directory(storage),
         ..Settings::default()
     };
-    Server::start(settings).await.map_err(|e| MountFailure::new(FailureKind::Other, e.to_string()))
+    let refused = |e: StartError| {
+        let hint = if matches!(e, StartError::Storage { .. }) { " (does another demo use it?)" } else { "" };
+        MountFailure::new(FailureKind::Other, format!("{e}{hint}"))
+    };
+    Server::start(settings).await.map_err(refused)
 }
 
 fn config(dir: &Path, mountpoint: &Path, endpoint: &str, secret: &str) -> Result<MountConfig, MountFailure> {

@@ -59,6 +59,11 @@ fn lists_mount_options(text: &str) {
         let listed = text.lines().any(|line| line.strip_prefix("  ").and_then(|l| l.split(' ').next()) == Some(option));
         assert!(listed, "{option} is not listed in\n{text}");
     }
+    let table = text.lines().skip_while(|l| !l.starts_with("Options for -o")).skip(1);
+    let wrapped = table
+        .take_while(|l| !l.starts_with("  Kernel"))
+        .find(|l| !OPTIONS.contains(&l.trim_start().split(' ').next().unwrap()));
+    assert_eq!(wrapped, None, "a line of the table is too long");
     for word in VARIABLES.iter().chain(&["-f, --foreground", "-o <OPTIONS>", "_netdev", "noatime", "readdirplus"]) {
         assert!(text.contains(word), "{word} is not in\n{text}");
     }

@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 const UPLOAD: usize = 2 << 20;
 const SLOW: Effect = Effect::Bandwidth { bytes_per_second: 512 << 10 };
 
-fn body() -> Vec<u8> {
+pub(crate) fn body() -> Vec<u8> {
     (0..UPLOAD).map(|i| (i / 7 % 251) as u8).collect()
 }
 
 /// A file that was written whole, whose upload is under way, and that no process holds open.
-fn with_upload_under_way(more: &str) -> World {
+pub(crate) fn with_upload_under_way(more: &str) -> World {
     let world = World::new();
     world.mount(more);
     // The first write probes the server; that is over now.
@@ -196,7 +196,7 @@ fn aws_names_in_the_environment_and_a_profile() {
 fn status_for_people_and_programs() {
     let world = World::new();
     world.mount("");
-    world.put("a/../b", b"no path says this");
+    world.put("x/../b", b"no path says this");
     world.write("a", b"abc").unwrap();
     world.names();
     let status = world.status();

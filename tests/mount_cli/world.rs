@@ -6,6 +6,7 @@
 use crate::client;
 use objfs::daemon::mounts;
 use objfs::devserver::{Effect, FaultSettings, Rule, Server, Settings, Storage};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -255,10 +256,15 @@ impl World {
         }
     }
 
+    /// Writes a file. The error of close(2) counts.
     #[track_caller]
     pub(crate) fn write(&self, name: &str, content: &[u8]) -> std::io::Result<()> {
         let (path, content) = (self.in_mnt(name), content.to_vec());
-        self.within("writing", move || std::fs::write(path, content))
+        self.within("writing", move || {
+            let mut file = std::fs::File::create(path)?;
+            file.write_all(&content)?;
+            Ok(nix::unistd::close(file)?)
+        })
     }
 
     #[track_caller]
