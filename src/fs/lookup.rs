@@ -68,7 +68,8 @@ impl Fs {
     /// A time that lies ahead was told by a clock that has been set back since: it says nothing.
     fn is_younger(&self, at: Timestamp, age: Duration) -> bool {
         let now = self.meta.now();
-        at.plus(age) > now && at <= now.plus(Duration::from_secs(2))
+        // What an earlier mount was told says nothing of what happened since.
+        at.plus(age) > now && at <= now.plus(Duration::from_secs(2)) && at >= self.meta.defaults().mounted_at
     }
 
     /// Asks the bucket for one name: by listing a small directory that was complete once, or for the name alone.

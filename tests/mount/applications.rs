@@ -1,1 +1,256 @@
-//! To be written.
+//! Ordinary programs at work, judged by an independent client (boto3): the proof that the main job is done.
+
+use crate::common::{Mount, PROGRAM_MAX, Store, is_full_run, names, noise, output_of, stdout_of};
+use sha2::{Digest, Sha256};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+const SUM: &str = "digest = hashlib.sha256()\n\
+    for piece in s3.get_object(Bucket=bucket, Key=sys.argv[1])['Body'].iter_chunks(1 << 20):\n\
+    \x20   digest.update(piece)\n\
+    print(digest.hexdigest(), end='')";
+const LIST: &str = "pages = s3.get_paginator('list_objects_v2').paginate(Bucket=bucket, Prefix=sys.argv[1])\n\
+    for page in pages:\n\
+    \x20   for o in page.get('Contents', []): print(o['Key'], o['Size'])";
+
+fn sha256(path: &Path) -> String {
+    let mut digest = Sha256::new();
+    std::io::copy(&mut fs::File::open(path).unwrap(), &mut DigestWriter(&mut digest)).unwrap();
+    digest.finalize().iter().map(|b| format!("{b:02x}")).collect()
+}
+
+struct DigestWriter<'a>(&'a mut Sha256);
+
+impl std::io::Write for DigestWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A film of at least 200 MB, whose frames can be told apart.
+fn make_film(path: &Path) {
+    let mut ffmpeg = Command::new("ffmpeg");
+    ffmpeg.args(["-v", "error", "-nostdin", "-f", "lavfi", "-i", "testsrc2=size=1280x720:rate=25:duration=8"]);
+    // Hardly compressed, so that it is large within seconds.
+    ffmpeg.args(["-c:v", "mjpeg", "-q:v", "1", "-vf", "noise=alls=60:allf=t", "-pix_fmt", "yuvj444p", "-f", "mp4"]);
+    stdout_of(ffmpeg.arg(path));
+    let size = fs::metadata(path).unwrap().len();
+    assert!(size >= 200_000_000, "ffmpeg made {size} bytes only");
+}
+
+fn a_film_is_copied_in_probed_and_decoded(store: &Store, mount: &Mount<'_>) {
+    let original = mount.outside("film.mp4");
+    make_film(&original);
+    let sum = sha256(&original);
+    mount.sh("cp ../film.mp4 film.mp4");
+    assert_eq!(store.boto(SUM, &["film.mp4"]), sum, "the object is the film");
+    let decode = |path: &Path| {
+        let mut ffmpeg = Command::new("ffmpeg");
+        ffmpeg.args(["-v", "error", "-nostdin", "-ss", "4.2", "-i"]).arg(path);
+        stdout_of(ffmpeg.args(["-frames:v", "5", "-f", "framemd5", "-"]))
+    };
+    let probe = |path: &Path| {
+        let mut ffprobe = Command::new("ffprobe");
+        ffprobe.args([
+            "-v",
+            "error",
+            "-show_entries",
+            "format=duration,size:stream=codec_name,nb_frames",
+            "-of",
+            "csv",
+        ]);
+        stdout_of(ffprobe.arg(path))
+    };
+    let film = mount.at("film.mp4");
+    assert_eq!(probe(&film), probe(&original));
+    assert_eq!(decode(&film), decode(&original));
+    assert_eq!(sha256(&film), sum, "read back through the mount");
+    // The same through a mount that has never seen it.
+    let other = store.mount_with(&["ro"]);
+    assert_eq!(decode(&other.at("film.mp4")), decode(&original));
+    assert_eq!(sha256(&other.at("film.mp4")), sum);
+}
+
+fn an_epub_passes_unzip(store: &Store, mount: &Mount<'_>) {
+    let epub = "import zipfile\n\
+        with zipfile.ZipFile(sys.argv[1], 'w') as z:\n\
+        \x20   z.writestr('mimetype', 'application/epub+zip')\n\
+        \x20   z.writestr('META-INF/container.xml', '<container/>', zipfile.ZIP_DEFLATED)\n\
+        \x20   for i in range(40):\n\
+        \x20       z.writestr(f'OEBPS/chapter{i}.xhtml', f'<p>Kapitel {i} \u{65e5}\u{672c}</p>' * 500, zipfile.ZIP_DEFLATED)";
+    mount.py(epub, &["book.epub"]);
+    let tested = mount.sh("unzip -t book.epub");
+    assert!(tested.contains("No errors detected"), "{tested}");
+    assert_eq!(store.boto(SUM, &["book.epub"]), sha256(&mount.at("book.epub")));
+    // One that the other client uploads.
+    let outside = mount.outside("other.epub");
+    fs::copy(mount.at("book.epub"), &outside).unwrap();
+    store.boto("s3.upload_file(sys.argv[1], bucket, 'other.epub')", &[outside.to_str().unwrap()]);
+    crate::common::eventually("the upload is seen", || mount.at("other.epub").exists().then_some(()));
+    assert!(mount.sh("unzip -t other.epub").contains("No errors detected"));
+}
+
+fn a_tree_of_500_files_is_copied_moved_and_removed(store: &Store, mount: &Mount<'_>) {
+    let tree = mount.outside("tree");
+    let mut wanted = Vec::new();
+    for i in 0..500usize {
+        let path = format!("{}/sub {}/file-{i:03}.bin", i % 7, i % 5);
+        let full = tree.join(&path);
+        fs::create_dir_all(full.parent().unwrap()).unwrap();
+        fs::write(full, noise(i as u64, i * 37)).unwrap();
+        wanted.push((path, i * 37));
+    }
+    let listed = |prefix: &str| {
+        let mut files: Vec<String> = store.boto(LIST, &[prefix]).lines().map(str::to_owned).collect();
+        files.retain(|l| !l.ends_with("/ 0"));
+        files.sort();
+        files
+    };
+    let expected = |prefix: &str| {
+        let mut lines: Vec<String> = wanted.iter().map(|(path, size)| format!("{prefix}{path} {size}")).collect();
+        lines.sort();
+        lines
+    };
+    mount.sh("cp -r ../tree copied; diff -r ../tree copied");
+    assert_eq!(listed("copied/"), expected("copied/"));
+    mount.sh("mv copied moved; diff -r ../tree moved");
+    assert_eq!(listed("moved/"), expected("moved/"));
+    assert_eq!(listed("copied/"), [] as [String; 0]);
+    mount.sh("rm -r moved");
+    mount.settle();
+    assert_eq!(store.boto(LIST, &["moved/"]), "");
+    assert!(!names(mount.root()).iter().any(|n| n == "moved"));
+}
+
+fn a_file_changed_in_its_middle_and_appended_to_agrees(store: &Store, mount: &Mount<'_>) {
+    let mut bytes = noise(1, 21 << 20);
+    let original = mount.outside("original");
+    fs::write(&original, &bytes).unwrap();
+    store.boto("s3.upload_file(sys.argv[1], bucket, 'changing.bin')", &[original.to_str().unwrap()]);
+    fs::write(mount.outside("patch"), noise(2, 100_000)).unwrap();
+    mount.sh("dd if=../patch of=changing.bin bs=4k seek=2000 conv=notrunc status=none; cat ../patch >> changing.bin");
+    bytes[2000 * 4096..2000 * 4096 + 100_000].copy_from_slice(&noise(2, 100_000));
+    bytes.extend(noise(2, 100_000));
+    assert!(fs::read(mount.at("changing.bin")).unwrap() == bytes, "through the mount");
+    let sum: String = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
+    assert_eq!(store.boto(SUM, &["changing.bin"]), sum, "through boto3");
+    fs::write(mount.outside("expected"), &bytes).unwrap();
+    mount.sh("cmp changing.bin ../expected");
+}
+
+fn prove(store: &Store) {
+    let mut mount = store.mount();
+    let steps: [(&str, fn(&Store, &Mount<'_>)); 4] = [
+        ("film", a_film_is_copied_in_probed_and_decoded),
+        ("epub", an_epub_passes_unzip),
+        ("tree", a_tree_of_500_files_is_copied_moved_and_removed),
+        ("change", a_file_changed_in_its_middle_and_appended_to_agrees),
+    ];
+    for (name, step) in steps {
+        let start = std::time::Instant::now();
+        step(store, &mount);
+        println!("{name}: {:.1} s", start.elapsed().as_secs_f64());
+    }
+    mount.unmount();
+    let left: Vec<String> = store.list_everything().into_keys().filter(|k| k.starts_with(".objfs/")).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn the_main_job_is_done_on_moto() {
+    prove(&Store::moto());
+}
+
+#[test]
+fn the_main_job_is_done_on_the_dev_server() {
+    prove(&Store::dev());
+}
+
+#[test]
+fn garage_full_the_main_job_is_done_on_garage() {
+    if is_full_run() {
+        prove(&Store::garage());
+    }
+}
+
+#[test]
+fn git_works_in_the_mount() {
+    let store = Store::dev();
+    let mut mount = store.mount();
+    let outside = mount.outside("origin");
+    fs::create_dir(&outside).unwrap();
+    let git = "git -c user.name=t -c user.email=t@example.com -c init.defaultBranch=main -c safe.directory=*";
+    mount.sh(&format!(
+        "cd ../origin; {git} init -q .; for i in 1 2 3; do echo $i > f$i; {git} add .; {git} commit -qm $i; done\n\
+         cd ../mnt; {git} clone -q ../origin clone; cd clone; {git} status --short\n\
+         echo more >> f1; mkdir d; echo new > d/new; {git} add .; {git} commit -qm four; {git} gc -q; {git} fsck --strict"
+    ));
+    mount.remount();
+    let log = mount.sh(&format!("cd clone; {git} fsck --strict; {git} log --format=%s; {git} status --short"));
+    assert_eq!(log, "four\n3\n2\n1\n");
+}
+
+#[test]
+fn rsync_sends_nothing_the_second_time() {
+    let store = Store::dev();
+    let mut mount = store.mount();
+    let source = mount.outside("source/sub");
+    fs::create_dir_all(&source).unwrap();
+    for i in 0..30 {
+        fs::write(source.join(format!("f{i}")), noise(i, 10_000)).unwrap();
+    }
+    mount.sh("ln -s sub/f1 ../source/link; chmod 600 ../source/sub/f2; touch -d '2001-01-01 UTC' ../source/sub ../source/sub/f3");
+    let rsync = "rsync -a --itemize-changes ../source/ copy/";
+    assert!(mount.sh(rsync).lines().count() >= 30);
+    assert_eq!(mount.sh(rsync), "");
+    mount.remount();
+    assert_eq!(mount.sh(rsync), "", "after a remount");
+    mount.sh("diff -r ../source copy; echo changed > ../source/sub/f5");
+    assert_eq!(mount.sh(rsync).lines().filter(|l| l.starts_with(">f")).count(), 1);
+    assert_eq!(store.text("copy/sub/f5"), "changed\n");
+    assert!(!store.keys().iter().any(|k| k.contains("/.f")), "{:?}", store.keys());
+}
+
+#[test]
+fn sqlite_keeps_a_database_in_the_mount() {
+    let store = Store::dev();
+    let mut mount = store.mount();
+    mount.py(
+        "import sqlite3\n\
+         db = sqlite3.connect('data.db')\n\
+         db.execute('create table t (id integer primary key, v text)')\n\
+         for i in range(20):\n\
+         \x20   with db: db.execute('insert into t (v) values (?)', (str(i) * 100,))\n\
+         db.close()",
+        &[],
+    );
+    let check = "import sqlite3\n\
+        db = sqlite3.connect('data.db')\n\
+        print(db.execute('pragma integrity_check').fetchone()[0], db.execute('select count(*) from t').fetchone()[0])";
+    assert_eq!(mount.py(check, &[]).trim(), "ok 20");
+    mount.remount();
+    assert_eq!(mount.py(check, &[]).trim(), "ok 20");
+    assert_eq!(store.keys(), ["data.db"], "the journal is gone");
+}
+
+#[test]
+fn archives_make_the_round_trip() {
+    let store = Store::dev();
+    let mount = store.mount();
+    mount.sh(
+        "mkdir -p src/a/b; for i in 1 2 3 4 5; do head -c 50000 /dev/urandom > src/a/b/$i; done; ln -s a/b/1 src/l\n\
+         chmod 750 src/a/b/2; touch -d '2005-05-05 UTC' src/a/b/3\n\
+         tar -cf t.tar src; mkdir out; tar -C out -xpf t.tar; diff -r src out/src\n\
+         [ \"$(stat -c '%a %Y' src/a/b/2 src/a/b/3)\" = \"$(stat -c '%a %Y' out/src/a/b/2 out/src/a/b/3)\" ]\n\
+         zip -qr t.zip src; unzip -qt t.zip; unzip -q t.zip -d unzipped; diff -r src unzipped/src",
+    );
+    let mut command = Command::new("tar");
+    let listed = output_of(command.arg("-tf").arg(mount.at("t.tar")), PROGRAM_MAX);
+    assert_eq!(String::from_utf8(listed.stdout).unwrap().lines().count(), 9);
+}

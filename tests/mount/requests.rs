@@ -1,1 +1,170 @@
-//! To be written.
+//! How many requests everyday work costs, counted by the server.
+
+use crate::common::{Mount, Store};
+use objfs::devserver::Counts;
+use std::fs;
+
+/// What `work` costs in requests.
+fn cost<T>(store: &Store, work: impl FnOnce() -> T) -> Counts {
+    store.server().reset_counters();
+    work();
+    store.server().counters()
+}
+
+/// Writes were probed, and the root is known and fresh.
+fn warm(mount: &Mount<'_>) {
+    fs::write(mount.at("probe"), "x").unwrap();
+    mount.sh("ls > /dev/null");
+}
+
+fn tree(store: &Store) {
+    for i in 0..100 {
+        store.put(&format!("d/{i:03}"), format!("content {i}"));
+    }
+}
+
+#[test]
+fn listing_a_directory_is_one_request() {
+    let store = Store::dev();
+    tree(&store);
+    let mount = store.mount_with(&["poll_interval=600s"]);
+    warm(&mount);
+    let counts = cost(&store, || assert_eq!(mount.sh("ls -f d | wc -l").trim(), "102"));
+    // The name itself was not known: HEAD of `d` and LIST of what is below `d/`.
+    assert!(counts.of("ListObjectsV2") <= 2 && counts.of("HeadObject") <= 1 && counts.total() <= 3, "{counts:?}");
+    let counts = cost(&store, || assert_eq!(mount.sh("ls -l d | wc -l").trim(), "101"));
+    assert!(counts.of("HeadObject") <= 2, "no HEAD for each file: {counts:?}");
+    assert!(counts.of("ListObjectsV2") <= 1, "{counts:?}");
+}
+
+#[test]
+fn an_ls_l_of_a_new_directory_asks_for_no_single_file() {
+    let store = Store::dev();
+    tree(&store);
+    let mount = store.mount_with(&["poll_interval=600s"]);
+    let counts = cost(&store, || assert_eq!(mount.sh("ls -l d | wc -l").trim(), "101"));
+    assert!(counts.total() <= 6, "{counts:?}");
+}
+
+#[test]
+fn a_small_file_is_written_with_one_request() {
+    let store = Store::dev();
+    let mount = store.mount_with(&["poll_interval=600s"]);
+    warm(&mount);
+    let counts = cost(&store, || mount.sh("echo hello > new"));
+    assert_eq!((counts.of("PutObject"), counts.total()), (1, 1), "{counts:?}");
+    let counts = cost(&store, || mount.sh("cat new; stat new; ls -l new"));
+    assert!(counts.of("GetObject") <= 1 && counts.total() <= 2, "{counts:?}");
+    let counts = cost(&store, || mount.sh("mkdir e; echo x > e/f"));
+    assert_eq!((counts.of("PutObject"), counts.total()), (2, 2), "{counts:?}");
+}
+
+#[test]
+fn the_probe_comes_with_the_first_write_and_once() {
+    let store = Store::dev();
+    store.put("a", "x");
+    let mut mount = store.mount();
+    let counts = cost(&store, || mount.sh("cat a; ls -l"));
+    assert_eq!(counts.of("PutObject"), 0, "{counts:?}");
+    let first = cost(&store, || mount.sh("echo x > b"));
+    assert!(first.total() > 5 && first.total() < 40, "{first:?}");
+    mount.remount();
+    let later = cost(&store, || mount.sh("echo x > c"));
+    assert_eq!(later.of("PutObject"), 1, "the result is remembered: {later:?}");
+}
+
+#[test]
+fn a_small_file_is_read_with_one_get() {
+    let store = Store::dev();
+    tree(&store);
+    let mount = store.mount_with(&["poll_interval=600s"]);
+    mount.sh("ls d > /dev/null");
+    let counts = cost(&store, || assert_eq!(mount.sh("cat d/007"), "content 7"));
+    assert!(counts.of("GetObject") == 1 && counts.of("HeadObject") <= 1 && counts.total() <= 2, "{counts:?}");
+    let counts = cost(&store, || assert_eq!(mount.sh("cat d/007"), "content 7"));
+    assert_eq!(counts.of("GetObject"), 0, "cached: {counts:?}");
+}
+
+#[test]
+fn a_large_file_is_fetched_once() {
+    let store = Store::dev();
+    store.put("large", vec![7; 32 << 20]);
+    let mount = store.mount_with(&["poll_interval=600s"]);
+    let counts = cost(&store, || mount.sh("cat large > /dev/null"));
+    assert!(counts.bytes_out < (33 << 20), "{counts:?}");
+    assert!(counts.of("GetObject") <= 40, "{counts:?}");
+    let counts = cost(&store, || mount.sh("cat large > /dev/null"));
+    assert_eq!(counts.of("GetObject"), 0, "the kernel has it: {counts:?}");
+}
+
+#[test]
+fn a_small_piece_of_a_large_file_costs_little() {
+    let store = Store::dev();
+    store.put("large", vec![7; 64 << 20]);
+    let mount = store.mount_with(&["poll_interval=600s"]);
+    let counts = cost(&store, || mount.sh("tail -c 1000 large > /dev/null"));
+    assert!(counts.bytes_out <= (4 << 20), "{counts:?}");
+}
+
+#[test]
+fn copying_a_tree_costs_a_put_for_each_file() {
+    let store = Store::dev();
+    let mount = store.mount_with(&["poll_interval=600s"]);
+    warm(&mount);
+    fs::create_dir(mount.outside("source")).unwrap();
+    for i in 0..50 {
+        fs::write(mount.outside(&format!("source/{i}")), "x").unwrap();
+    }
+    let counts = cost(&store, || mount.sh("cp -r ../source copy"));
+    assert_eq!(counts.of("PutObject"), 51, "{counts:?}");
+    assert!(counts.total() <= 56, "{counts:?}");
+}
+
+#[test]
+fn removing_a_tree_costs_a_delete_for_each_key() {
+    let store = Store::dev();
+    tree(&store);
+    let mount = store.mount_with(&["poll_interval=600s"]);
+    warm(&mount);
+    let counts = cost(&store, || mount.sh("rm -r d"));
+    assert!((100..=102).contains(&counts.of("DeleteObject")), "{counts:?}");
+    assert_eq!(counts.of("PutObject"), 0, "no marker for a directory that goes too: {counts:?}");
+    assert!(counts.total() <= 112, "{counts:?}");
+}
+
+#[test]
+fn saving_by_rename_costs_one_put() {
+    let store = Store::dev();
+    store.put("doc", "old");
+    let mount = store.mount_with(&["poll_interval=600s"]);
+    warm(&mount);
+    mount.sh("cat doc > /dev/null");
+    let script = "f = os.open('.doc.tmp', os.O_CREAT | os.O_WRONLY)\n\
+        os.write(f, b'new')\nos.rename('.doc.tmp', 'doc')\nos.close(f)";
+    let counts = cost(&store, || mount.py(script, &[]));
+    assert_eq!((counts.of("PutObject"), counts.of("CopyObject"), counts.of("DeleteObject")), (1, 0, 0), "{counts:?}");
+    assert_eq!(store.text("doc"), "new");
+}
+
+#[test]
+fn a_shell_redirection_of_several_programs_is_one_upload() {
+    let store = Store::dev();
+    let mount = store.mount_with(&["poll_interval=600s"]);
+    warm(&mount);
+    let counts = cost(&store, || {
+        mount.sh("(echo a; /bin/echo b; /bin/echo c) > out");
+        mount.settle();
+    });
+    assert_eq!(store.text("out"), "a\nb\nc\n");
+    assert_eq!(counts.of("PutObject"), 1, "{counts:?}");
+}
+
+#[test]
+fn an_idle_mount_asks_nothing() {
+    let store = Store::dev();
+    tree(&store);
+    let mount = store.mount();
+    mount.sh("ls -l d > /dev/null; cat d/001 > /dev/null");
+    let counts = cost(&store, || std::thread::sleep(std::time::Duration::from_millis(2500)));
+    assert_eq!(counts.total(), 0, "{counts:?}");
+}
