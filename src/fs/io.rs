@@ -29,7 +29,7 @@ impl Fs {
 
     /// A clean file: the pinned version. Our own commit or rename may have moved the inode on to another version or key
     /// since this handle last read; then it follows.
-    async fn read_object(&self, handle: &FileHandle, range: ByteRange) -> Result<Bytes> {
+    async fn read_object(self: &Arc<Self>, handle: &FileHandle, range: ByteRange) -> Result<Bytes> {
         let pinned = handle.object();
         let Some(object) = pinned.map_or_else(|| self.current_object(handle.ino), |o| Ok(Some(o)))? else {
             return Ok(Bytes::new());
@@ -39,7 +39,13 @@ impl Fs {
                 // Only our own commits and renames turn a handle to another version.
                 match handle.object() {
                     Some(now) if now != object => Ok(self.reader.read(&now, range, Some(&handle.sequence)).await?),
-                    _ => Err(FsError::Stale),
+                    _ => {
+                        // Changed or deleted elsewhere: who opens it next should see that at once.
+                        if let Some(row) = self.meta.get(handle.ino)? {
+                            self.look_again(&row, &object.key).await?;
+                        }
+                        Err(FsError::Stale)
+                    }
                 }
             }
             result => Ok(result?),

@@ -557,3 +557,18 @@ async fn keys_too_long_are_told_at_create_and_not_at_close() {
     assert_eq!(error.errno(), libc::ENAMETOOLONG);
     assert!(b.fs.create(CALLER, dir, name(&"f".repeat(60)), 0o644, CREATE).await.is_ok());
 }
+
+#[tokio::test]
+async fn appending_to_a_name_that_appeared_elsewhere_does_not_create_it_anew() {
+    let b = bench().await;
+    b.ls(Ino::ROOT).await;
+    b.advance(10);
+    b.foreign("log", "theirs").await;
+    let append = CREATE | libc::O_APPEND;
+    let create = b.fs.create(CALLER, Ino::ROOT, name("log"), 0o644, append).await.unwrap_err();
+    assert_eq!(create.errno(), libc::ESTALE, "the kernel looks again, and opens what is there");
+    let (_, fh) = b.open("log", libc::O_WRONLY | libc::O_APPEND).await;
+    b.fs.write(fh, 0, b" ours", false).await.unwrap();
+    b.fs.flush(CALLER, fh).await.unwrap();
+    assert_eq!(b.object("log").await.as_deref(), Some("theirs ours"));
+}
