@@ -61,7 +61,9 @@ impl InFlight {
         };
         for (unique, tid) in old {
             let Ok(status) = std::fs::read_to_string(format!("/proc/{tid}/status")) else { continue };
-            if !is_interrupted(&status) {
+            if !is_interrupted(&status)
+                && !std::fs::read_to_string(format!("/proc/{tid}/stat")).is_ok_and(|s| was_killed(&s))
+            {
                 continue;
             }
             let freed = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&unique);
@@ -117,6 +119,19 @@ fn is_interrupted(status: &str) -> bool {
     pending & kill != 0 || fatal != 0 || open & caught & human != 0
 }
 
+/// Whether a signal has ended a thread that is on its way out: it closes its files, which is a FLUSH for each, and no signal
+/// is pending any more. `stat` is /proc/TID/stat (proc_pid_stat(5)). Pure.
+fn was_killed(stat: &str) -> bool {
+    /// `PF_EXITING`, include/linux/sched.h.
+    const EXITING: u64 = 4;
+    // The name, in parentheses, may hold anything; the fields behind it are numbered from 3.
+    let Some((_, fields)) = stat.rsplit_once(") ") else { return false };
+    let fields: Vec<&str> = fields.split_whitespace().collect();
+    let field = |number: usize| fields.get(number - 3).and_then(|f| f.parse::<u64>().ok()).unwrap_or(0);
+    let (flags, exit_code) = (field(9), field(52));
+    flags & EXITING != 0 && exit_code & 0x7f != 0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,6 +162,17 @@ mod tests {
         }
         assert!(!free(&[SIGCHLD, SIGWINCH], &[], &[], &[]));
         assert!(!free(&[], &[], &[], &[]));
+    }
+
+    #[test]
+    fn a_killed_thread_on_its_way_out_is_freed_and_one_that_exits_is_not() {
+        let stat = |flags: u32, exit_code: u32| {
+            format!("7 (a) b) D 1 1 1 0 -1 {flags} {} {exit_code}\n", "0 ".repeat(42).trim())
+        };
+        assert!(was_killed(&stat(0x40_0004, 9)) && was_killed(&stat(4, 0x82)));
+        assert!(
+            !was_killed(&stat(4, 0)) && !was_killed(&stat(4, 0x100)) && !was_killed(&stat(0, 9)) && !was_killed("")
+        );
     }
 
     #[tokio::test]
