@@ -39,7 +39,9 @@ impl Fs {
             let taken = if flags & libc::O_EXCL != 0 { FsError::Exists } else { FsError::Stale };
             // Who neither empties the file nor insists on a new one (`>>`) means what is there. A listing that was complete a
             // while ago is not enough to say that nothing is.
-            if flags & (libc::O_EXCL | libc::O_TRUNC) == 0 && !dir.complete_at.is_some_and(|at| fs.is_just_confirmed(at)) {
+            if flags & (libc::O_EXCL | libc::O_TRUNC) == 0
+                && !dir.complete_at.is_some_and(|at| fs.is_just_confirmed(at))
+            {
                 let seen = fs.look_at(&fs.place(parent, &name)?).await;
                 seen.or_else(|e| if e.is_outage() { Ok(()) } else { Err(e) })?;
             }

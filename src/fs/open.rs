@@ -85,25 +85,26 @@ impl Fs {
 
     /// FLUSH, at every close(2) of a descriptor. The process that opened the file waits for the bucket and hears its
     /// answer. Another's close (a child's, of an inherited descriptor) makes the bytes durable in the journal; they are
-    /// committed at RELEASE, so that a shell redirection with several children is one upload.
+    /// committed at RELEASE, so that a shell redirection with several children is one upload. So is the close of a new file
+    /// that nobody has written to yet.
     ///
     /// # Errors
     /// Why the file could not be committed. It stays staged and journaled, and is tried again.
     pub async fn flush(self: &Arc<Self>, caller: Caller, fh: Fh) -> Result<()> {
         let handle = self.handles.get(fh).ok_or(FsError::BadHandle)?;
-        if !handle.writable || !self.writer.get(handle.ino).is_some_and(|s| s.is_changed()) {
+        let Some(staged) = self.writer.get(handle.ino).filter(|s| handle.writable && s.is_changed()) else {
             return Ok(());
-        }
+        };
+        // A shell opens, dup2()s and closes before anything is written: an empty object now would be an upload too many.
+        let is_unwritten = staged.size() == 0 && staged.content().base().is_none();
         let fs = Arc::clone(self);
         let is_opener = handle.tgid == tgid_of(caller.tid) || handle.tgid == 0;
         to_the_end(async move {
-            if is_opener {
+            if is_opener && !is_unwritten {
                 return fs.commit(handle.ino).await;
             }
             // What is acknowledged here must not depend on a base that somebody else may replace before the commit.
-            if let Some(staged) = fs.writer.get(handle.ino) {
-                fs.writer.fill(&staged).await?;
-            }
+            fs.writer.fill(&staged).await?;
             fs.journal(handle.ino).await
         })
         .await
