@@ -11,6 +11,7 @@ pub mod headers;
 mod apply;
 mod pins;
 mod reconcile;
+mod rename;
 
 use crate::db::{NewInode, RowResult, Rows};
 use crate::types::{Attr, FileKind, Ino, Key, KeyError, Name, Timestamp, Version, WallClock};
@@ -22,6 +23,7 @@ pub use crate::db::{Catalogue, DbError, InodeRow, Marker};
 pub use apply::{Change, UnmappableKey};
 pub use pins::{Observation, Pins};
 pub use reconcile::{Defaults, Found, Headers, Sighting};
+pub use rename::Moved;
 
 use apply::{Context, Loser};
 
@@ -36,19 +38,6 @@ pub struct Meta {
     defaults: Arc<Defaults>,
     pins: Arc<Pins>,
     gone: RecentlyGone,
-}
-
-/// A version that an inode has at its new place.
-#[derive(Debug, Clone)]
-pub struct Moved {
-    /// The names from the renamed inode down to this one; none for itself.
-    pub path: Vec<Name>,
-    /// Whether it is a directory's marker.
-    pub is_dir: bool,
-    /// The version at the new place.
-    pub version: Version,
-    /// Its headers there, as JSON.
-    pub headers: String,
 }
 
 /// What a directory's listing page means for it.
@@ -259,35 +248,6 @@ impl Meta {
             .await
     }
 
-    /// Gives `ino` another name, and takes that name away from whoever has it. `moved` are the versions that it and what is
-    /// below it have at the new place: name and versions change in one transaction, so that nobody sees the new names with
-    /// the old versions. Answers the inodes whose version changed, with their place in `moved`.
-    ///
-    /// # Errors
-    /// As [`Meta::get`].
-    pub async fn rename(&self, ino: Ino, parent: Ino, name: Name, moved: Vec<Moved>) -> Result<Vec<(InodeRow, usize)>> {
-        let (pins, gone, now) = (Arc::clone(&self.pins), self.gone.clone(), self.clock.now());
-        self.catalogue
-            .write(move |rows| {
-                let Some(mut row) = rows.get(ino)? else { return Ok(Vec::new()) };
-                if let Some(loser) = rows.child(parent, &name)?.filter(|r| r.ino != ino) {
-                    apply::detach(rows, &pins, &loser, Loser::ToUs)?;
-                }
-                if let (Some(from), Some(old)) = (row.parent, &row.name) {
-                    gone.note(from, old, now);
-                    touch(rows, from, now)?;
-                }
-                row.parent = Some(parent);
-                row.name = Some(name);
-                row.attr.ctime = now;
-                row.checked_at = now;
-                rows.update(&row)?;
-                touch(rows, parent, now)?;
-                note_moved(rows, ino, moved, now)
-            })
-            .await
-    }
-
     /// Inode numbers up to `ino` are taken: the journal names them.
     ///
     /// # Errors
@@ -457,31 +417,6 @@ pub fn key_of(names: &[Name], kind: FileKind) -> std::result::Result<Key, KeyErr
     let Some((last, dirs)) = names.split_last() else { return Ok(Key::root()) };
     let dir = dirs.iter().try_fold(Key::root(), |key, name| key.child_dir(name))?;
     if kind == FileKind::Dir { dir.child_dir(last) } else { dir.child(last) }
-}
-
-/// Rows of what was moved show the versions that they have now. What the catalogue does not know is left out.
-fn note_moved(rows: Rows<'_>, top: Ino, moved: Vec<Moved>, now: Timestamp) -> RowResult<Vec<(InodeRow, usize)>> {
-    let mut noted = Vec::new();
-    for (index, one) in moved.into_iter().enumerate() {
-        let mut at = rows.get(top)?;
-        for name in &one.path {
-            at = match at {
-                Some(dir) => rows.child(dir.ino, name)?,
-                None => None,
-            };
-        }
-        let Some(mut row) = at.filter(|r| (r.attr.kind == FileKind::Dir) == one.is_dir) else { continue };
-        let before = row.clone();
-        row.version = Some(one.version);
-        row.headers = Some(one.headers);
-        row.checked_at = now;
-        if one.is_dir {
-            row.marker = Marker::Present;
-        }
-        rows.update(&row)?;
-        noted.push((before, index));
-    }
-    Ok(noted)
 }
 
 /// A child came or went: the directory's mtime and ctime move.

@@ -133,7 +133,7 @@ pub(super) fn adopt(row: &mut InodeRow, found: &Found, defaults: &Defaults, bega
         Found::Dir { marker, read } => {
             row.version = read.as_ref().map(|(v, _)| v.clone());
             row.storage_class = None;
-            row.headers = read.as_ref().map(|(_, h)| h.json.clone());
+            row.headers = read.as_ref().map(|(_, h)| h.json.clone()).or_else(|| nothing_to_read(*marker));
             row.marker = if marker.unwrap_or(false) { Marker::Present } else { Marker::Implied };
         }
     }
@@ -165,6 +165,9 @@ pub(super) fn confirm(row: &mut InodeRow, found: &Found, defaults: &Defaults, be
                 Some(false) if row.marker == Marker::Present => row.marker = Marker::Implied,
                 _ => {}
             }
+            if row.headers.is_none() {
+                row.headers = nothing_to_read(*marker);
+            }
             if let Some((version, headers)) = read {
                 let mtime = row.attr.mtime;
                 row.attr = attr_of(found, defaults);
@@ -175,6 +178,11 @@ pub(super) fn confirm(row: &mut InodeRow, found: &Found, defaults: &Defaults, be
             }
         }
     }
+}
+
+/// A directory that is known to have no marker has no headers either, and nobody need ask for them.
+fn nothing_to_read(marker: Option<bool>) -> Option<String> {
+    (marker == Some(false)).then(|| "{}".to_owned())
 }
 
 fn attr_of(found: &Found, defaults: &Defaults) -> Attr {
