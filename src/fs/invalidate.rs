@@ -27,10 +27,8 @@ impl Fs {
                     kernel.forget_entry(*parent, name);
                     kernel.forget_content(*parent);
                 }
-                Change::Content(ino) => {
-                    self.drop_seen_version(*ino);
-                    kernel.forget_content(*ino);
-                }
+                // The version that the kernel has seen stays on record: the next open finds another and drops the pages.
+                Change::Content(ino) => kernel.forget_content(*ino),
             }
         }
     }

@@ -94,7 +94,8 @@ pub struct Entry {
 /// catalogue answers again in microseconds.
 const TTL: Duration = Duration::from_secs(1);
 
-/// Inodes whose last opened version is remembered. Forgetting one only costs reading its pages again.
+/// Inodes whose last opened version is remembered, until the kernel forgets them. Forgetting one earlier only costs reading
+/// its pages again.
 const SEEN_MAX: u64 = 100_000;
 
 /// The file system.

@@ -4,7 +4,7 @@
 //! Does not own: the commit itself (`commit`).
 
 use super::handle::FileHandle;
-use super::{Caller, Fs, FsError, Result, to_the_end};
+use super::{Caller, Fs, FsError, Result, SEEN_MAX, to_the_end};
 use crate::meta::InodeRow;
 use crate::types::{Fh, FileKind, Ino, ObjectRef};
 use std::sync::Arc;
@@ -78,9 +78,14 @@ impl Fs {
     /// Whether the kernel's pages are of the version that is opened now; from now on they are.
     fn is_seen_version(&self, row: &InodeRow) -> bool {
         let Some(version) = &row.version else { return true };
-        let same = self.seen.get(&row.ino).is_some_and(|v| v.same(version));
+        let keep = match self.seen.get(&row.ino) {
+            Some(seen) => seen.same(version),
+            // Never opened: there are no pages. Saying so matters: an open that drops pages waits, unkillable, for whatever
+            // READ of another open is under way.
+            None => self.seen.entry_count() < SEEN_MAX / 2,
+        };
         self.seen.insert(row.ino, version.clone());
-        same
+        keep
     }
 
     /// FLUSH, at every close(2) of a descriptor. The process that opened the file waits for the bucket and hears its

@@ -572,3 +572,20 @@ async fn appending_to_a_name_that_appeared_elsewhere_does_not_create_it_anew() {
     b.fs.flush(CALLER, fh).await.unwrap();
     assert_eq!(b.object("log").await.as_deref(), Some("theirs ours"));
 }
+
+#[tokio::test]
+async fn the_kernels_pages_are_kept_unless_they_are_of_another_version() {
+    let b = bench().await;
+    b.foreign("a", "first").await;
+    let ino = b.fs.lookup(Ino::ROOT, &name("a")).await.unwrap().unwrap().ino;
+    let first = b.fs.open(CALLER, ino, libc::O_RDONLY).await.unwrap();
+    assert!(first.keep_cache, "there are none, and dropping them would wait for other readers");
+    b.fs.release(first.fh).await;
+    b.foreign("a", "other").await;
+    b.advance(2);
+    let (same, again) = (ino, b.fs.open(CALLER, ino, libc::O_RDONLY).await.unwrap());
+    assert_eq!(b.fs.lookup(Ino::ROOT, &name("a")).await.unwrap().unwrap().ino, same);
+    assert!(!again.keep_cache, "the pages are of the first version");
+    let third = b.fs.open(CALLER, ino, libc::O_RDONLY).await.unwrap();
+    assert!(third.keep_cache);
+}
