@@ -170,6 +170,8 @@ impl Fs {
 
     /// Closes catalogue and journal. Nothing may be asked afterwards.
     pub fn close(&self) {
+        // A last close whose RELEASE was still under way when the session ended would have done it.
+        self.writer.drop_all_clean();
         self.writer.close();
         self.meta.close();
     }

@@ -75,13 +75,13 @@ impl Fs {
         Opened { fh, keep_cache: self.is_seen_version(row), no_flush }
     }
 
-    /// Whether the kernel's pages are of the version that is opened now; from now on they are.
+    /// Whether the kernel's pages are of the version that is opened now; from now on they are. An inode that this mount has
+    /// not opened before has no pages: dropping them all the same would wait, deaf to signals, for what another process
+    /// that opened it in the same moment is reading already.
     fn is_seen_version(&self, row: &InodeRow) -> bool {
         let Some(version) = &row.version else { return true };
         let keep = match self.seen.get(&row.ino) {
             Some(seen) => seen.same(version),
-            // Never opened: there are no pages. Saying so matters: an open that drops pages waits, unkillable, for whatever
-            // READ of another open is under way.
             None => self.seen.entry_count() < SEEN_MAX / 2,
         };
         self.seen.insert(row.ino, version.clone());

@@ -139,6 +139,11 @@ impl Writer {
         staged.remove(&ino);
     }
 
+    /// Takes away every staging file that the bucket has all of: at the end, when nobody reads any more.
+    pub fn drop_all_clean(&self) {
+        self.inodes().into_iter().for_each(|ino| self.drop_clean(ino, || false));
+    }
+
     /// Drops the staged file of `ino` with all that is in it: the file was deleted.
     ///
     /// # Errors
