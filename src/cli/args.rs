@@ -56,6 +56,9 @@ pub(super) struct MountArgs {
     #[arg(short = 'v', hide = true)]
     pub(super) verbose: bool,
     /// Accepted for mount(8)
+    #[arg(short = 'N', hide = true)]
+    pub(super) namespace: Option<String>,
+    /// Accepted for mount(8)
     #[arg(short = 't', hide = true)]
     pub(super) fs_type: Option<String>,
 }

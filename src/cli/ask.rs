@@ -91,7 +91,7 @@ pub(super) fn umount(args: &UmountArgs) -> Result<(), Failure> {
     match answer {
         Some(json) => {
             let left: PendingStatus = parse(&json)?;
-            if left.files + left.markers > 0 && !args.force {
+            if (left.files + left.markers > 0 || !left.failed.is_empty()) && !args.force {
                 return Err(Failure::new(ExitCode::NotCommitted, describe_left(&left)));
             }
         }
@@ -101,7 +101,11 @@ pub(super) fn umount(args: &UmountArgs) -> Result<(), Failure> {
         // Mounted, and nobody answers: a daemon that died, or somebody else's mount.
         None => {}
     }
-    let busy = |e| Failure::new(ExitCode::MountFailure, format!("{}: {e}", at.display()));
+    let busy = |e| {
+        let at = at.display();
+        let message = format!("{at} stays mounted: {e}; if it is in use, end what uses it (fuser -vm {at} shows that)");
+        Failure::new(ExitCode::MountFailure, message)
+    };
     daemon::unmount(&at, false).map_err(busy)?;
     let bar = progress("waiting for the daemon to end");
     block_on(daemon::ask(&socket, &Request::WaitForEnd))?;

@@ -3,17 +3,20 @@
 //! Owns: putting server, library and mount together, and what the user is told to try. Does not own: any of the three.
 
 use super::args::DemoArgs;
-use super::exit_code::{ExitCode, Failure};
-use super::mount::{configure, serve_or_start};
+use super::exit_code::Failure;
+use super::mount::configure;
 use super::{args::MountArgs, out};
-use crate::daemon::{MountConfig, Ready, Secret, StaticCredentials, absolute, default_state_dir, mounts};
+use crate::daemon::{
+    self, FailureKind, MountConfig, MountFailure, Ready, Secret, StaticCredentials, absolute, default_state_dir, mounts,
+};
 use crate::demo;
-use crate::devserver::{Server, Settings, Storage};
+use crate::devserver::{Server, Settings, StartError, Storage};
 use std::ffi::OsString;
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tokio::runtime::Runtime;
 
 const BUCKET: &str = "demo";
 const ACCESS_KEY: &str = "objfs-demo";
@@ -25,17 +28,37 @@ const ACCESS_KEY: &str = "objfs-demo";
 pub(super) fn run(args: &DemoArgs, arguments: &[OsString]) -> Result<(), Failure> {
     let dir = args.dir.clone().unwrap_or_else(|| default_state_dir().join("demo"));
     let mountpoint = absolute(&args.mountpoint);
-    if Ready::inherited_here() || args.foreground {
-        return serve(&dir, &mountpoint, args.foreground, arguments);
+    if let Some(ready) = Ready::inherited() {
+        return Ok(serve(&dir, &mountpoint, false, ready)?);
     }
     if !mounts::is_mounted(&mountpoint) {
         std::fs::create_dir_all(&mountpoint).map_err(|e| fail(&mountpoint, &e))?;
     }
-    crate::daemon::start_in_background(arguments)?;
+    if args.foreground {
+        return Ok(serve(&dir, &mountpoint, true, Ready::nobody())?);
+    }
+    daemon::start_in_background(arguments)?;
     out(&tell(&dir, &mountpoint)?)
 }
 
-fn serve(dir: &Path, mountpoint: &Path, foreground: bool, arguments: &[OsString]) -> Result<(), Failure> {
+/// Server and mount, until the mount ends. Whoever waits for `ready` is told if it does not come to a mount.
+fn serve(dir: &Path, mountpoint: &Path, foreground: bool, mut ready: Ready) -> Result<(), MountFailure> {
+    daemon::keep_files_private();
+    let (runtime, server, config) = match prepare(dir, mountpoint, foreground) {
+        Ok(prepared) => prepared,
+        Err(failure) => {
+            ready.tell(&Err(failure.clone()));
+            return Err(failure);
+        }
+    };
+    let served = daemon::serve(config, ready);
+    runtime.block_on(server.shutdown());
+    served
+}
+
+/// The server, filled, and how to mount its bucket.
+fn prepare(dir: &Path, mountpoint: &Path, foreground: bool) -> Result<(Runtime, Server, MountConfig), MountFailure> {
+    daemon::check_mountpoint(mountpoint, false)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .worker_threads(2)
@@ -43,21 +66,18 @@ fn serve(dir: &Path, mountpoint: &Path, foreground: bool, arguments: &[OsString]
         .build()
         .map_err(|e| fail(dir, &e))?;
     let secret = uuid::Uuid::new_v4().to_string();
-    let (server, endpoint) = runtime.block_on(async {
+    let (server, config) = runtime.block_on(async {
         let server = start_server(dir, &secret).await?;
-        let endpoint = server.endpoint();
-        write_credentials(dir, &endpoint, &secret)?;
-        Ok::<_, Failure>((server, endpoint))
+        write_credentials(dir, &server.endpoint(), &secret)?;
+        let mut config = config(dir, mountpoint, &server.endpoint(), &secret)?;
+        config.foreground = foreground;
+        fill(&config).await?;
+        Ok::<_, MountFailure>((server, config))
     })?;
-    let served = config(dir, mountpoint, &endpoint, &secret).and_then(|config| {
-        let filled = runtime.block_on(fill(&config));
-        filled.and_then(|()| serve_or_start(config, foreground, arguments))
-    });
-    runtime.block_on(server.shutdown());
-    served
+    Ok((runtime, server, config))
 }
 
-async fn start_server(dir: &Path, secret: &str) -> Result<Server, Failure> {
+async fn start_server(dir: &Path, secret: &str) -> Result<Server, MountFailure> {
     let storage = dir.join("server");
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| fail(dir, &e))?;
     let settings = Settings {
@@ -67,10 +87,14 @@ async fn start_server(dir: &Path, secret: &str) -> Result<Server, Failure> {
         storage: Storage::Directory(storage),
         ..Settings::default()
     };
-    Server::start(settings).await.map_err(|e| Failure::new(ExitCode::MountFailure, e.to_string()))
+    let refused = |e: StartError| {
+        let hint = if matches!(e, StartError::Storage { .. }) { " (does another demo use it?)" } else { "" };
+        MountFailure::new(FailureKind::Other, format!("{e}{hint}"))
+    };
+    Server::start(settings).await.map_err(refused)
 }
 
-fn config(dir: &Path, mountpoint: &Path, endpoint: &str, secret: &str) -> Result<MountConfig, Failure> {
+fn config(dir: &Path, mountpoint: &Path, endpoint: &str, secret: &str) -> Result<MountConfig, MountFailure> {
     let args = MountArgs {
         places: vec![format!("s3://{BUCKET}"), mountpoint.to_string_lossy().into_owned()],
         options: Vec::new(),
@@ -78,9 +102,10 @@ fn config(dir: &Path, mountpoint: &Path, endpoint: &str, secret: &str) -> Result
         no_mtab: false,
         sloppy: false,
         verbose: false,
+        namespace: None,
         fs_type: None,
     };
-    let mut config = configure(&args, &|_| None)?;
+    let mut config = configure(&args, &|_| None).map_err(|e| MountFailure::new(FailureKind::Other, e.message))?;
     config.mountpoint = mountpoint.to_owned();
     config.s3.endpoint = Some(endpoint.to_owned());
     config.s3.region = Some("us-east-1".to_owned());
@@ -97,14 +122,13 @@ fn config(dir: &Path, mountpoint: &Path, endpoint: &str, secret: &str) -> Result
 }
 
 /// Puts what is missing of the library into the bucket; what the user changed or added stays.
-async fn fill(config: &MountConfig) -> Result<(), Failure> {
-    let library = demo::library().map_err(|e| Failure::new(ExitCode::MountFailure, format!("the library: {e}")))?;
-    crate::daemon::put_missing(config, library.into_iter().map(|i| (i.key, i.content_type, i.body))).await?;
-    Ok(())
+async fn fill(config: &MountConfig) -> Result<(), MountFailure> {
+    let library = demo::library().map_err(|e| MountFailure::new(FailureKind::Other, format!("the library: {e}")))?;
+    daemon::put_missing(config, library.into_iter().map(|i| (i.key, i.content_type, i.body))).await
 }
 
 /// For other S3 programs: a file in the format of ~/.aws/credentials, readable by this user alone.
-fn write_credentials(dir: &Path, endpoint: &str, secret: &str) -> Result<(), Failure> {
+fn write_credentials(dir: &Path, endpoint: &str, secret: &str) -> Result<(), MountFailure> {
     let path = credentials_file(dir);
     let text = format!(
         "# {endpoint}\n[default]\naws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = {secret}\n\
@@ -143,6 +167,6 @@ fn tell(dir: &Path, mountpoint: &Path) -> Result<String, Failure> {
     ))
 }
 
-fn fail(path: &Path, error: &dyn std::fmt::Display) -> Failure {
-    Failure::new(ExitCode::MountFailure, format!("{}: {error}", path.display()))
+fn fail(path: &Path, error: &dyn std::fmt::Display) -> MountFailure {
+    MountFailure::new(FailureKind::Other, format!("{}: {error}", path.display()))
 }

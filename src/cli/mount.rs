@@ -5,7 +5,7 @@
 
 use super::args::MountArgs;
 use super::exit_code::{ExitCode, Failure};
-use super::options::{Options, parse_time};
+use super::options::{Options, parse_endpoint, parse_time};
 use crate::daemon::{
     self, MountConfig, Ready, S3Settings, Secret, StaticCredentials, default_cache_dir, default_state_dir,
 };
@@ -65,6 +65,9 @@ pub(super) fn configure(args: &MountArgs, variables: Environment<'_>) -> Result<
         })?,
         (None, None) => POLL_INTERVAL,
     };
+    if let Some(Err(what)) = variables("S3_ENDPOINT").map(|text| parse_endpoint(&text)) {
+        return Err(Failure::new(ExitCode::Usage, format!("S3_ENDPOINT is not {what}")));
+    }
     Ok(MountConfig {
         s3: s3_settings(bucket, &options, variables),
         prefix,

@@ -69,7 +69,7 @@ const fn known(name: &'static str, value: &'static str, help: &'static str) -> K
 const KNOWN: [Known; 22] = [
     known("ro", "", "nothing may be changed"),
     known("rw", "", "files may be changed (default)"),
-    known("allow_other", "", "other users may look inside (for ordinary users: user_allow_other in /etc/fuse.conf)"),
+    known("allow_other", "", "other users may look inside (see user_allow_other in /etc/fuse.conf)"),
     known("nonempty", "", "mount over a directory that has entries"),
     known("uid", "N", "owner of everything (default: what objects say, else who mounts)"),
     known("gid", "N", "group of everything"),
@@ -159,7 +159,11 @@ impl Options {
                 let bits = u16::from_str_radix(value, 8).ok().filter(|b| *b <= 0o777);
                 self.umask = Some(bits.ok_or_else(|| bad("an octal number up to 777"))?);
             }
-            "endpoint" => self.endpoint = text(),
+            // The value is not repeated: a password may stand in it.
+            "endpoint" => {
+                let wrong = |what| usage(format!("the mount option endpoint= is not {what}"));
+                self.endpoint = Some(parse_endpoint(value).map_err(wrong)?);
+            }
             "region" => self.region = text(),
             "profile" => self.profile = text(),
             "ca_bundle" => self.ca_bundle = path(),
@@ -224,6 +228,22 @@ fn split(list: &str) -> Vec<String> {
     parts
 }
 
+/// The URL of a server. Names and passwords in it would end up in logs and in /proc.
+///
+/// # Errors
+/// What it should have been.
+pub(super) fn parse_endpoint(text: &str) -> Result<String, &'static str> {
+    let shape = "a URL such as https://s3.example.com";
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).ok_or(shape)?;
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    match host {
+        "" => Err(shape),
+        _ if text.contains(|c: char| c.is_whitespace() || c.is_control()) => Err(shape),
+        _ if host.contains('@') => Err("a URL without user name and password"),
+        _ => Ok(text.to_owned()),
+    }
+}
+
 /// Bytes, with K, M, G, T (powers of 1,024) behind.
 fn parse_size(text: &str) -> Option<u64> {
     let (digits, unit) = text.split_at(text.trim_end_matches(|c: char| c.is_ascii_alphabetic()).len());
@@ -279,6 +299,7 @@ mod tests {
                 "SIZE" => "=64M",
                 "TIME" => "=5s",
                 "NAME[+NAME]" => "=killpriv_v2+noflush",
+                "URL" => "=https://h",
                 _ => "=x",
             };
             let parsed = parse(&format!("{}{value}", option.name)).unwrap();
@@ -294,6 +315,9 @@ mod tests {
         assert!(parse("uid").unwrap_err().contains("uid=N"));
         assert!(parse("ro=1").unwrap_err().contains("ro"));
         assert!(parse("umask=999").is_err() && parse("memory=lots").is_err() && parse("disable=x").is_err());
+        assert!(parse("endpoint=s3.example.com").unwrap_err().contains("https://"));
+        assert!(parse("endpoint=https://").is_err() && parse("endpoint=ftp://h").is_err());
+        assert!(!parse("endpoint=https://me:secret@h").unwrap_err().contains("secret"));
     }
 
     #[test]

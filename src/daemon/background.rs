@@ -4,6 +4,7 @@
 //! Does not own: what the daemon does (`serve`).
 
 use super::failure::{FailureKind, MountFailure};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -20,8 +21,9 @@ const READY_VARIABLE: &str = "OBJFS_READY_FD";
 pub fn start(arguments: &[OsString]) -> Result<(), MountFailure> {
     let other = |e: io::Error| MountFailure::new(FailureKind::Other, format!("the daemon could not be started: {e}"));
     let program = std::env::current_exe().map_err(other)?;
-    // Without CLOEXEC on the writing end: the daemon inherits it.
     let (reader, writer) = nix::unistd::pipe().map_err(|e| other(e.into()))?;
+    keep_descriptors().map_err(other)?;
+    fcntl(&writer, FcntlArg::F_SETFD(FdFlag::empty())).map_err(|e| other(e.into()))?;
     let mut command = Command::new(program);
     if let Some((name, rest)) = arguments.split_first() {
         use std::os::unix::process::CommandExt;
@@ -56,11 +58,6 @@ pub fn start(arguments: &[OsString]) -> Result<(), MountFailure> {
 pub struct Ready(Option<File>);
 
 impl Ready {
-    /// Whether this process was started as a daemon.
-    pub fn inherited_here() -> bool {
-        std::env::var_os(READY_VARIABLE).is_some()
-    }
-
     /// The pipe, if this process was started as a daemon; then it also leaves its starter's session.
     pub fn inherited() -> Option<Ready> {
         let fd: RawFd = std::env::var(READY_VARIABLE).ok()?.parse().ok()?;
@@ -88,9 +85,18 @@ impl Ready {
     }
 }
 
+/// The daemon inherits nothing but its standard streams: a lock or a pipe of whoever called us is not held for its life.
+#[expect(unsafe_code, reason = "nix has no close_range")]
+fn keep_descriptors() -> io::Result<()> {
+    // SAFETY: sets a flag on descriptors, and closes none.
+    match unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 #[expect(unsafe_code, reason = "an inherited descriptor is a plain number until somebody owns it")]
 fn own(fd: RawFd) -> Option<File> {
-    use nix::fcntl::{FcntlArg, FdFlag, fcntl};
     if fd <= 2 {
         return None;
     }

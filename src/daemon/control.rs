@@ -117,33 +117,30 @@ pub(super) async fn answer<T: Serialize>(mut stream: UnixStream, value: &T) {
     }
 }
 
-/// Asks the mount whose socket is at `path`. `None` if no daemon listens there.
+/// Asks the mount whose socket is at `path`. `None` if no daemon listens there, or it ended without an answer.
 ///
 /// # Errors
-/// An answer that makes no sense, or a daemon that ended in the middle of it.
+/// The socket cannot be used.
 pub async fn ask(path: &Path, request: &Request) -> io::Result<Option<String>> {
-    let mut stream = match UnixStream::connect(path).await {
-        Ok(stream) => stream,
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => return Ok(None),
-        Err(e) if is_end_of_daemon(&e) => return Ok(None),
-        Err(e) => return Err(e),
-    };
-    let mut line = serde_json::to_string(request)?;
-    line.push('\n');
-    match stream.write_all(line.as_bytes()).await {
-        Err(e) if is_end_of_daemon(&e) => return Ok(None),
-        result => result?,
+    match exchange(path, request).await {
+        Ok(answer) => Ok(Some(answer).filter(|answer| !answer.is_empty())),
+        Err(e) if is_end_of_daemon(&e) => Ok(None),
+        Err(e) => Err(e),
     }
-    let mut answer = String::new();
-    match stream.take(MESSAGE_LEN_MAX).read_to_string(&mut answer).await {
-        // That is what WaitForEnd waits for.
-        Err(e) if is_end_of_daemon(&e) => {}
-        result => drop(result?),
-    }
-    Ok(Some(answer))
 }
 
-/// The daemon ended with this connection not yet accepted, or not yet answered.
+async fn exchange(path: &Path, request: &Request) -> io::Result<String> {
+    let mut stream = UnixStream::connect(path).await?;
+    let mut line = serde_json::to_string(request)?;
+    line.push('\n');
+    stream.write_all(line.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.take(MESSAGE_LEN_MAX).read_to_string(&mut answer).await?;
+    Ok(answer)
+}
+
+/// No daemon, or one that ended with this connection not yet accepted or not yet answered: what WaitForEnd waits for.
 fn is_end_of_daemon(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+    use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotFound};
+    matches!(error.kind(), NotFound | ConnectionRefused | ConnectionReset | BrokenPipe)
 }

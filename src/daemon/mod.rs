@@ -20,5 +20,5 @@ pub use config::{MountConfig, absolute, control_socket, default_cache_dir, defau
 pub use control::{Request, UnmappableKey, ask};
 pub use failure::{FailureKind, MountFailure};
 pub use fill::put_missing;
-pub use serve::serve;
+pub use serve::{check_mountpoint, keep_files_private, serve};
 pub use status::{FailedCommit, PendingStatus, RequestCount, Status};

@@ -8,7 +8,7 @@ use super::control::{self, ControlSocket, Request, UnmappableKey};
 use super::failure::{FailureKind, MountFailure};
 use super::lock::StateLock;
 use super::mounts;
-use super::status::{PendingStatus, Status};
+use super::status::{FailedCommit, PendingStatus, Status};
 use crate::fs::{Drained, Fs};
 use crate::fuse::{self, MountSettings, Session, SessionSettings};
 use crate::meta::{Defaults, Meta};
@@ -48,6 +48,7 @@ struct Rooms {
 /// # Errors
 /// Why it could not be mounted; `ready` is told the same.
 pub fn serve(config: MountConfig, mut ready: Ready) -> Result<(), MountFailure> {
+    keep_files_private();
     let built = prepare(&config).and_then(|lock| {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
@@ -69,9 +70,15 @@ pub fn serve(config: MountConfig, mut ready: Ready) -> Result<(), MountFailure> 
     outcome
 }
 
+/// Files that this process makes from now on are its user's alone, those of libraries included. Files in the mount have
+/// the modes that their makers ask for all the same: the kernel applies the umask of each.
+pub fn keep_files_private() {
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+}
+
 /// What can be checked and made before anything is asked of the network.
 fn prepare(config: &MountConfig) -> Result<StateLock, MountFailure> {
-    check_mountpoint(config)?;
+    check_mountpoint(&config.mountpoint, config.non_empty)?;
     let folder = config.state_folder();
     make_private(&folder)?;
     let log = folder.join("objfs.log");
@@ -84,13 +91,19 @@ fn prepare(config: &MountConfig) -> Result<StateLock, MountFailure> {
 }
 
 fn make_private(folder: &Path) -> Result<(), MountFailure> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|e| MountFailure::state(folder, e))
+    use std::os::unix::fs::PermissionsExt;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.and_then(|()| std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700)))
+        .map_err(|e| MountFailure::state(folder, e))
 }
 
-fn check_mountpoint(config: &MountConfig) -> Result<(), MountFailure> {
-    let at = &config.mountpoint;
+/// Whether something can be mounted there: a directory, empty unless `non_empty`, and not mounted already.
+///
+/// # Errors
+/// Why not.
+pub fn check_mountpoint(at: &Path, non_empty: bool) -> Result<(), MountFailure> {
     let fail = |kind, message: String| Err(MountFailure::new(kind, message));
-    if let Some(kind) = mounts::type_at(at).filter(|_| !config.non_empty) {
+    if let Some(kind) = mounts::type_at(at).filter(|_| !non_empty) {
         let message = format!("{} is a mount of type {kind} already: unmount it first (objfs umount)", at.display());
         return fail(FailureKind::AlreadyMounted, message);
     }
@@ -106,7 +119,7 @@ fn check_mountpoint(config: &MountConfig) -> Result<(), MountFailure> {
         Err(e) => return fail(FailureKind::MountpointMissing, format!("{}: {e}", at.display())),
     }
     let has_entries = std::fs::read_dir(at).is_ok_and(|mut entries| entries.next().is_some());
-    if has_entries && !config.non_empty {
+    if has_entries && !non_empty {
         let message = format!("{} is not empty: choose an empty directory, or add -o nonempty", at.display());
         return fail(FailureKind::MountpointNotEmpty, message);
     }
@@ -130,10 +143,12 @@ async fn run(config: MountConfig, ready: &mut Ready) -> Result<(), MountFailure>
     ready.tell(&Ok(()));
     wait_for_the_end(&config.mountpoint, &mut ended).await;
     rooms.draining.store(true, Ordering::SeqCst);
+    rooms.fs.session_ended();
     drain(&rooms).await;
     background.abort();
-    control.abort();
+    // The socket goes last: whoever finds none takes it that all files are closed.
     rooms.fs.close();
+    control.abort();
     Ok(())
 }
 
@@ -183,6 +198,7 @@ fn fs_settings(config: &MountConfig) -> crate::fs::Settings {
         poll_interval: config.poll_interval,
         host: host.unwrap_or_else(|| "localhost".to_owned()),
         patience: PATIENCE,
+        prefix_len: config.prefix.as_str().len(),
     }
 }
 
@@ -330,7 +346,10 @@ async fn answer_requests(rooms: Arc<Rooms>, socket: ControlSocket) {
                     let left = match rooms.fs.drain(Duration::from_secs(seconds)).await {
                         Ok(Drained::Clean) => PendingStatus::default(),
                         Ok(Drained::Left(pending)) => pending.into(),
-                        Err(e) => return tracing::error!(error = %e, "drain"),
+                        Err(e) => {
+                            let failed = FailedCommit { path: String::new(), reason: e.to_string(), retried: true };
+                            PendingStatus { failed: vec![failed], ..PendingStatus::default() }
+                        }
                     };
                     control::answer(stream, &left).await;
                 }

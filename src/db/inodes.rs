@@ -189,6 +189,18 @@ impl Rows<'_> {
                 attr.mtime.nanos(),
                 attr.ctime.nanos()
             ])?;
+        // Made by an earlier mount with other options, and never changed by anybody since.
+        self.0
+            .prepare_cached("UPDATE inode SET mode = ?1, uid = ?2, gid = ?3 WHERE ino = 1 AND headers IS NULL")?
+            .execute(params![attr.mode(), attr.uid, attr.gid])?;
+        Ok(())
+    }
+
+    /// Numbers up to `ino` are not given out any more.
+    pub fn reserve(&self, ino: Ino) -> RowResult<()> {
+        self.0
+            .prepare_cached("UPDATE sqlite_sequence SET seq = max(seq, ?1) WHERE name = 'inode'")?
+            .execute(params![sql(ino.0)])?;
         Ok(())
     }
 

@@ -147,9 +147,10 @@ impl Db {
 
     /// Commits what was sent, ends the writer thread and closes all connections. Later calls answer [`DbError::Closed`].
     pub fn close(&self) {
+        // Readers first: the last connection takes the WAL into the database, and a read-only one cannot.
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        self.readers.lock().unwrap_or_else(PoisonError::into_inner).clear();
         if let Some(thread) = thread
             && thread.join().is_err()
         {

@@ -10,6 +10,7 @@
 //! Buckets are unversioned. Unsupported operations answer 501. Writes to generated keys are kept and hide the generated
 //! object; deleting one hides it too.
 
+mod auth;
 mod backend;
 mod body;
 mod conditions;
@@ -35,7 +36,6 @@ pub use synthetic::{Synthetic, SyntheticError};
 
 use backend::Backend;
 use counters::Counters;
-use s3s::auth::SimpleAuth;
 use s3s::service::S3ServiceBuilder;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -70,7 +70,7 @@ impl Server {
             .map_err(|error| StartError::Listen { address, source: std::io::Error::other(error) })??;
         let (counters, faults) = (Arc::new(Counters::default()), Faults::new(faults));
         let mut builder = S3ServiceBuilder::new(service::Service { backend: Arc::new(backend) });
-        builder.set_auth(SimpleAuth::from_single(access_key, secret_key));
+        builder.set_auth(auth::OneKey { access_key, secret_key: secret_key.into() });
         builder.set_access(gate::Gate { faults: faults.clone(), counters: Arc::clone(&counters) });
         let shared = http::Shared { s3: builder.build(), counters: Arc::clone(&counters), faults: faults.clone() };
         let stop = CancellationToken::new();

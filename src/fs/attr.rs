@@ -5,11 +5,11 @@
 
 use super::dir::new_write_id;
 use super::headers::for_rewrite;
+use super::open::PinGuard;
 use super::{Caller, Entry, Fs, FsError, Result, to_the_end};
 use crate::meta::{InodeRow, Marker};
 use crate::store::{Condition, CopyRequest, ErrorKind, StoreError};
 use crate::types::{Attr, FileKind, Ino, Key, ObjectRef, Timestamp, Version};
-use crate::write::Span;
 use std::sync::Arc;
 
 /// A time to be set.
@@ -65,6 +65,8 @@ impl Fs {
         self.writable()?;
         let fs = Arc::clone(self);
         to_the_end(async move {
+            // Open for as long as this takes: nobody may drop what is staged meanwhile.
+            let pin = PinGuard::new(&fs, ino);
             if let Some(size) = set.size {
                 fs.truncate(caller, ino, size).await?;
             }
@@ -81,7 +83,9 @@ impl Fs {
             if set.size.is_some() && !has_handle {
                 fs.commit(ino).await?;
             }
-            fs.getattr(ino)
+            let entry = fs.getattr(ino);
+            pin.close().await?;
+            entry
         })
         .await
     }
@@ -110,8 +114,9 @@ impl Fs {
         if let Some(staged) = staged {
             self.meta.change(ino, move |row| row.attr = attr).await?;
             staged.touch();
+            // The commit under way may be past its headers, and without a handle no close will follow.
             if self.handles.of(ino).is_empty() {
-                // No close is to come that would commit it, and the running commit may have taken the old attributes.
+                self.journal(ino).await?;
                 self.queue_commit(ino);
             }
             return Ok(());
@@ -129,10 +134,8 @@ impl Fs {
 
     /// A copy of the object to itself with new headers. All that is not ours stays.
     async fn rewrite_headers(self: &Arc<Self>, row: InodeRow, attr: Attr) -> Result<()> {
-        let key = self.key(&row)?;
-        let _claim = self.claims.claim(vec![Span::Key(key.clone())]).await;
         // A commit may have come first: the version counts that is there under the claim.
-        let row = self.row(row.ino)?;
+        let (row, key, _claim) = self.claim_inode(row.ino).await?;
         let Some(version) = row.version.clone() else { return Err(FsError::Stale) };
         let headers = match self.headers_of(&row, &key).await {
             Err(FsError::Stale) => {
@@ -156,8 +159,10 @@ impl Fs {
             Ok(written) => {
                 let version = Version { etag: written.etag, last_modified: written.last_modified, ..version };
                 self.meta.change(row.ino, move |row| row.attr = attr).await?;
+                // The row first: who stages the file now must find the new version.
+                self.note_written(&row, version.clone(), &headers).await?;
                 self.note_rewritten(&row, &key, &version);
-                self.note_written(&row, version, &headers, true).await
+                Ok(())
             }
             Err(StoreError { kind: ErrorKind::Precondition | ErrorKind::NotFound, .. }) => {
                 self.look_again(&row, &key).await?;
@@ -175,18 +180,16 @@ impl Fs {
         if let Some(staged) = self.writer.get(row.ino) {
             staged.replace_base(object);
         }
-        let mut seen = self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let (Some(seen), Some(old)) = (seen.get_mut(&row.ino), &row.version)
+        if let (Some(seen), Some(old)) = (self.seen.get(&row.ino), &row.version)
             && seen.same(old)
         {
-            *seen = version.clone();
+            self.seen.insert(row.ino, version.clone());
         }
     }
 
     /// Directories keep their attributes in their marker, which is made if there is none.
     async fn rewrite_marker(self: &Arc<Self>, row: InodeRow, attr: Attr) -> Result<()> {
-        let key = self.key(&row)?;
-        let _claim = self.claims.claim(vec![Span::Key(key.clone())]).await;
+        let (row, key, _claim) = self.claim_inode(row.ino).await?;
         let marker = self.remote.head(&key).await?;
         let (headers, condition) = match marker {
             Some(m) => (for_rewrite(m.headers, &attr), Condition::IfMatch(m.version.etag)),
@@ -201,7 +204,7 @@ impl Fs {
                 row.marker = Marker::Present;
             })
             .await?;
-        self.note_written(&row, version, &headers, true).await
+        self.note_written(&row, version, &headers).await
     }
 
     /// STATFS: what the catalogue knows; answers without the network.

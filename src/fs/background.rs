@@ -6,14 +6,19 @@
 use super::{Fs, FsError, Result, to_the_end};
 use crate::meta::{InodeRow, Marker};
 use crate::store::Condition;
-use crate::types::{Ino, Key, Name};
+use crate::types::{Ino, Name};
 use crate::write::{Recovered, Span};
+use futures::StreamExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// How long an emptied directory waits for its marker: `rm -r` removes it within that, and no request is made.
 const MARKER_DELAY: Duration = Duration::from_secs(2);
+/// How long a marker waits that could not be written.
+const MARKER_PAUSE: Duration = Duration::from_secs(30);
+/// How often the background looks for what fell due by itself.
+const PERIOD: Duration = Duration::from_millis(500);
 /// Commits that run in the background at once.
 const COMMITS_IN_FLIGHT: usize = 8;
 
@@ -54,6 +59,10 @@ impl Fs {
         let journaled: Vec<Ino> = left.iter().map(|r| r.ino).collect();
         for row in self.meta.local()?.into_iter().filter(|r| !journaled.contains(&r.ino)) {
             self.forget_unacknowledged(row).await?;
+        }
+        // Numbers in the journal are not given to anybody else, even if the catalogue was rebuilt and does not know them.
+        if let Some(highest) = journaled.iter().max() {
+            self.meta.reserve(*highest).await?;
         }
         for recovered in left {
             let ino = self.find_or_make(&recovered).await?;
@@ -150,23 +159,34 @@ impl Fs {
         {
             tracing::warn!(error = %e, "copies for readers of an earlier mount could not be deleted");
         }
+        tokio::join!(self.run_commits(), self.run_markers());
+    }
+
+    async fn run_commits(self: &Arc<Self>) {
         let in_flight = Arc::new(tokio::sync::Semaphore::new(COMMITS_IN_FLIGHT));
         loop {
             while let Ok(permit) = Arc::clone(&in_flight).try_acquire_owned()
                 && let Some(ino) = self.next_ready()
             {
-                let fs = Arc::clone(&self);
+                let fs = Arc::clone(self);
                 tokio::spawn(async move {
                     let _permit = permit;
                     fs.commit_in_background(ino).await;
                     fs.queue_changed.notify_one();
                 });
             }
+            // Until something is pushed or done, or a pause may be over.
             let changed = self.queue_changed.notified();
-            // Markers that fell due, and commits whose pause is over.
-            if tokio::time::timeout(Duration::from_millis(500), changed).await.is_err() {
-                self.write_due_markers(MARKER_DELAY).await;
+            if tokio::time::timeout(PERIOD, changed).await.is_err() {
+                tracing::trace!("looking for commits whose pause is over");
             }
+        }
+    }
+
+    async fn run_markers(self: &Arc<Self>) {
+        loop {
+            tokio::time::sleep(PERIOD).await;
+            self.write_due_markers(MARKER_DELAY).await;
         }
     }
 
@@ -178,8 +198,7 @@ impl Fs {
     async fn commit_in_background(self: &Arc<Self>, ino: Ino) {
         let fs = Arc::clone(self);
         match to_the_end(async move { fs.commit(ino).await }).await {
-            Ok(()) if !self.meta.pins().is_pinned(ino) => drop(self.writer.drop_clean(ino)),
-            Ok(()) => {}
+            Ok(()) => self.drop_clean(ino),
             Err(e) => tracing::error!(path = %self.path_of(ino), error = %e, "could not be committed"),
         }
     }
@@ -192,14 +211,22 @@ impl Fs {
         }
     }
 
-    async fn write_due_markers(self: &Arc<Self>, delay: Duration) {
-        let Ok(owed) = self.meta.owed_markers() else { return };
+    /// Writes the markers that were owed for `delay` at least. Answers how many failed for good.
+    async fn write_due_markers(self: &Arc<Self>, delay: Duration) -> usize {
+        let Ok(owed) = self.meta.owed_markers() else { return 0 };
         let now = self.meta.now();
-        for row in owed.into_iter().filter(|r| r.checked_at.plus(delay) <= now) {
-            if let Err(e) = self.write_owed_marker(row.ino).await {
-                tracing::warn!(dir = %self.path_of(row.ino), error = %e, "the marker of an emptied directory is still owed");
-            }
-        }
+        let due = owed.into_iter().filter(|r| r.checked_at.plus(delay) <= now || delay.is_zero());
+        let failed = futures::stream::iter(due)
+            .map(|row| async move {
+                let Err(e) = self.write_owed_marker(row.ino).await else { return false };
+                let path = self.path_of(row.ino);
+                tracing::warn!(dir = %path, error = %e, "the marker of an emptied directory is still owed");
+                let later = self.meta.now().plus(MARKER_PAUSE);
+                self.meta.change(row.ino, move |row| row.checked_at = later).await.is_err() || e.is_permanent()
+            })
+            .buffer_unordered(COMMITS_IN_FLIGHT)
+            .filter(|failed| std::future::ready(*failed));
+        failed.count().await
     }
 
     /// Writes the marker that a directory owes, if it does.
@@ -226,10 +253,6 @@ impl Fs {
         Ok(())
     }
 
-    fn has_key(&self, row: &InodeRow, key: &Key) -> bool {
-        matches!(self.meta.key(row), Ok(Some(Ok(k))) if k == *key)
-    }
-
     /// What the bucket does not have yet.
     ///
     /// # Errors
@@ -239,7 +262,7 @@ impl Fs {
         let failed = waiting.into_iter().filter_map(|w| Some((self.path_of(w.ino), w.reason?, !w.parked))).collect();
         let unnamed = |ino: &Ino| self.meta.get(*ino).is_ok_and(|r| r.is_none_or(|r| r.parent.is_none()));
         Ok(Pending {
-            files: self.writer.changed().iter().filter(|ino| !unnamed(ino)).count(),
+            files: self.writer.owed().iter().filter(|ino| !unnamed(ino)).count(),
             markers: self.meta.owed_markers()?.len(),
             failed,
             conflicts: self.conflicts.load(Ordering::Relaxed),
@@ -253,7 +276,7 @@ impl Fs {
     /// [`FsError::Catalogue`].
     pub async fn drain(self: &Arc<Self>, deadline: Duration) -> Result<Drained> {
         let until = tokio::time::Instant::now() + deadline;
-        for ino in self.writer.changed() {
+        for ino in self.writer.owed() {
             // What is dirty without an acknowledgement (the last close never came) is kept all the same.
             if let Err(e) = self.journal(ino).await {
                 tracing::error!(path = %self.path_of(ino), error = %e, "could not be journaled");
@@ -261,21 +284,24 @@ impl Fs {
             self.queue_commit(ino);
         }
         let mut hurried = None::<tokio::time::Instant>;
+        let mut hopeless = 0;
         loop {
             // A failing server is not hammered: what fails is tried again every two seconds until the deadline.
             if hurried.is_none_or(|at| at.elapsed() > Duration::from_secs(2)) {
                 let now = self.meta.now();
                 self.queue().hurry(now, false);
                 self.queue_changed.notify_one();
-                self.write_due_markers(Duration::ZERO).await;
+                let markers = self.write_due_markers(Duration::ZERO);
+                hopeless = tokio::time::timeout_at(until, markers).await.unwrap_or(0);
                 hurried = Some(tokio::time::Instant::now());
             }
             let pending = self.pending()?;
             let active = self.queue().active();
             if pending.files == 0 && pending.markers == 0 {
+                self.writer.inodes().into_iter().for_each(|ino| self.drop_clean(ino));
                 return Ok(Drained::Clean);
             }
-            if active == 0 && pending.markers == 0 || tokio::time::Instant::now() >= until {
+            if active == 0 && pending.markers <= hopeless || tokio::time::Instant::now() >= until {
                 return Ok(Drained::Left(pending));
             }
             tokio::time::sleep(Duration::from_millis(10)).await;

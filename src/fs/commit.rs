@@ -40,7 +40,9 @@ impl Fs {
 
     async fn commit_now(self: &Arc<Self>, ino: Ino) -> Result<()> {
         loop {
-            let Some(staged) = self.writer.get(ino).filter(|s| s.is_changed()) else { return Ok(()) };
+            let Some(staged) = self.writer.get(ino).filter(|s| s.is_changed() || s.is_journaled()) else {
+                return Ok(());
+            };
             let Some(row) = self.meta.get(ino)? else { return Ok(()) };
             let Some(key) = self.meta.key(&row)? else { return Ok(()) };
             let key = key?;
@@ -50,7 +52,8 @@ impl Fs {
                 continue;
             }
             if !staged.is_changed() {
-                return Ok(());
+                // Somebody else's commit carried it while we waited; a row written meanwhile has nothing left to say.
+                return Ok(self.writer.clear(&staged).await?);
             }
             let row = self.settle(&staged).await?;
             return self.commit_claimed(&staged, row, key).await;
@@ -59,7 +62,7 @@ impl Fs {
 
     async fn commit_claimed(self: &Arc<Self>, staged: &Arc<Staged>, row: InodeRow, key: Key) -> Result<()> {
         let headers = self.headers_for_commit(&row, &key).await?;
-        match self.writer.commit(staged, &key, headers.clone(), condition_of(staged)).await {
+        match self.upload(staged, &key, headers.clone(), condition_of(staged)).await {
             Ok(done) => self.committed(staged, &row, done).await,
             Err(CommitError::Conflict) => self.on_conflict(staged, row, key, headers).await,
             Err(CommitError::BaseDeleted) => {
@@ -83,28 +86,43 @@ impl Fs {
         row.await?.ok_or(FsError::Stale)
     }
 
-    async fn committed(&self, staged: &Arc<Staged>, row: &InodeRow, done: Committed) -> Result<()> {
+    async fn upload(
+        &self,
+        staged: &Arc<Staged>,
+        key: &Key,
+        headers: ObjectHeaders,
+        condition: Condition,
+    ) -> std::result::Result<Committed, CommitError> {
+        self.writer.commit(staged, key, headers, condition, self.meta.now()).await
+    }
+
+    async fn committed(self: &Arc<Self>, staged: &Arc<Staged>, row: &InodeRow, done: Committed) -> Result<()> {
         let version = done.object.version.clone();
         self.note_committed(row.ino, &done.object);
-        self.note_written(row, version, &done.headers, done.clean).await?;
-        // Written again meanwhile: the journal's row, if there is one, still tells of bytes that the bucket lacks.
-        if done.clean {
-            self.writer.clear(staged).await.map_err(FsError::Catalogue)?;
+        self.note_written(row, version, &done.headers).await?;
+        if staged.is_changed() && staged.is_journaled() {
+            // Written again meanwhile: the journal must not remember the old base.
+            return self.journal(row.ino).await;
         }
-        Ok(())
+        Ok(self.writer.clear(staged).await?)
     }
 
     /// Handles and the kernel's pages follow our own commit.
     fn note_committed(&self, ino: Ino, object: &ObjectRef) {
         self.handles.of(ino).iter().for_each(|h| h.set_object(Some(object.clone())));
-        let mut seen = self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        seen.insert(ino, object.version.clone());
+        self.seen.insert(ino, object.version.clone());
     }
 
-    async fn recreate(&self, staged: &Arc<Staged>, row: &InodeRow, key: &Key, headers: ObjectHeaders) -> Result<()> {
+    async fn recreate(
+        self: &Arc<Self>,
+        staged: &Arc<Staged>,
+        row: &InodeRow,
+        key: &Key,
+        headers: ObjectHeaders,
+    ) -> Result<()> {
         staged.rebase_on_nothing();
         self.conflicts.fetch_add(1, Ordering::Relaxed);
-        let done = self.writer.commit(staged, key, headers, Condition::IfAbsent).await?;
+        let done = self.upload(staged, key, headers, Condition::IfAbsent).await?;
         self.committed(staged, row, done).await
     }
 
@@ -123,7 +141,7 @@ impl Fs {
         if ours {
             tracing::info!(%key, "the answer to an earlier commit was lost: going on from what it made");
             staged.rebase(ObjectRef { key: key.clone(), version: theirs.version });
-            let done = self.writer.commit(staged, &key, headers, condition_of(staged)).await?;
+            let done = self.upload(staged, &key, headers, condition_of(staged)).await?;
             return self.committed(staged, &row, done).await;
         }
         let unresolved = |e: FsError| FsError::ConflictUnresolved(Box::new(e));
@@ -147,9 +165,9 @@ impl Fs {
                 Some(headers) => super::headers::for_rewrite(headers, &row.attr),
                 None => for_new(&row.attr, key),
             };
-            match self.writer.commit(staged, &copy_key, headers, Condition::IfAbsent).await {
+            match self.upload(staged, &copy_key, headers, Condition::IfAbsent).await {
                 Ok(done) => {
-                    self.meta.rename(row.ino, parent, copy_name.clone()).await?;
+                    self.meta.rename(row.ino, parent, copy_name.clone(), Vec::new()).await?;
                     self.committed(staged, row, done).await?;
                     return Ok(copy_name);
                 }

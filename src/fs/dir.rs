@@ -4,13 +4,12 @@
 //! Does not own: what a listing changes (`meta`), writing owed markers (`background`).
 
 use super::headers::{for_new, to_found};
-use super::lookup::is_reserved;
+use super::place::Place;
 use super::{Caller, Entry, Fs, FsError, Result, to_the_end};
 use crate::meta::{InodeRow, Marker, Sighting, UnmappableKey};
 use crate::remote::DirPage;
 use crate::store::{Condition, ErrorKind, StoreError};
 use crate::types::{Attr, FileKind, Ino, Key, Name, Unmappable, Version, WriteId};
-use crate::write::Span;
 use bytes::Bytes;
 use std::sync::{Arc, PoisonError};
 use tokio::sync::watch;
@@ -88,15 +87,22 @@ impl Fs {
                     let fs = Arc::clone(self);
                     // In a task of its own: whoever is interrupted leaves it to those who still wait.
                     return to_the_end(async move {
-                        let _guard = ListingGuard { fs: Arc::clone(&fs), ino, _done: done };
-                        fs.list_pages(ino).await
+                        let guard = ListingGuard { fs: Arc::clone(&fs), ino, done };
+                        let result = fs.list_pages(ino).await;
+                        if let Err(FsError::Store(e)) = &result {
+                            guard.done.send_replace(Some(e.clone()));
+                        }
+                        result
                     })
                     .await;
                 }
-                // The sender only ever drops: an error is the end of the listing.
                 Joined::Waiting(mut running) => {
-                    let ended = running.changed().await.is_err();
-                    if ended && self.row(ino)?.complete_at.is_some_and(|at| at >= began) {
+                    // The sender sends a failure, or drops at the end.
+                    let failure = running.changed().await.ok().and_then(|()| running.borrow().clone());
+                    if let Some(e) = failure {
+                        return Err(e.into());
+                    }
+                    if self.row(ino)?.complete_at.is_some_and(|at| at >= began) {
                         return Ok(());
                     }
                 }
@@ -109,7 +115,7 @@ impl Fs {
         if let Some(running) = listings.get(&ino) {
             return Joined::Waiting(running.clone());
         }
-        let (done, waiting) = watch::channel(());
+        let (done, waiting) = watch::channel(None);
         listings.insert(ino, waiting);
         Joined::First(done)
     }
@@ -148,22 +154,17 @@ impl Fs {
         self.writable()?;
         let fs = Arc::clone(self);
         to_the_end(async move {
-            let dir = fs.dir_row(parent)?;
-            if is_reserved(parent, &name) {
-                return Err(FsError::Reserved);
-            }
-            let key = fs.dir_key(&dir)?.child_dir(&name)?;
-            let _claim = fs.claims.claim(vec![Span::Tree(key.clone())]).await;
-            if fs.meta.child(parent, &name)?.is_some() {
-                return Err(FsError::Exists);
-            }
+            let (place, _claim) = fs.claim_place(parent, &name, Place::as_tree).await?;
+            fs.check_new(&place)?;
+            let (dir, key) = (fs.dir_row(parent)?, place.tree()?);
             let attr = fs.new_attr(caller, &dir, FileKind::Dir, mode);
             let mut row = fs.meta.blank(parent, &name, attr);
-            row.version = Some(fs.put_marker(&key, &row.attr, Condition::IfAbsent).await?);
+            let marker = fs.put_marker(&key, &row.attr, Condition::IfAbsent).await;
+            row.version = Some(fs.seeing_what_is_there(marker, &place).await?);
             row.marker = Marker::Present;
             row.complete_at = Some(fs.meta.now());
             row.headers = Some(super::headers::to_meta(&for_new(&row.attr, &key)).json);
-            let row = fs.meta.create(row).await?.ok_or(FsError::Exists)?;
+            let row = fs.create_or_find(row).await?;
             Ok(fs.entry(&row))
         })
         .await
@@ -187,9 +188,8 @@ impl Fs {
         self.writable()?;
         let fs = Arc::clone(self);
         to_the_end(async move {
-            let dir = fs.dir_row(parent)?;
-            let key = fs.dir_key(&dir)?.child_dir(&name)?;
-            let _claim = fs.claims.claim(vec![Span::Tree(key.clone())]).await;
+            let (place, _claim) = fs.claim_place(parent, &name, Place::as_tree).await?;
+            let key = place.tree()?;
             let row = fs.meta.child(parent, &name)?.ok_or(FsError::NotFound)?;
             if row.attr.kind != FileKind::Dir {
                 return Err(FsError::NotDir);
@@ -238,6 +238,11 @@ impl Fs {
         if ino == Ino::ROOT || self.meta.has_children(ino)? {
             return Ok(());
         }
+        // A directory that was never listed may have entries that nobody has asked for.
+        let Some(dir) = self.meta.get(ino)?.filter(|dir| dir.marker == Marker::Implied) else { return Ok(()) };
+        if dir.complete_at.is_none() && self.remote.has_keys_below(&self.dir_key(&dir)?).await? {
+            return Ok(());
+        }
         let now = self.meta.now();
         self.meta
             .change(ino, move |row| {
@@ -282,15 +287,18 @@ pub(super) fn new_write_id() -> WriteId {
 
 /// Who lists a directory: the first to ask, while the others wait.
 enum Joined {
-    First(watch::Sender<()>),
-    Waiting(watch::Receiver<()>),
+    First(watch::Sender<Option<StoreError>>),
+    Waiting(Running),
 }
+
+/// A listing under way, for those who wait: the failure that it ends with, or nothing.
+pub(super) type Running = watch::Receiver<Option<StoreError>>;
 
 /// Ends the listing for those who wait, however it ends.
 struct ListingGuard {
     fs: Arc<Fs>,
     ino: Ino,
-    _done: watch::Sender<()>,
+    done: watch::Sender<Option<StoreError>>,
 }
 
 impl Drop for ListingGuard {

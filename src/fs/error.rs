@@ -111,6 +111,7 @@ impl FsError {
             FsError::Journal(JournalError::Disk(e)) => disk_errno(e),
             FsError::Catalogue(_) | FsError::Journal(_) | FsError::Internal(_) => libc::EIO,
             FsError::Commit(CommitError::TooLarge(_)) => libc::EFBIG,
+            FsError::Commit(CommitError::Journal(_)) => libc::EIO,
             FsError::Commit(CommitError::Conflict) => libc::EBUSY,
             FsError::Commit(_) => libc::ESTALE,
             FsError::ConflictUnresolved(_) => libc::EBUSY,
@@ -121,6 +122,8 @@ impl FsError {
     pub fn is_permanent(&self) -> bool {
         match self {
             FsError::Store(e) => !e.kind.is_retryable(),
+            // The next try finds what is there, and makes the conflict copy.
+            FsError::Commit(CommitError::Conflict | CommitError::BaseDeleted | CommitError::Journal(_)) => false,
             FsError::Commit(_) | FsError::Name(_) | FsError::Reserved => true,
             FsError::ConflictUnresolved(e) => e.is_permanent(),
             _ => false,

@@ -80,6 +80,11 @@ impl Handles {
         files.values().filter(|h| h.ino == ino).cloned().collect()
     }
 
+    /// Forgets them all.
+    pub(super) fn clear(&self) {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// How many there are.
     pub(super) fn count(&self) -> usize {
         self.files.lock().unwrap_or_else(PoisonError::into_inner).len()

@@ -73,14 +73,10 @@ impl Fs {
     }
 
     /// Takes over into the catalogue that we wrote `row`'s object with these headers.
-    pub(super) async fn note_written(
-        &self,
-        row: &InodeRow,
-        version: Version,
-        headers: &ObjectHeaders,
-        clean: bool,
-    ) -> Result<()> {
-        self.meta.committed(row.ino, version, to_meta(headers).json, clean).await?;
+    pub(super) async fn note_written(&self, row: &InodeRow, version: Version, headers: &ObjectHeaders) -> Result<()> {
+        let staged = self.writer.get(row.ino);
+        let is_local = move || staged.is_some_and(|s| s.is_changed());
+        self.meta.committed(row.ino, version, to_meta(headers).json, is_local).await?;
         Ok(())
     }
 }

@@ -27,7 +27,7 @@ impl Fs {
                     kernel.forget_entry(*parent, name);
                     kernel.forget_content(*parent);
                 }
-                // The version that was seen last stays noted: it is not the new one, so the next open drops the pages.
+                // The version that the kernel has seen stays on record: the next open finds another and drops the pages.
                 Change::Content(ino) => kernel.forget_content(*ino),
             }
         }

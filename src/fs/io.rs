@@ -19,27 +19,33 @@ impl Fs {
     pub async fn read(self: &Arc<Self>, fh: Fh, offset: u64, size: u32) -> Result<Bytes> {
         let handle = self.handles.get(fh).ok_or(FsError::BadHandle)?;
         let Some(range) = ByteRange::at(offset, u64::from(size)) else { return Ok(Bytes::new()) };
-        match self.writer.get(handle.ino) {
-            Some(staged) => self.read_staged(&handle, &staged, range).await,
-            None => self.read_object(&handle, range).await,
+        let Some(staged) = self.writer.get(handle.ino) else { return self.read_object(&handle, range).await };
+        match self.read_staged(&handle, &staged, range).await {
+            // Our own commit replaced the base between looking and reading: by now the bytes are in the file.
+            Err(FsError::Stale) => self.read_staged(&handle, &staged, range).await,
+            result => result,
         }
     }
 
     /// A clean file: the pinned version. Our own commit or rename may have moved the inode on to another version or key
     /// since this handle last read; then it follows.
-    async fn read_object(&self, handle: &FileHandle, range: ByteRange) -> Result<Bytes> {
+    async fn read_object(self: &Arc<Self>, handle: &FileHandle, range: ByteRange) -> Result<Bytes> {
         let pinned = handle.object();
         let Some(object) = pinned.map_or_else(|| self.current_object(handle.ino), |o| Ok(Some(o)))? else {
             return Ok(Bytes::new());
         };
         match self.reader.read(&object, range, Some(&handle.sequence)).await {
             Err(e) if matches!(e.kind, ErrorKind::Precondition | ErrorKind::NotFound) => {
-                match self.current_object(handle.ino)? {
-                    Some(now) if now != object => {
-                        handle.set_object(Some(now.clone()));
-                        Ok(self.reader.read(&now, range, Some(&handle.sequence)).await?)
+                // Only our own commits and renames turn a handle to another version.
+                match handle.object() {
+                    Some(now) if now != object => Ok(self.reader.read(&now, range, Some(&handle.sequence)).await?),
+                    _ => {
+                        // Changed or deleted elsewhere: who opens it next should see that at once.
+                        if let Some(row) = self.meta.get(handle.ino)? {
+                            self.look_again(&row, &object.key).await?;
+                        }
+                        Err(FsError::Stale)
                     }
-                    _ => Err(FsError::Stale),
                 }
             }
             result => Ok(result?),
@@ -112,8 +118,17 @@ impl Fs {
             result => result?,
         };
         let staged = self.writer.stage(row.ino, base)?;
-        if !row.local {
-            self.meta.change(row.ino, |row| row.local = true).await?;
+        let was_clean = !staged.is_changed();
+        if was_clean {
+            // Before the row says so: a commit that ends just now asks whether anything waits, and must hear yes.
+            staged.touch();
+        }
+        if was_clean || !row.local {
+            let now = self.meta.change(row.ino, |row| row.local = true).await?;
+            // Changed or deleted elsewhere while it was open: a commit would have no name to go to.
+            if now.is_none_or(|now| now.parent.is_none()) && self.meta.pins().is_lost(row.ino) {
+                return Err(FsError::Stale);
+            }
         }
         Ok(staged)
     }

@@ -9,11 +9,15 @@ use crate::meta::{Found, InodeRow, Marker};
 use crate::remote::OWN_DIR;
 use crate::types::{FileKind, Ino, Key, Name, Timestamp};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// A directory of up to this many known entries is listed again when it is stale: one page, which then answers for all
 /// its names. In a larger one a name is asked for alone.
 const RELIST_MAX: usize = 1000;
+
+/// How long the bucket is not asked again, where something older can be shown, after it did not answer.
+const OUTAGE: Duration = Duration::from_secs(5);
 
 impl Fs {
     /// LOOKUP: `None` if there is no such name.
@@ -34,10 +38,11 @@ impl Fs {
             Some(row) if row.local || row.marker == Marker::Owed => Ok(Some(row)),
             Some(row) if self.is_fresh(row.checked_at) => self.with_headers(row).await,
             None if dir.complete_at.is_some_and(|at| self.is_fresh(at)) => Ok(None),
-            known => match self.ask(&dir, name).await {
-                Err(e) if e.is_outage() && known.is_some() => {
+            None => self.ask(&dir, name).await,
+            Some(known) => match self.patiently(self.ask(&dir, name)).await {
+                Err(e) if e.is_outage() => {
                     tracing::warn!(%name, error = %e, "the bucket does not answer: showing what is known");
-                    Ok(known)
+                    Ok(Some(known))
                 }
                 result => result,
             },
@@ -52,12 +57,19 @@ impl Fs {
 
     /// Whether what the bucket said at `at` still counts.
     pub(super) fn is_fresh(&self, at: Timestamp) -> bool {
-        at.plus(self.settings.poll_interval) > self.meta.now()
+        self.is_younger(at, self.settings.poll_interval)
     }
 
     /// Whether it is so fresh that an open need not ask again.
     pub(super) fn is_just_confirmed(&self, at: Timestamp) -> bool {
-        at.plus(Duration::from_secs(1)) > self.meta.now()
+        self.is_younger(at, Duration::from_secs(1))
+    }
+
+    /// A time that lies ahead was told by a clock that has been set back since: it says nothing.
+    fn is_younger(&self, at: Timestamp, age: Duration) -> bool {
+        let now = self.meta.now();
+        // What an earlier mount was told says nothing of what happened since.
+        at.plus(age) > now && at <= now.plus(Duration::from_secs(2)) && at >= self.meta.defaults().mounted_at
     }
 
     /// Asks the bucket for one name: by listing a small directory that was complete once, or for the name alone.
@@ -82,7 +94,7 @@ impl Fs {
         if row.headers.is_some() || row.local {
             return Ok(Some(row));
         }
-        match self.read_headers(&row).await {
+        match self.patiently(self.read_headers(&row)).await {
             Err(e) if e.is_outage() => Ok(Some(row)),
             result => result,
         }
@@ -137,13 +149,22 @@ impl Fs {
         }
     }
 
-    /// Waits for the bucket only as long as somebody would who has something older to look at.
+    /// Waits for the bucket only as long as somebody would who has something older to look at; and after it did not
+    /// answer, for a while not at all, so that each name of an `ls -l` does not wait again.
     pub(super) async fn patiently<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         use crate::store::{ErrorKind, Op, StoreError};
-        match tokio::time::timeout(self.settings.patience, work).await {
-            Ok(result) => result,
-            Err(_) => Err(StoreError::new(ErrorKind::Timeout, Op::Head, None, "no answer in time").into()),
+        let silent = |what: &str| FsError::Store(StoreError::new(ErrorKind::Timeout, Op::Head, None, what));
+        if self.outage_until.load(Ordering::Relaxed) > self.meta.now().nanos() {
+            return Err(silent("the bucket did not answer a moment ago"));
         }
+        let result = match tokio::time::timeout(self.settings.patience, work).await {
+            Ok(result) => result,
+            Err(_) => Err(silent("no answer in time")),
+        };
+        if result.as_ref().is_err_and(FsError::is_outage) {
+            self.outage_until.store(self.meta.now().plus(OUTAGE).nanos(), Ordering::Relaxed);
+        }
+        result
     }
 
     /// The directory key under which `parent` keeps its children.

@@ -26,6 +26,7 @@ mod io;
 mod lookup;
 mod name;
 mod open;
+mod place;
 mod rename;
 mod rename_dir;
 
@@ -37,7 +38,7 @@ use crate::types::{Attr, Ino, Key, ObjectRef, Version};
 use crate::write::{Claims, CommitQueue, Writer};
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -63,6 +64,8 @@ pub struct Settings {
     pub host: String,
     /// How long the bucket is waited for when something older can be shown instead.
     pub patience: Duration,
+    /// Bytes that the mount's prefix takes of each key.
+    pub prefix_len: usize,
 }
 
 /// Who asks.
@@ -91,6 +94,10 @@ pub struct Entry {
 /// catalogue answers again in microseconds.
 const TTL: Duration = Duration::from_secs(1);
 
+/// Inodes whose last opened version is remembered, until the kernel forgets them. Forgetting one earlier only costs reading
+/// its pages again.
+const SEEN_MAX: u64 = 100_000;
+
 /// The file system.
 #[derive(Debug)]
 pub struct Fs {
@@ -103,12 +110,14 @@ pub struct Fs {
     handles: handle::Handles,
     queue: Mutex<CommitQueue>,
     queue_changed: Notify,
-    listings: Mutex<HashMap<Ino, tokio::sync::watch::Receiver<()>>>,
+    listings: Mutex<HashMap<Ino, dir::Running>>,
     /// The version that each inode had when it was last opened: the kernel's pages are of that one.
-    seen: Mutex<HashMap<Ino, Version>>,
+    seen: moka::sync::Cache<Ino, Version>,
     /// Copies that serve readers of files which were deleted or replaced while open.
     orphans: Mutex<HashMap<Ino, ObjectRef>>,
     conflicts: AtomicU64,
+    /// When the bucket is asked again, after it did not answer, in ns since the epoch.
+    outage_until: AtomicI64,
     kernel: OnceLock<Arc<dyn KernelCache>>,
     settings: Settings,
 }
@@ -127,9 +136,10 @@ impl Fs {
             queue: Mutex::default(),
             queue_changed: Notify::new(),
             listings: Mutex::default(),
-            seen: Mutex::default(),
+            seen: moka::sync::Cache::new(SEEN_MAX),
             orphans: Mutex::default(),
             conflicts: AtomicU64::new(0),
+            outage_until: AtomicI64::new(0),
             kernel: OnceLock::new(),
             settings,
         })
@@ -150,6 +160,12 @@ impl Fs {
     /// Whether nothing may be changed.
     pub fn is_read_only(&self) -> bool {
         self.settings.read_only
+    }
+
+    /// The kernel ended the session: nothing is open any more, whatever RELEASE did not come.
+    pub fn session_ended(&self) {
+        self.handles.clear();
+        self.meta.pins().clear();
     }
 
     /// Closes catalogue and journal. Nothing may be asked afterwards.
@@ -183,6 +199,13 @@ impl Fs {
     /// Attributes as they are shown: what is staged is newer than the row.
     fn shown(&self, row: &InodeRow) -> Attr {
         let mut attr = row.attr.clone();
+        let defaults = self.meta.defaults();
+        if defaults.uid_forced {
+            attr.uid = defaults.uid;
+        }
+        if defaults.gid_forced {
+            attr.gid = defaults.gid;
+        }
         if let Some(staged) = self.writer.get(row.ino) {
             attr.size = staged.size();
             if let Some(at) = staged.written_at() {
@@ -202,7 +225,17 @@ impl Fs {
     }
 
     fn drop_seen_version(&self, ino: Ino) {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).remove(&ino);
+        self.seen.invalidate(&ino);
+    }
+
+    /// FORGET: the kernel holds nothing of the inode any more, its pages included.
+    pub fn forget(&self, ino: Ino) {
+        self.drop_seen_version(ino);
+    }
+
+    /// Drops what is staged of a clean file that nobody has open.
+    fn drop_clean(&self, ino: Ino) {
+        self.writer.drop_clean(ino, || self.meta.pins().is_pinned(ino));
     }
 }
 

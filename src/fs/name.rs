@@ -5,14 +5,13 @@
 
 use super::dir::new_write_id;
 use super::headers::for_new;
-use super::lookup::is_reserved;
 use super::open::Opened;
+use super::place::Place;
 use super::{Caller, Entry, Fs, FsError, Result, to_the_end};
 use crate::meta::InodeRow;
 use crate::remote::OWN_DIR;
 use crate::store::{Condition, CopyRequest, ErrorKind, StoreError};
 use crate::types::{ByteRange, FileKind, Ino, Key, Name, ObjectRef, Version};
-use crate::write::Span;
 use bytes::Bytes;
 use std::sync::{Arc, PoisonError};
 
@@ -36,11 +35,27 @@ impl Fs {
         let fs = Arc::clone(self);
         to_the_end(async move {
             let dir = fs.dir_row(parent)?;
-            fs.check_new_name(&dir, &name)?;
+            // The kernel believed that the name is free: if it is not, it should look again and open what is there.
+            let taken = if flags & libc::O_EXCL != 0 { FsError::Exists } else { FsError::Stale };
+            // Who neither empties the file nor insists on a new one (`>>`) means what is there. A listing that was complete a
+            // while ago is not enough to say that nothing is.
+            if flags & (libc::O_EXCL | libc::O_TRUNC) == 0
+                && !dir.complete_at.is_some_and(|at| fs.is_just_confirmed(at))
+            {
+                let seen = fs.look_at(&fs.place(parent, &name)?).await;
+                seen.or_else(|e| if e.is_outage() { Ok(()) } else { Err(e) })?;
+            }
+            match fs.check_new(&fs.place(parent, &name)?) {
+                Err(FsError::Exists) => return Err(taken),
+                result => result?,
+            }
             let mut row = fs.meta.blank(parent, &name, fs.new_attr(caller, &dir, FileKind::File, mode));
             row.local = true;
-            let row = fs.meta.create(row).await?.ok_or(FsError::Exists)?;
-            fs.writer.stage(row.ino, None)?;
+            let row = fs.meta.create(row).await?.ok_or(taken)?;
+            if let Err(e) = fs.writer.stage(row.ino, None) {
+                fs.meta.remove(row.ino).await?;
+                return Err(e.into());
+            }
             let opened = fs.opened(&row, flags, caller.tid, None);
             Ok((fs.entry(&row), opened))
         })
@@ -85,12 +100,9 @@ impl Fs {
         self.writable()?;
         let fs = Arc::clone(self);
         to_the_end(async move {
-            let dir = fs.dir_row(parent)?;
-            let key = fs.check_new_name(&dir, &name)?;
-            let _claim = fs.claims.claim(vec![Span::Key(key.clone())]).await;
-            if fs.meta.child(parent, &name)?.is_some() {
-                return Err(FsError::Exists);
-            }
+            let (place, _claim) = fs.claim_place(parent, &name, Place::as_file).await?;
+            fs.check_new(&place)?;
+            let (dir, key) = (fs.dir_row(parent)?, place.file.clone());
             let mut attr = fs.new_attr(caller, &dir, kind, mode);
             attr.rdev = rdev;
             attr.size = body.len() as u64;
@@ -100,11 +112,12 @@ impl Fs {
             let written = fs.store.put(&key, body, &headers, &Condition::IfAbsent).await.map_err(|e| match e.kind {
                 ErrorKind::Precondition => FsError::Exists,
                 _ => FsError::Store(e),
-            })?;
+            });
+            let written = fs.seeing_what_is_there(written, &place).await?;
             let size = row.attr.size;
             row.version = Some(Version { etag: written.etag, last_modified: written.last_modified, size });
             row.headers = Some(super::headers::to_meta(&headers).json);
-            let row = fs.meta.create(row).await?.ok_or(FsError::Exists)?;
+            let row = fs.create_or_find(row).await?;
             Ok(fs.entry(&row))
         })
         .await
@@ -138,24 +151,35 @@ impl Fs {
         self.writable()?;
         let fs = Arc::clone(self);
         to_the_end(async move {
-            let dir = fs.dir_row(parent)?;
-            let key = fs.dir_key(&dir)?.child(&name)?;
-            let _claim = fs.claims.claim(vec![Span::Key(key.clone())]).await;
+            let (place, _claim) = fs.claim_place(parent, &name, Place::as_file).await?;
+            let key = &place.file;
             let row = fs.meta.child(parent, &name)?.ok_or(FsError::NotFound)?;
             if row.attr.kind == FileKind::Dir {
                 return Err(FsError::IsDir);
             }
-            fs.keep_for_readers(&row, &key).await?;
-            fs.delete_object(&row, &key).await?;
+            let aside = fs.copy_aside(&row, key).await?;
+            let theirs_stays = match fs.delete_object(&row, key).await {
+                // Ours, with changes that nobody else has seen, goes; what somebody else wrote there meanwhile stays.
+                Err(FsError::Stale) if row.local => true,
+                Err(e) => {
+                    fs.drop_aside(aside).await;
+                    return Err(e);
+                }
+                Ok(()) => false,
+            };
+            fs.turn_readers(row.ino, aside).await?;
             fs.meta.remove(row.ino).await?;
             fs.forget_staged(row.ino).await?;
+            if theirs_stays {
+                fs.look_at(&place).await?;
+            }
             fs.owe_marker_if_emptied(parent).await
         })
         .await
     }
 
     /// Deletes the object that `row` shows, if the bucket has it.
-    pub(super) async fn delete_object(self: &Arc<Self>, row: &InodeRow, key: &Key) -> Result<()> {
+    async fn delete_object(self: &Arc<Self>, row: &InodeRow, key: &Key) -> Result<()> {
         let Some(version) = &row.version else { return Ok(()) };
         match self.store.delete(key, Some(&version.etag)).await {
             Ok(()) | Err(StoreError { kind: ErrorKind::NotFound, .. }) => Ok(()),
@@ -169,7 +193,9 @@ impl Fs {
 
     /// The bucket has another version than `row` shows: takes that over.
     pub(super) async fn look_again(self: &Arc<Self>, row: &InodeRow, key: &Key) -> Result<()> {
-        let (Some(parent), Some(name)) = (row.parent, row.name.clone()) else { return Ok(()) };
+        // Renamed meanwhile: what is at the old key says nothing of it.
+        let Some(row) = self.meta.get(row.ino)?.filter(|row| self.has_key(row, key)) else { return Ok(()) };
+        let (Some(parent), Some(name)) = (row.parent, row.name) else { return Ok(()) };
         let asked = self.meta.observe();
         let found = self.remote.head(key).await?.as_ref().map(super::headers::found_object);
         let (_, changes) = self.meta.apply_lookup(parent, name, found, &asked).await?;
@@ -182,21 +208,28 @@ impl Fs {
         self.queue().forget(ino);
         if !self.meta.pins().is_pinned(ino) {
             self.writer.discard(ino).await?;
+        } else if let Some(staged) = self.writer.get(ino) {
+            // Nothing is owed any more: a journal row would bring the deleted file back after a crash.
+            self.writer.disown(&staged).await?;
         }
         Ok(())
     }
 
-    /// The object of an open file is about to be deleted or replaced: copies it aside, server-side, and turns the readers
-    /// to the copy. A file whose bytes are all staged needs none.
-    pub(super) async fn keep_for_readers(self: &Arc<Self>, row: &InodeRow, key: &Key) -> Result<()> {
-        let Some(version) = &row.version else { return Ok(()) };
+    /// The object of an open file is about to be deleted or replaced: copies it aside, server-side, for those who read it.
+    /// A file whose bytes are all staged needs none. The readers are turned to it once the deed is done.
+    pub(super) async fn copy_aside(&self, row: &InodeRow, key: &Key) -> Result<Option<ObjectRef>> {
+        let Some(version) = &row.version else { return Ok(None) };
         let staged = self.writer.get(row.ino);
         let all_local = staged.is_some_and(|s| s.content().missing().is_empty());
         if !self.meta.pins().is_pinned(row.ino) || all_local || row.attr.kind != FileKind::File || version.size == 0 {
-            return Ok(());
+            return Ok(None);
         }
         let orphan = Key::parse(&format!("{OWN_DIR}/orphan/{}", uuid::Uuid::new_v4()))?;
-        let headers = self.headers_of(row, key).await?.with_write_id(&new_write_id());
+        let headers = match self.headers_of(row, key).await {
+            Err(FsError::Stale) => return Ok(None),
+            Err(FsError::Store(StoreError { kind: ErrorKind::NotFound, .. })) => return Ok(None),
+            result => result?.with_write_id(&new_write_id()),
+        };
         let copied = self
             .store
             .copy(&CopyRequest {
@@ -208,17 +241,32 @@ impl Fs {
                 condition: Condition::IfAbsent,
             })
             .await;
-        let written = match copied {
-            Ok(written) => written,
+        match copied {
+            Ok(w) => {
+                let version = Version { etag: w.etag, last_modified: w.last_modified, size: version.size };
+                Ok(Some(ObjectRef { key: orphan, version }))
+            }
             // Deleted or changed elsewhere already: there is nothing left to keep.
-            Err(StoreError { kind: ErrorKind::NotFound | ErrorKind::Precondition, .. }) => return Ok(()),
-            Err(e) => return Err(e.into()),
-        };
-        let version = Version { etag: written.etag, last_modified: written.last_modified, size: version.size };
-        let object = ObjectRef { key: orphan, version };
-        self.remember_orphans_with(row.ino, Some(object.clone())).await?;
-        self.handles.of(row.ino).iter().for_each(|h| h.set_object(Some(object.clone())));
-        if let Some(staged) = self.writer.get(row.ino) {
+            Err(StoreError { kind: ErrorKind::NotFound | ErrorKind::Precondition, .. }) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// The deed came to nothing: the copy is not needed.
+    pub(super) async fn drop_aside(&self, aside: Option<ObjectRef>) {
+        if let Some(object) = aside
+            && let Err(e) = self.store.delete(&object.key, None).await
+        {
+            tracing::warn!(key = %object.key, error = %e, "a copy that is not needed could not be deleted");
+        }
+    }
+
+    /// Readers of a deleted or replaced file go on with the copy.
+    pub(super) async fn turn_readers(&self, ino: Ino, aside: Option<ObjectRef>) -> Result<()> {
+        let Some(object) = aside else { return Ok(()) };
+        self.remember_orphans_with(ino, Some(object.clone())).await?;
+        self.handles.of(ino).iter().for_each(|h| h.set_object(Some(object.clone())));
+        if let Some(staged) = self.writer.get(ino) {
             staged.replace_base(object);
         }
         Ok(())
@@ -255,13 +303,5 @@ impl Fs {
         }
         self.meta.set_kv("orphans", String::new()).await?;
         Ok(())
-    }
-
-    /// The key of a new name, if it may be made.
-    pub(super) fn check_new_name(&self, dir: &InodeRow, name: &Name) -> Result<Key> {
-        if is_reserved(dir.ino, name) {
-            return Err(FsError::Reserved);
-        }
-        Ok(self.dir_key(dir)?.child(name)?)
     }
 }

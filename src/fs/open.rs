@@ -4,10 +4,10 @@
 //! Does not own: the commit itself (`commit`).
 
 use super::handle::FileHandle;
-use super::{Caller, Fs, FsError, Result, to_the_end};
+use super::{Caller, Fs, FsError, Result, SEEN_MAX, to_the_end};
 use crate::meta::InodeRow;
 use crate::types::{Fh, FileKind, Ino, ObjectRef};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 /// An opened file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +47,12 @@ impl Fs {
     async fn open_pinned(self: &Arc<Self>, caller: Caller, ino: Ino, flags: i32) -> Result<Opened> {
         let row = self.row(ino)?;
         if flags & libc::O_TRUNC != 0 {
-            self.stage_for_write(&row).await?.truncate(0)?;
+            let staged = self.stage_for_write(&row).await?;
+            staged.truncate(0)?;
+            staged.set_written_at(Some(self.meta.now()));
+            if caller.uid != 0 {
+                self.clear_suid(ino).await?;
+            }
         }
         let object = match self.object(&row) {
             // Opened through /proc/self/fd after its name was taken away: the copy or the pinned version still serves.
@@ -75,25 +80,39 @@ impl Fs {
     /// that opened it in the same moment is reading already.
     fn is_seen_version(&self, row: &InodeRow) -> bool {
         let Some(version) = &row.version else { return true };
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.insert(row.ino, version.clone()).is_none_or(|known| known.same(version))
+        let keep = match self.seen.get(&row.ino) {
+            Some(seen) => seen.same(version),
+            None => self.seen.entry_count() < SEEN_MAX / 2,
+        };
+        self.seen.insert(row.ino, version.clone());
+        keep
     }
 
     /// FLUSH, at every close(2) of a descriptor. The process that opened the file waits for the bucket and hears its
     /// answer. Another's close (a child's, of an inherited descriptor) makes the bytes durable in the journal; they are
-    /// committed at RELEASE, so that a shell redirection with several children is one upload.
+    /// committed at RELEASE, so that a shell redirection with several children is one upload. So is the close of a new file
+    /// that nobody has written to yet.
     ///
     /// # Errors
     /// Why the file could not be committed. It stays staged and journaled, and is tried again.
     pub async fn flush(self: &Arc<Self>, caller: Caller, fh: Fh) -> Result<()> {
         let handle = self.handles.get(fh).ok_or(FsError::BadHandle)?;
-        if !handle.writable || !self.writer.get(handle.ino).is_some_and(|s| s.is_changed()) {
+        let Some(staged) = self.writer.get(handle.ino).filter(|s| handle.writable && s.is_changed()) else {
             return Ok(());
-        }
+        };
+        // A shell opens, dup2()s and closes before anything is written: an empty object now would be an upload too many.
+        let is_unwritten = staged.size() == 0 && staged.content().base().is_none();
         let fs = Arc::clone(self);
         let is_opener = handle.tgid == tgid_of(caller.tid) || handle.tgid == 0;
-        to_the_end(async move { if is_opener { fs.commit(handle.ino).await } else { fs.journal(handle.ino).await } })
-            .await
+        to_the_end(async move {
+            if is_opener && !is_unwritten {
+                return fs.commit(handle.ino).await;
+            }
+            // What is acknowledged here must not depend on a base that somebody else may replace before the commit.
+            fs.writer.fill(&staged).await?;
+            fs.journal(handle.ino).await
+        })
+        .await
     }
 
     /// RELEASE: the last descriptor of a handle is closed. What is still dirty (mmap stores after close, a close by
@@ -102,14 +121,18 @@ impl Fs {
         let Some(handle) = self.handles.remove(fh) else { return };
         let ino = handle.ino;
         let last = self.meta.pins().unpin(ino);
-        let dirty = self.writer.get(ino).is_some_and(|s| s.is_changed());
+        let owed = self.writer.get(ino).is_some_and(|s| s.is_changed() || s.is_journaled());
         let fs = Arc::clone(self);
         let closing = to_the_end(async move {
-            if dirty && fs.row(ino)?.parent.is_some() {
-                fs.journal(ino).await?;
+            let mut journaled = Ok(());
+            if owed && fs.meta.get(ino)?.is_some_and(|row| row.parent.is_some()) {
+                journaled = fs.journal(ino).await;
                 fs.queue_commit(ino);
             }
-            if last { fs.last_closed(ino).await } else { Ok(()) }
+            if last {
+                fs.last_closed(ino).await?;
+            }
+            journaled
         });
         if let Err(e) = closing.await {
             tracing::error!(inode = %ino, error = %e, "after the last close");
@@ -117,10 +140,10 @@ impl Fs {
     }
 
     /// Nobody has the inode open any more.
-    async fn last_closed(&self, ino: Ino) -> Result<()> {
-        let named = self.meta.get(ino)?.is_some_and(|row| row.parent.is_some());
-        if named {
-            self.writer.drop_clean(ino);
+    pub(super) async fn last_closed(&self, ino: Ino) -> Result<()> {
+        let row = self.meta.get(ino)?;
+        if row.as_ref().is_some_and(|row| row.parent.is_some()) {
+            self.drop_clean(ino);
             return Ok(());
         }
         self.drop_seen_version(ino);
@@ -132,16 +155,22 @@ impl Fs {
 
 /// Pins an inode for a handle that is about to be made, and unpins it if that comes to nothing: because of an error, or
 /// because the caller was interrupted.
-struct PinGuard<'a>(Option<(&'a Fs, Ino)>);
+pub(super) struct PinGuard<'a>(Option<(&'a Fs, Ino)>);
 
 impl PinGuard<'_> {
-    fn new(fs: &Fs, ino: Ino) -> PinGuard<'_> {
+    pub(super) fn new(fs: &Fs, ino: Ino) -> PinGuard<'_> {
         fs.meta.pins().pin(ino);
         PinGuard(Some((fs, ino)))
     }
 
     fn keep(mut self) {
         self.0 = None;
+    }
+
+    /// Unpins as the close of a handle does.
+    pub(super) async fn close(mut self) -> Result<()> {
+        let Some((fs, ino)) = self.0.take() else { return Ok(()) };
+        if fs.meta.pins().unpin(ino) { fs.last_closed(ino).await } else { Ok(()) }
     }
 }
 

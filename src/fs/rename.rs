@@ -5,22 +5,15 @@
 //! The bucket has both names before the old one goes: a rename that fails half way leaves at least one of them.
 
 use super::dir::new_write_id;
+use super::headers::to_meta;
 use super::lookup::is_reserved;
+use super::place::Place;
 use super::{Fs, FsError, Result, to_the_end};
-use crate::meta::InodeRow;
+use crate::meta::{InodeRow, Moved};
 use crate::store::{Condition, CopyRequest, ErrorKind, ObjectHeaders, StoreError};
 use crate::types::{FileKind, Ino, Key, Name, ObjectRef, Version};
-use crate::write::Span;
+use crate::write::{Claim, Span};
 use std::sync::Arc;
-
-/// One side of a rename: a name in a directory, and the keys that it has as a file and as a directory.
-#[derive(Debug, Clone)]
-pub(super) struct Place {
-    pub(super) parent: Ino,
-    pub(super) name: Name,
-    pub(super) file: Key,
-    pub(super) tree: Key,
-}
 
 impl Fs {
     /// RENAME. `no_replace`: fail if the new name is taken (RENAME_NOREPLACE).
@@ -35,8 +28,7 @@ impl Fs {
             if is_reserved(to.0, &to.1) {
                 return Err(FsError::Reserved);
             }
-            let (from, to) = (fs.place(from)?, fs.place(to)?);
-            let row = fs.resolve(from.parent, &from.name).await?.ok_or(FsError::NotFound)?;
+            let row = fs.resolve(from.0, &from.1).await?.ok_or(FsError::NotFound)?;
             if row.attr.kind == FileKind::Dir {
                 fs.rename_dir(row, from, to, no_replace).await
             } else {
@@ -46,55 +38,89 @@ impl Fs {
         .await
     }
 
-    fn place(&self, (parent, name): (Ino, Name)) -> Result<Place> {
-        let dir = self.dir_key(&self.dir_row(parent)?)?;
-        let file = dir.child(&name)?;
-        let tree = file.to_dir()?;
-        Ok(Place { parent, name, file, tree })
+    /// Claims both places of a rename, which are what they were once the claim is granted.
+    pub(super) async fn claim_both(
+        &self,
+        from: &(Ino, Name),
+        to: &(Ino, Name),
+        spans: impl Fn(&Place, &Place) -> Vec<Span>,
+    ) -> Result<(Place, Place, Claim)> {
+        loop {
+            let (a, b) = (self.place(from.0, &from.1)?, self.place(to.0, &to.1)?);
+            let claim = self.claims.claim(spans(&a, &b)).await;
+            if self.place(from.0, &from.1)? == a && self.place(to.0, &to.1)? == b {
+                return Ok((a, b, claim));
+            }
+        }
     }
 
-    async fn rename_file(self: &Arc<Self>, row: InodeRow, from: Place, to: Place, no_replace: bool) -> Result<()> {
+    async fn rename_file(
+        self: &Arc<Self>,
+        row: InodeRow,
+        from: (Ino, Name),
+        to: (Ino, Name),
+        no_replace: bool,
+    ) -> Result<()> {
         // What is dirty over an object goes to the bucket first; a file that the bucket does not have is renamed here only.
         if row.version.is_some() {
             self.commit(row.ino).await?;
         }
-        let spans = vec![Span::Key(from.file.clone()), Span::Tree(to.tree.clone()), Span::Key(to.file.clone())];
-        let _claim = self.claims.claim(spans).await;
+        self.settle_replaced(&to).await?;
+        let spans = |a: &Place, b: &Place| [a.as_file(), b.as_tree()].concat();
+        let (from, to, _claim) = self.claim_both(&from, &to, spans).await?;
         let row = self.meta.child(from.parent, &from.name)?.ok_or(FsError::NotFound)?;
         let replaced = self.resolve(to.parent, &to.name).await?;
         match &replaced {
             Some(_) if no_replace => return Err(FsError::Exists),
             Some(old) if old.ino == row.ino => return Ok(()),
             Some(old) if old.attr.kind == FileKind::Dir => return Err(FsError::IsDir),
-            _ => {}
+            Some(_) => {}
+            None => self.check_new(&to)?,
         }
-        if let Some(old) = &replaced {
-            self.keep_for_readers(old, &to.file).await?;
-        }
-        if row.version.is_none() {
-            self.rename_local(&row, &to, replaced.as_ref()).await?;
-        } else {
-            self.rename_object(&row, &from, &to, replaced.as_ref()).await?;
+        let aside = match &replaced {
+            Some(old) => self.copy_aside(old, &to.file).await?,
+            None => None,
+        };
+        let renamed = match row.version {
+            None => self.rename_local(&row, &to, replaced.as_ref()).await,
+            Some(_) => self.rename_object(&row, &from, &to, replaced.as_ref()).await,
+        };
+        if let Err(e) = renamed {
+            self.drop_aside(aside).await;
+            return Err(e);
         }
         if let Some(old) = replaced {
+            self.turn_readers(old.ino, aside).await?;
             self.forget_staged(old.ino).await?;
         }
         self.owe_marker_if_emptied(from.parent).await
     }
 
+    /// A file with changes over an object is about to be replaced: they go to the bucket first, so that what somebody else
+    /// wrote there meanwhile is a conflict now, and not a rename that fails for ever.
+    async fn settle_replaced(self: &Arc<Self>, to: &(Ino, Name)) -> Result<()> {
+        let Some(old) = self.meta.child(to.0, &to.1)?.filter(|r| r.local && r.version.is_some()) else { return Ok(()) };
+        if let Err(e) = self.commit(old.ino).await {
+            tracing::info!(inode = %old.ino, error = %e, "what is about to be replaced could not be committed");
+        }
+        Ok(())
+    }
+
     /// The bucket does not have the file yet: its commit will go to the new name, and replace what is there now. So saving
     /// by rename costs one PUT.
-    async fn rename_local(&self, row: &InodeRow, to: &Place, replaced: Option<&InodeRow>) -> Result<()> {
+    async fn rename_local(self: &Arc<Self>, row: &InodeRow, to: &Place, replaced: Option<&InodeRow>) -> Result<()> {
         let object = replaced.and_then(|old| Some(ObjectRef { key: to.file.clone(), version: old.version.clone()? }));
-        if let (Some(object), Some(staged)) = (&object, self.writer.get(row.ino)) {
+        let staged = self.writer.get(row.ino);
+        if let (Some(object), Some(staged)) = (&object, &staged) {
             staged.rebase(object.clone());
         }
-        self.meta.rename(row.ino, to.parent, to.name.clone()).await?;
+        self.meta.rename(row.ino, to.parent, to.name.clone(), Vec::new()).await?;
         if let Some(object) = object {
             self.meta.change(row.ino, move |row| row.version = Some(object.version)).await?;
         }
-        // A journal row remembers the key: it must name the new one.
-        if self.writer.get(row.ino).is_some_and(|s| s.is_journaled()) {
+        // The journal remembers key and base: it must name the new ones.
+        if staged.is_some_and(|s| s.is_journaled()) {
+            self.journal(row.ino).await?;
             self.queue_commit(row.ino);
         }
         Ok(())
@@ -115,16 +141,15 @@ impl Fs {
             Err(FsError::Store(StoreError { kind: ErrorKind::Precondition | ErrorKind::NotFound, .. }))
             | Err(FsError::Stale) => {
                 self.look_again(row, &from.file).await?;
-                if let Some(old) = replaced {
-                    self.look_again(old, &to.file).await?;
-                }
+                self.look_at(to).await?;
                 return Err(FsError::Stale);
             }
             result => result?,
         };
-        self.meta.rename(row.ino, to.parent, to.name.clone()).await?;
+        let moved =
+            Moved { path: Vec::new(), is_dir: false, version: version.clone(), headers: to_meta(&headers).json };
+        self.meta.rename(row.ino, to.parent, to.name.clone(), vec![moved]).await?;
         self.note_rewritten(row, &to.file, &version);
-        self.note_written(row, version, &headers, true).await?;
         self.delete_source(row, &from.file).await
     }
 
@@ -139,7 +164,7 @@ impl Fs {
     }
 
     /// Copies an object to another key with all its headers. Answers the version and headers that it has there.
-    pub(super) async fn copy_object(
+    async fn copy_object(
         &self,
         row: &InodeRow,
         from: &Key,

@@ -4,12 +4,11 @@
 //! Does not own: renaming files (`rename`). A journal that resumes after a crash is to come.
 
 use super::dir::new_write_id;
-use super::rename::Place;
+use super::place::{KEY_LEN_MAX, Place};
 use super::{Fs, FsError, Result};
-use crate::meta::{InodeRow, Marker};
+use crate::meta::{InodeRow, Marker, Moved};
 use crate::store::{Condition, CopyRequest, ErrorKind, ListRequest, ListedObject, ObjectHeaders, StoreError};
-use crate::types::{ETag, FileKind, Ino, Key, Name, Version};
-use crate::write::Span;
+use crate::types::{ETag, FileKind, Ino, Key, KeyError, Name, Version};
 use futures::{StreamExt, TryStreamExt};
 use std::sync::Arc;
 
@@ -32,24 +31,20 @@ impl Fs {
     pub(super) async fn rename_dir(
         self: &Arc<Self>,
         row: InodeRow,
-        from: Place,
-        to: Place,
+        from: (Ino, Name),
+        to: (Ino, Name),
         no_replace: bool,
     ) -> Result<()> {
-        if to.tree.is_under(&from.tree) && to.tree != from.tree {
-            return Err(FsError::Invalid);
-        }
-        let spans = vec![Span::Tree(from.tree.clone()), Span::Tree(to.tree.clone()), Span::Key(to.file.clone())];
-        for attempt in 1.. {
+        let spans = |a: &Place, b: &Place| [a.as_tree(), b.as_tree()].concat();
+        for _ in 0..SETTLE_ATTEMPTS {
             self.commit_below(row.ino).await?;
-            let claim = self.claims.claim(spans.clone()).await;
-            if !self.is_dirty_below(row.ino)? {
-                let renamed = self.rename_dir_claimed(&from, &to, no_replace).await;
-                drop(claim);
-                return renamed;
+            let (a, b, _claim) = self.claim_both(&from, &to, spans).await?;
+            let (old, new) = (a.tree()?, b.tree()?);
+            if new.is_under(&old) && new != old {
+                return Err(FsError::Invalid);
             }
-            if attempt == SETTLE_ATTEMPTS {
-                break;
+            if !self.is_dirty_below(row.ino)? {
+                return self.rename_dir_claimed(&a, &b, no_replace).await;
             }
         }
         Err(FsError::Internal("files below the directory are written to all the time".to_owned()))
@@ -68,7 +63,7 @@ impl Fs {
     }
 
     fn dirty_objects_below(&self, dir: Ino) -> Result<Vec<Ino>> {
-        let changed = self.writer.changed();
+        let changed = self.writer.owed();
         if changed.is_empty() {
             return Ok(changed);
         }
@@ -84,28 +79,77 @@ impl Fs {
 
     async fn rename_dir_claimed(self: &Arc<Self>, from: &Place, to: &Place, no_replace: bool) -> Result<()> {
         let row = self.meta.child(from.parent, &from.name)?.ok_or(FsError::NotFound)?;
-        if from.tree == to.tree {
+        let (old, new) = (from.tree()?, to.tree()?);
+        if old == new {
             return Ok(());
         }
-        let replaced = self.resolve(to.parent, &to.name).await?;
-        if let Some(old) = &replaced {
-            self.check_replaceable(old, &to.tree, no_replace).await?;
+        if row.attr.kind != FileKind::Dir {
+            return Err(FsError::Stale);
         }
-        let objects = self.list_below(&from.tree).await?;
+        let replaced_marker = match self.resolve(to.parent, &to.name).await? {
+            Some(replaced) => {
+                self.check_replaceable(&replaced, &new, no_replace).await?;
+                self.remote.head(&new).await?.map(|m| m.version.etag)
+            }
+            None => {
+                self.check_new(to)?;
+                None
+            }
+        };
+        let objects = self.list_below(&old).await?;
         for object in &objects {
-            object.key.rebase(&from.tree, &to.tree)?;
+            let key = object.key.rebase(&old, &new)?;
+            if self.settings.prefix_len + key.as_str().len() > KEY_LEN_MAX {
+                return Err(KeyError::KeyTooLong.into());
+            }
         }
-        if let Some(old) = &replaced {
-            self.delete_marker(old, &to.tree).await?;
-        }
-        let copied = self.copy_all(objects, from, to).await?;
-        self.meta.rename(row.ino, to.parent, to.name.clone()).await?;
-        for one in &copied {
-            self.note_moved(row.ino, &to.tree, one).await?;
-        }
-        self.note_marker_moved(&row, to, &copied).await?;
+        let copied = self.copy_all(objects, &old, &new, replaced_marker.as_ref()).await?;
+        self.take_over(&row, to, &new, &copied, replaced_marker.is_some()).await?;
         self.delete_sources(copied).await?;
         self.owe_marker_if_emptied(from.parent).await
+    }
+
+    /// The catalogue shows the new names with their new versions, all at once; then handles and staged files follow.
+    async fn take_over(
+        &self,
+        row: &InodeRow,
+        to: &Place,
+        tree: &Key,
+        copied: &[Copied],
+        has_marker: bool,
+    ) -> Result<()> {
+        let mut moved = Vec::with_capacity(copied.len());
+        for one in copied {
+            let rest = one.to.as_str().strip_prefix(tree.as_str()).unwrap_or("");
+            let path =
+                rest.split('/').filter(|c| !c.is_empty()).map(Name::parse).collect::<std::result::Result<Vec<_>, _>>();
+            // A key that no path can express moves along in the bucket, and the catalogue has no row of it.
+            let path = path.unwrap_or_else(|_| vec![to.name.clone(); 2]);
+            let headers = super::headers::to_meta(&one.headers).json;
+            moved.push(Moved { path, is_dir: one.to.is_dir(), version: one.version.clone(), headers });
+        }
+        let noted = self.meta.rename(row.ino, to.parent, to.name.clone(), moved).await?;
+        for (before, index) in noted.iter().filter(|(row, _)| row.attr.kind != FileKind::Dir) {
+            if let Some(one) = copied.get(*index) {
+                self.note_rewritten(before, &one.to, &one.version);
+            }
+        }
+        let moved_marker = copied.iter().any(|c| c.to == *tree);
+        let implied = !copied.is_empty();
+        self.meta
+            .change(row.ino, move |row| {
+                if !moved_marker {
+                    row.version = None;
+                    row.marker = match (has_marker, implied) {
+                        (true, _) => Marker::Present,
+                        (false, true) => Marker::Implied,
+                        // Nothing in the bucket shows the directory at its new name.
+                        (false, false) => Marker::Owed,
+                    };
+                }
+            })
+            .await?;
+        Ok(())
     }
 
     async fn check_replaceable(&self, old: &InodeRow, tree: &Key, no_replace: bool) -> Result<()> {
@@ -135,10 +179,17 @@ impl Fs {
         }
     }
 
-    /// Copies every key. If one fails, those that were made are deleted again, and nothing has changed.
-    async fn copy_all(&self, objects: Vec<ListedObject>, from: &Place, to: &Place) -> Result<Vec<Copied>> {
+    /// Copies every key. If one fails, those that were made are deleted again, and nothing has changed. `marker`: the ETag
+    /// of the marker that the directory at the new name has already.
+    async fn copy_all(
+        &self,
+        objects: Vec<ListedObject>,
+        from: &Key,
+        to: &Key,
+        marker: Option<&ETag>,
+    ) -> Result<Vec<Copied>> {
         let results: Vec<Result<Copied>> = futures::stream::iter(objects)
-            .map(|object| self.copy_one(object, &from.tree, &to.tree))
+            .map(|object| self.copy_one(object, from, to, marker))
             .buffer_unordered(IN_FLIGHT)
             .collect()
             .await;
@@ -150,7 +201,8 @@ impl Fs {
             }
         }
         let Some(error) = failed else { return Ok(copied) };
-        for one in copied {
+        // A marker that was replaced stays: an empty directory is there as it was before.
+        for one in copied.into_iter().filter(|one| marker.is_none() || one.to != *to) {
             if let Err(e) = self.store.delete(&one.to, Some(&one.version.etag)).await {
                 tracing::warn!(key = %one.to, error = %e, "a copy made for a rename that failed could not be deleted");
             }
@@ -158,7 +210,7 @@ impl Fs {
         Err(error)
     }
 
-    async fn copy_one(&self, object: ListedObject, from: &Key, to: &Key) -> Result<Copied> {
+    async fn copy_one(&self, object: ListedObject, from: &Key, to: &Key, marker: Option<&ETag>) -> Result<Copied> {
         let target = object.key.rebase(from, to)?;
         let meta = self.store.head(&object.key).await?;
         if meta.version.etag != object.version.etag {
@@ -173,7 +225,10 @@ impl Fs {
                 source_size: object.version.size,
                 destination: target.clone(),
                 headers: headers.clone(),
-                condition: Condition::IfAbsent,
+                condition: match marker {
+                    Some(etag) if target == *to => Condition::IfMatch(etag.clone()),
+                    _ => Condition::IfAbsent,
+                },
             })
             .await
             .map_err(|e| match e.kind {
@@ -182,42 +237,6 @@ impl Fs {
             })?;
         let version = Version { etag: written.etag, last_modified: written.last_modified, size: object.version.size };
         Ok(Copied { from: object.key, from_etag: object.version.etag, to: target, version, headers })
-    }
-
-    /// The row of a moved key, if the catalogue has one, shows the version that it has at its new place.
-    async fn note_moved(&self, dir: Ino, tree: &Key, moved: &Copied) -> Result<()> {
-        let rest = moved.to.as_str().strip_prefix(tree.as_str()).unwrap_or("");
-        let mut ino = dir;
-        for component in rest.split('/').filter(|c| !c.is_empty()) {
-            let Ok(name) = Name::parse(component) else { return Ok(()) };
-            let Some(row) = self.meta.child(ino, &name)? else { return Ok(()) };
-            ino = row.ino;
-        }
-        let Some(row) = self.meta.get(ino)?.filter(|_| ino != dir) else { return Ok(()) };
-        if moved.to.is_dir() != (row.attr.kind == FileKind::Dir) {
-            return Ok(());
-        }
-        self.note_rewritten(&row, &moved.to, &moved.version);
-        self.note_written(&row, moved.version.clone(), &moved.headers, true).await
-    }
-
-    /// The moved directory's own row: with its marker's new version, or without one.
-    async fn note_marker_moved(&self, row: &InodeRow, to: &Place, copied: &[Copied]) -> Result<()> {
-        let marker = copied.iter().find(|c| c.to == to.tree);
-        let version = marker.map(|c| c.version.clone());
-        let is_empty = copied.is_empty();
-        self.meta
-            .change(row.ino, move |row| {
-                row.marker = match (&version, row.marker) {
-                    (Some(_), _) => Marker::Present,
-                    // Nothing in the bucket implies the directory at its new name.
-                    (None, _) if is_empty => Marker::Owed,
-                    (None, _) => Marker::Implied,
-                };
-                row.version = version;
-            })
-            .await?;
-        Ok(())
     }
 
     /// What somebody else wrote under an old key meanwhile stays, and shows up again under the old name.

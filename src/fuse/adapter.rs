@@ -115,6 +115,11 @@ impl Filesystem for Adapter {
         self.spawn(request, work, entry("lookup", reply));
     }
 
+    fn forget(&self, _request: &Request, inode: INodeNo, _lookups: u64) {
+        // Counts do not matter: what we remember of an inode only spares work.
+        self.fs.forget(ino(inode));
+    }
+
     fn getattr(&self, _request: &Request, inode: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         match self.fs.getattr(ino(inode)) {
             Ok(entry) => reply.attr(&entry.ttl, &reply::attr(&entry)),

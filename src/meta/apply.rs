@@ -82,7 +82,7 @@ pub(super) fn apply(
             if rows.local_below(row.ino)? {
                 return Ok(Some(row));
             }
-            detach(rows, cx.pins, &row)?;
+            detach(rows, cx.pins, &row, Loser::ToOthers)?;
             changes.push(Change::Removed { parent, name: seen.name.clone(), ino: row.ino });
             insert(rows, cx, parent, seen, changes).map(Some)
         }
@@ -117,7 +117,7 @@ pub(super) fn apply_absence(
     if row.checked_at > cx.began || rows.local_below(row.ino)? {
         return Ok(Some(row));
     }
-    detach(rows, cx.pins, &row)?;
+    detach(rows, cx.pins, &row, Loser::ToOthers)?;
     changes.push(Change::Removed { parent, name: name.clone(), ino: row.ino });
     Ok(None)
 }
@@ -157,19 +157,31 @@ pub(super) fn finish_listing(
     Ok(())
 }
 
-/// Takes an inode's name away, and what is below it. What is open keeps its row until the last close.
-pub(super) fn detach(rows: Rows<'_>, pins: &Pins, row: &InodeRow) -> RowResult<()> {
-    if row.attr.kind == FileKind::Dir {
-        for ino in rows.descendants(row.ino)? {
-            drop_or_unname(rows, pins, ino)?;
-        }
-    }
-    drop_or_unname(rows, pins, row.ino)
+/// Why an inode loses its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Loser {
+    /// Somebody on this mount removed or replaced it.
+    ToUs,
+    /// The bucket has another version there, or none.
+    ToOthers,
 }
 
-fn drop_or_unname(rows: Rows<'_>, pins: &Pins, ino: Ino) -> RowResult<()> {
+/// Takes an inode's name away, and what is below it. What is open keeps its row until the last close.
+pub(super) fn detach(rows: Rows<'_>, pins: &Pins, row: &InodeRow, loser: Loser) -> RowResult<()> {
+    if row.attr.kind == FileKind::Dir {
+        for ino in rows.descendants(row.ino)? {
+            drop_or_unname(rows, pins, ino, loser)?;
+        }
+    }
+    drop_or_unname(rows, pins, row.ino, loser)
+}
+
+fn drop_or_unname(rows: Rows<'_>, pins: &Pins, ino: Ino, loser: Loser) -> RowResult<()> {
     if !pins.is_pinned(ino) {
         return rows.delete(ino);
+    }
+    if loser == Loser::ToOthers {
+        pins.mark_lost(ino);
     }
     if let Some(mut row) = rows.get(ino)? {
         row.parent = None;

@@ -11,6 +11,7 @@ pub mod headers;
 mod apply;
 mod pins;
 mod reconcile;
+mod rename;
 
 use crate::db::{NewInode, RowResult, Rows};
 use crate::types::{Attr, FileKind, Ino, Key, KeyError, Name, Timestamp, Version, WallClock};
@@ -22,8 +23,9 @@ pub use crate::db::{Catalogue, DbError, InodeRow, Marker};
 pub use apply::{Change, UnmappableKey};
 pub use pins::{Observation, Pins};
 pub use reconcile::{Defaults, Found, Headers, Sighting};
+pub use rename::Moved;
 
-use apply::Context;
+use apply::{Context, Loser};
 
 /// What the catalogue answers.
 pub type Result<T> = std::result::Result<T, DbError>;
@@ -205,7 +207,8 @@ impl Meta {
             .await
     }
 
-    /// The bucket has `version` of `ino` now, with these headers: we wrote it. `clean` unless newer changes wait.
+    /// The bucket has `version` of `ino` now, with these headers: we wrote it. `is_local` tells, as late as possible, whether
+    /// newer changes wait.
     ///
     /// # Errors
     /// As [`Meta::get`].
@@ -214,13 +217,13 @@ impl Meta {
         ino: Ino,
         version: Version,
         headers: String,
-        clean: bool,
+        is_local: impl FnOnce() -> bool + Send + 'static,
     ) -> Result<Option<InodeRow>> {
         let now = self.clock.now();
         self.change(ino, move |row| {
             row.version = Some(version);
             row.headers = Some(headers);
-            row.local = !clean;
+            row.local = is_local();
             row.checked_at = now;
         })
         .await
@@ -235,7 +238,7 @@ impl Meta {
         self.catalogue
             .write(move |rows| {
                 let Some(row) = rows.get(ino)? else { return Ok(()) };
-                apply::detach(rows, &pins, &row)?;
+                apply::detach(rows, &pins, &row, Loser::ToUs)?;
                 if let (Some(parent), Some(name)) = (row.parent, &row.name) {
                     gone.note(parent, name, now);
                     touch(rows, parent, now)?;
@@ -245,32 +248,12 @@ impl Meta {
             .await
     }
 
-    /// Gives `ino` another name, and takes that name away from whoever has it. Answers the inode that lost it.
+    /// Inode numbers up to `ino` are taken: the journal names them.
     ///
     /// # Errors
     /// As [`Meta::get`].
-    pub async fn rename(&self, ino: Ino, parent: Ino, name: Name) -> Result<Option<Ino>> {
-        let (pins, gone, now) = (Arc::clone(&self.pins), self.gone.clone(), self.clock.now());
-        self.catalogue
-            .write(move |rows| {
-                let Some(mut row) = rows.get(ino)? else { return Ok(None) };
-                let loser = rows.child(parent, &name)?.filter(|r| r.ino != ino);
-                if let Some(loser) = &loser {
-                    apply::detach(rows, &pins, loser)?;
-                }
-                if let (Some(from), Some(old)) = (row.parent, &row.name) {
-                    gone.note(from, old, now);
-                    touch(rows, from, now)?;
-                }
-                row.parent = Some(parent);
-                row.name = Some(name);
-                row.attr.ctime = now;
-                row.checked_at = now;
-                rows.update(&row)?;
-                touch(rows, parent, now)?;
-                Ok(loser.map(|r| r.ino))
-            })
-            .await
+    pub async fn reserve(&self, ino: Ino) -> Result<()> {
+        self.catalogue.write(move |rows| rows.reserve(ino)).await
     }
 
     /// Drops the row of an inode that has no name, once nobody has it open.

@@ -6,24 +6,30 @@
 
 use crate::types::{Ino, Name, Timestamp};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Inodes that are open, with how many handles.
 #[derive(Debug, Default)]
-pub struct Pins(Mutex<HashMap<Ino, u32>>);
+struct Pin {
+    handles: u32,
+    lost: bool,
+}
+
+/// Inodes that are open, with how many handles, and whether their name went to somebody else's version meanwhile.
+#[derive(Debug, Default)]
+pub struct Pins(Mutex<HashMap<Ino, Pin>>);
 
 impl Pins {
     /// One more handle.
     pub fn pin(&self, ino: Ino) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(ino).or_default() += 1;
+        self.lock().entry(ino).or_default().handles += 1;
     }
 
     /// One handle less; true when it was the last.
     pub fn unpin(&self, ino: Ino) -> bool {
-        let mut pins = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(count) = pins.get_mut(&ino) else { return false };
-        *count -= 1;
-        let last = *count == 0;
+        let mut pins = self.lock();
+        let Some(pin) = pins.get_mut(&ino) else { return false };
+        pin.handles -= 1;
+        let last = pin.handles == 0;
         if last {
             pins.remove(&ino);
         }
@@ -32,12 +38,29 @@ impl Pins {
 
     /// Whether any handle is open.
     pub fn is_pinned(&self, ino: Ino) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&ino)
+        self.lock().contains_key(&ino)
     }
 
-    /// How many inodes are open.
-    pub fn count(&self) -> usize {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    /// Whether the open inode's name went to a version that somebody else wrote, or somebody else deleted it: what is
+    /// written to it now would reach nobody.
+    pub fn is_lost(&self, ino: Ino) -> bool {
+        self.lock().get(&ino).is_some_and(|pin| pin.lost)
+    }
+
+    /// The name of an open inode went to somebody else.
+    pub(super) fn mark_lost(&self, ino: Ino) {
+        if let Some(pin) = self.lock().get_mut(&ino) {
+            pin.lost = true;
+        }
+    }
+
+    /// Nothing is open any more: the session is over.
+    pub fn clear(&self) {
+        self.lock().clear();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Ino, Pin>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -129,7 +152,8 @@ mod tests {
         let pins = Pins::default();
         pins.pin(Ino(2));
         pins.pin(Ino(2));
-        assert!(!pins.unpin(Ino(2)) && pins.is_pinned(Ino(2)));
+        pins.mark_lost(Ino(2));
+        assert!(!pins.unpin(Ino(2)) && pins.is_pinned(Ino(2)) && pins.is_lost(Ino(2)));
         assert!(pins.unpin(Ino(2)) && !pins.is_pinned(Ino(2)));
         assert!(!pins.unpin(Ino(2)));
     }

@@ -133,7 +133,7 @@ pub(super) fn adopt(row: &mut InodeRow, found: &Found, defaults: &Defaults, bega
         Found::Dir { marker, read } => {
             row.version = read.as_ref().map(|(v, _)| v.clone());
             row.storage_class = None;
-            row.headers = read.as_ref().map(|(_, h)| h.json.clone());
+            row.headers = read.as_ref().map(|(_, h)| h.json.clone()).or_else(|| nothing_to_read(*marker));
             row.marker = if marker.unwrap_or(false) { Marker::Present } else { Marker::Implied };
         }
     }
@@ -165,6 +165,9 @@ pub(super) fn confirm(row: &mut InodeRow, found: &Found, defaults: &Defaults, be
                 Some(false) if row.marker == Marker::Present => row.marker = Marker::Implied,
                 _ => {}
             }
+            if row.headers.is_none() {
+                row.headers = nothing_to_read(*marker);
+            }
             if let Some((version, headers)) = read {
                 let mtime = row.attr.mtime;
                 row.attr = attr_of(found, defaults);
@@ -175,6 +178,11 @@ pub(super) fn confirm(row: &mut InodeRow, found: &Found, defaults: &Defaults, be
             }
         }
     }
+}
+
+/// A directory that is known to have no marker has no headers either, and nobody need ask for them.
+fn nothing_to_read(marker: Option<bool>) -> Option<String> {
+    (marker == Some(false)).then(|| "{}".to_owned())
 }
 
 fn attr_of(found: &Found, defaults: &Defaults) -> Attr {
@@ -193,13 +201,12 @@ fn attr_of(found: &Found, defaults: &Defaults) -> Attr {
 
 fn attr_from(kind: FileKind, said: &HeaderAttrs, size: u64, modified: Timestamp, defaults: &Defaults) -> Attr {
     let default_perm = if kind == FileKind::Dir { defaults.dir_perm } else { defaults.file_perm };
-    let own = |forced: bool, said: Option<u32>, default: u32| if forced { default } else { said.unwrap_or(default) };
     let mtime = said.mtime.unwrap_or(modified);
     Attr {
         kind,
         perm: said.perm.unwrap_or(default_perm),
-        uid: own(defaults.uid_forced, said.uid, defaults.uid),
-        gid: own(defaults.gid_forced, said.gid, defaults.gid),
+        uid: said.uid.unwrap_or(defaults.uid),
+        gid: said.gid.unwrap_or(defaults.gid),
         rdev: said.rdev.unwrap_or(0),
         size,
         atime: said.atime.unwrap_or(mtime),

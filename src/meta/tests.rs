@@ -22,7 +22,7 @@ async fn bench() -> Bench {
         dir_perm: 0o755,
         mounted_at: clock.now(),
     };
-    let meta = Meta::open(&dir.path().join("c.db"), defaults, clock.clone()).await.unwrap();
+    let meta = Meta::open(&dir.path().join("c.db"), defaults, Arc::<ManualClock>::clone(&clock)).await.unwrap();
     Bench { meta, clock, _dir: dir }
 }
 
@@ -118,7 +118,7 @@ async fn a_listing_that_began_earlier_does_not_undo_our_unlink_or_our_commit() {
         (b.meta.child(Ino::ROOT, &name("a")).unwrap().unwrap(), b.meta.child(Ino::ROOT, &name("c")).unwrap().unwrap());
     b.meta.remove(a.ino).await.unwrap();
     let newer = Version { etag: ETag::parse("2"), last_modified: None, size: 9 };
-    b.meta.committed(c.ino, newer.clone(), "{}".into(), true).await.unwrap();
+    b.meta.committed(c.ino, newer.clone(), "{}".into(), || false).await.unwrap();
     b.meta.apply_page(Ino::ROOT, vec![file("a", "1"), file("c", "1")], vec![], false, &asked).await.unwrap();
     b.meta.finish_listing(Ino::ROOT, Key::root(), vec![], &asked).await.unwrap();
     assert_eq!(b.meta.child(Ino::ROOT, &name("a")).unwrap(), None);
@@ -149,6 +149,6 @@ async fn keys_follow_renames_of_directories() {
     let f = b.meta.create(b.meta.blank(d.ino, &name("f"), attr)).await.unwrap().unwrap();
     assert_eq!(b.meta.key(&f).unwrap().unwrap().unwrap().as_str(), "d/f");
     let e = b.meta.child(Ino::ROOT, &name("e")).unwrap().unwrap();
-    b.meta.rename(d.ino, e.ino, name("g")).await.unwrap();
+    b.meta.rename(d.ino, e.ino, name("g"), vec![]).await.unwrap();
     assert_eq!(b.meta.key(&f).unwrap().unwrap().unwrap().as_str(), "e/g/f");
 }

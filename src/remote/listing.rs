@@ -31,7 +31,9 @@ impl Remote {
     pub async fn list_dir(&self, dir: &Key, continuation: Option<String>) -> Result<DirPage> {
         let request = ListRequest { prefix: dir.clone(), delimited: true, continuation, max_keys: PAGE_MAX };
         let mut page = self.store.list(&request).await?;
-        page.prefixes.retain(|p| !(dir.is_root() && p.as_str().trim_end_matches('/') == OWN_DIR));
+        let is_own = |key: &Key| dir.is_root() && key.as_str().trim_end_matches('/') == OWN_DIR;
+        page.prefixes.retain(|p| !is_own(p));
+        page.objects.retain(|o| !is_own(&o.key));
         let (mut dir_page, stuck) = to_names(dir, page);
         for (prefix, why) in stuck {
             dir_page.unlisted.extend(self.list_unmappable(&prefix, why).await?);
@@ -58,7 +60,7 @@ fn to_names(dir: &Key, page: ListPage) -> (DirPage, Vec<(Key, Unmappable)>) {
     let mut out = DirPage { next: page.next, ..DirPage::default() };
     let mut stuck = Vec::new();
     for object in page.objects {
-        if object.key == *dir && !dir.is_root() {
+        if object.key == *dir {
             out.marker = true;
             continue;
         }

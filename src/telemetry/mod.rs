@@ -9,6 +9,9 @@ use std::path::Path;
 use std::sync::Mutex;
 use tracing_subscriber::EnvFilter;
 
+/// s3s reports injected faults as errors, and the SDK each failed request of an HTTP client that is not its own.
+const DEFAULT_FILTER: &str = "warn,objfs=info,s3s=off,aws_smithy_runtime::client::http::connection_poisoning=off";
+
 /// A log file that is larger than this when a mount begins is put aside.
 const LOG_SIZE_MAX: u64 = 8 << 20;
 
@@ -34,7 +37,7 @@ pub fn log_to_file(path: &Path, filter: Option<&str>) -> io::Result<()> {
 
 fn env_filter(filter: Option<&str>) -> EnvFilter {
     let asked = filter.map(str::to_owned).or_else(|| std::env::var("OBJFS_LOG").ok());
-    EnvFilter::builder().parse_lossy(asked.as_deref().unwrap_or("warn,objfs=info"))
+    EnvFilter::builder().parse_lossy(asked.as_deref().unwrap_or(DEFAULT_FILTER))
 }
 
 fn install(subscriber: impl tracing::Subscriber + Send + Sync) {

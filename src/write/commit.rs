@@ -7,7 +7,7 @@ use super::content::Source;
 use super::plan::{self, Plan, TooLarge};
 use super::{Staged, Writer};
 use crate::store::{Condition, ErrorKind, ObjectHeaders, Part, StoreError, Upload, Written};
-use crate::types::{ByteRange, Key, ObjectRef, Version, WriteId};
+use crate::types::{ByteRange, Key, ObjectRef, Timestamp, Version, WriteId};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use std::io;
@@ -36,6 +36,9 @@ pub enum CommitError {
     /// The store refused or failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The journal could not be written.
+    #[error("journal: {0}")]
+    Journal(String),
     /// The staging disk failed.
     #[error("staging: {0}")]
     Disk(#[from] io::Error),
@@ -48,8 +51,6 @@ pub struct Committed {
     pub object: ObjectRef,
     /// Headers as the object has them now.
     pub headers: ObjectHeaders,
-    /// Whether nothing was written meanwhile.
-    pub clean: bool,
 }
 
 impl Writer {
@@ -59,20 +60,25 @@ impl Writer {
     /// [`CommitError`]; the file then is as dirty as before.
     pub async fn commit(
         &self,
-        staged: &Staged,
+        staged: &Arc<Staged>,
         key: &Key,
         headers: ObjectHeaders,
         condition: Condition,
+        now: Timestamp,
     ) -> Result<Committed, CommitError> {
         self.fill(staged).await?;
         let id = WriteId::new(&uuid::Uuid::new_v4().to_string());
         let headers = headers.with_write_id(&id);
+        staged.note_attempt(&id);
+        if staged.is_journaled() {
+            // If the answer is lost together with this process, the next one must know that the object is ours.
+            self.record(staged, key, &headers, now).await.map_err(|e| CommitError::Journal(e.to_string()))?;
+        }
         let size = {
             let mut content = staged.lock();
             content.on_commit_began();
             content.size()
         };
-        staged.note_attempt(&id);
         // Dropped half way (the caller was interrupted), the file must not look committed.
         let guard = CommitGuard { staged, armed: true };
         let written = self.upload(staged, key, size, &headers, &condition, &id).await?;
@@ -80,16 +86,15 @@ impl Writer {
         staged.forget_attempts();
         let version = Version { etag: written.etag, last_modified: written.last_modified, size };
         let object = ObjectRef { key: key.clone(), version };
-        let clean = {
-            let mut content = staged.lock();
-            content.on_committed(object.clone());
-            !content.is_changed()
-        };
-        Ok(Committed { object, headers, clean })
+        staged.lock().on_committed(object.clone());
+        Ok(Committed { object, headers })
     }
 
-    /// Fetches the bytes of the base that the staging file lacks.
-    async fn fill(&self, staged: &Staged) -> Result<(), CommitError> {
+    /// Fetches the bytes of the base that the staging file lacks: from then on it does not need the base.
+    ///
+    /// # Errors
+    /// [`CommitError::BaseLost`] if somebody else replaced or deleted it.
+    pub async fn fill(&self, staged: &Staged) -> Result<(), CommitError> {
         let content = staged.content();
         let Some(base) = content.base().cloned() else { return Ok(()) };
         let pieces = content.missing().into_iter().flat_map(|gap| split(gap, FILL_SIZE));

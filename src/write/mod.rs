@@ -127,24 +127,21 @@ impl Writer {
         Ok(new)
     }
 
-    /// Drops the staged file of `ino` if the bucket has all of it. True if none is left.
-    pub fn drop_clean(&self, ino: Ino) -> bool {
+    /// Drops the staged file of `ino` if the bucket has all of it and nobody has the inode open. `is_open` is asked under
+    /// the lock that every writer passes after it has opened the file: who opens it later stages it anew.
+    pub fn drop_clean(&self, ino: Ino, is_open: impl FnOnce() -> bool) {
         let mut staged = self.lock();
-        let Some(known) = staged.get(&ino) else { return true };
-        if known.is_changed() || known.is_journaled() {
-            return false;
+        let Some(known) = staged.get(&ino) else { return };
+        if is_open() || known.is_changed() || known.is_journaled() {
+            return;
         }
         self.remove_file(known.name());
         staged.remove(&ino);
-        true
     }
 
     /// Takes away every staging file that the bucket has all of: at the end, when nobody reads any more.
     pub fn drop_all_clean(&self) {
-        let all: Vec<Ino> = self.lock().keys().copied().collect();
-        for ino in all {
-            self.drop_clean(ino);
-        }
+        self.inodes().into_iter().for_each(|ino| self.drop_clean(ino, || false));
     }
 
     /// Drops the staged file of `ino` with all that is in it: the file was deleted.
@@ -153,7 +150,7 @@ impl Writer {
     /// A journal that could not be written; the bytes are dropped all the same.
     pub async fn discard(&self, ino: Ino) -> Result<(), DbError> {
         let Some(known) = self.lock().remove(&ino) else { return Ok(()) };
-        let cleared = if known.is_journaled() { self.journal.clear(ino).await } else { Ok(()) };
+        let cleared = self.disown(&known).await;
         self.remove_file(known.name());
         cleared
     }
@@ -169,6 +166,7 @@ impl Writer {
         headers: &ObjectHeaders,
         now: Timestamp,
     ) -> Result<(), JournalError> {
+        let _turn = staged.journal_turn().await;
         // The make-up first: what is written after this moment is not a part of what is acknowledged.
         let content = staged.content();
         let syncing = Arc::clone(staged);
@@ -191,11 +189,25 @@ impl Writer {
         Ok(())
     }
 
-    /// The bucket has the file: takes its journal row away, if it has one.
+    /// Takes the journal's row of a file away if the bucket has all of it.
     ///
     /// # Errors
     /// What SQLite says.
     pub async fn clear(&self, staged: &Staged) -> Result<(), DbError> {
+        let _turn = staged.journal_turn().await;
+        if staged.is_changed() { Ok(()) } else { self.clear_row(staged).await }
+    }
+
+    /// Takes the journal's row of a file away whatever the bucket has: it was deleted.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub async fn disown(&self, staged: &Staged) -> Result<(), DbError> {
+        let _turn = staged.journal_turn().await;
+        self.clear_row(staged).await
+    }
+
+    async fn clear_row(&self, staged: &Staged) -> Result<(), DbError> {
         if staged.is_journaled() {
             self.journal.clear(staged.ino()).await?;
             staged.set_journaled(false);
@@ -249,15 +261,14 @@ impl Writer {
         Ok(new)
     }
 
-    /// Inodes with a staged file, and how many of them the bucket lacks something of.
-    pub fn counts(&self) -> (usize, usize) {
-        let staged = self.lock();
-        (staged.len(), staged.values().filter(|s| s.is_changed()).count())
+    /// Inodes that have a staged file.
+    pub fn inodes(&self) -> Vec<Ino> {
+        self.lock().keys().copied().collect()
     }
 
-    /// Inodes of which the bucket lacks something.
-    pub fn changed(&self) -> Vec<Ino> {
-        self.lock().values().filter(|s| s.is_changed()).map(|s| s.ino()).collect()
+    /// Inodes of which the bucket lacks something, or whose journal row still says so.
+    pub fn owed(&self) -> Vec<Ino> {
+        self.lock().values().filter(|s| s.is_changed() || s.is_journaled()).map(|s| s.ino()).collect()
     }
 
     /// Closes the journal.

@@ -69,14 +69,15 @@ impl CommitQueue {
         self.entries.values().filter_map(|e| if let State::Due(due) = e.state { Some(due) } else { None }).min()
     }
 
-    /// The commit of `ino` succeeded, in the background or elsewhere.
+    /// The commit of `ino` succeeded, in the background or elsewhere. An entry that was pushed meanwhile stays: what it
+    /// stands for may have come too late for this commit, and a commit with nothing to do costs nothing.
     pub fn on_done(&mut self, ino: Ino, now: Timestamp) {
-        if let Some(entry) = self.entries.get_mut(&ino) {
-            if entry.state == (State::Running { again: true }) {
+        let Some(entry) = self.entries.get_mut(&ino) else { return };
+        match entry.state {
+            State::Running { again: true } | State::Due(_) => {
                 *entry = Entry { state: State::Due(now), attempts: 0, reason: None };
-            } else {
-                self.entries.remove(&ino);
             }
+            State::Running { again: false } | State::Parked => drop(self.entries.remove(&ino)),
         }
     }
 

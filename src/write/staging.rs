@@ -13,6 +13,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// The disk under the staging files, as a seam: tests put one there that fails or forgets.
 pub trait Disk: Send + Sync + Debug {
@@ -135,6 +136,8 @@ pub struct Staged {
     journaled: AtomicBool,
     /// Ids of commits whose outcome is not known to be a success: an object that carries one of them is ours.
     attempts: Mutex<Vec<WriteId>>,
+    /// Whoever writes or clears the journal's row waits for its turn: a row must not be cleared that tells of newer bytes.
+    journal_turn: Semaphore,
     /// When it was last written, until that is in the catalogue.
     written_at: Mutex<Option<Timestamp>>,
 }
@@ -154,6 +157,7 @@ impl Staged {
             content: Mutex::new(content),
             journaled: AtomicBool::new(false),
             attempts: Mutex::new(attempts),
+            journal_turn: Semaphore::new(1),
             written_at: Mutex::new(None),
         }
     }
@@ -201,6 +205,10 @@ impl Staged {
         self.content.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) async fn journal_turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.journal_turn.acquire().await.ok()
+    }
+
     pub(super) fn attempts(&self) -> Vec<WriteId> {
         self.attempts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -246,12 +254,20 @@ impl Staged {
     /// Writes `bytes` at `offset`, or at the end for `None` (O_APPEND). Answers the size of the file afterwards.
     ///
     /// # Errors
-    /// What the disk says; nothing counts as written then.
+    /// What the disk says; the file has not grown then.
     pub fn write(&self, offset: Option<u64>, bytes: &[u8]) -> io::Result<u64> {
         let mut content = self.lock();
         let offset = offset.unwrap_or_else(|| content.size());
         let Some(range) = ByteRange::at(offset, bytes.len() as u64) else { return Ok(content.size()) };
-        self.file.write_at(bytes, offset)?;
+        if let Err(e) = self.file.write_at(bytes, offset) {
+            // Some of it may have arrived. Past the end it is cut off again; within the file it counts as written, so that
+            // what is read is what will be sent.
+            self.file.set_len(content.size())?;
+            if let Some(inside) = ByteRange::new(0, content.size()).and_then(|all| all.intersect(range)) {
+                content.on_write(inside);
+            }
+            return Err(e);
+        }
         content.on_write(range);
         Ok(content.size())
     }

@@ -10,6 +10,7 @@ mod network;
 mod stores;
 mod suite;
 
+use objfs::devserver::Storage;
 use objfs::store::{Capabilities, Conditions, MemoryStore, Support};
 use std::sync::Arc;
 
@@ -40,6 +41,19 @@ async fn memory_that_refuses_conditions() {
 async fn memory_without_copy_conditions() {
     let conditions = Conditions { copy: Support::Ignored, ..Conditions::all(Support::Honoured) };
     suite::run(suite::Subject::new(Arc::new(MemoryStore::with(small_parts(), conditions)), conditions)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dev_server() {
+    let server = stores::dev_server(Storage::Memory).await;
+    suite::run(stores::dev_server_subject(&server).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dev_server_in_a_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = stores::dev_server(Storage::Directory(dir.path().join("server"))).await;
+    suite::run(stores::dev_server_subject(&server).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -23,6 +23,10 @@ const MOTO_DIFFERS: &[&str] = &["copy-source-condition", "no-such-upload", "list
 /// What Garage 2.5 does differently: it takes parts of any size, but copies none below 5 MiB.
 const GARAGE_DIFFERS: &[&str] = &["part-size", "small-part-copy"];
 
+/// What the dev server does differently: s3s decodes encoded words of RFC 2047 once itself, so that a value which only looks
+/// like one, and travels encoded, comes back decoded twice.
+const DEV_SERVER_DIFFERS: &[&str] = &["encoded-word"];
+
 /// A server that ends with the test.
 pub(crate) struct Server {
     child: Child,
@@ -169,4 +173,22 @@ async fn ask(port: u16, request: &str) -> String {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     answer
+}
+
+/// The dev server, in this process.
+pub(crate) async fn dev_server(storage: objfs::devserver::Storage) -> objfs::devserver::Server {
+    let settings = objfs::devserver::Settings {
+        buckets: vec!["conformance".to_owned()],
+        storage,
+        ..objfs::devserver::Settings::default()
+    };
+    objfs::devserver::Server::start(settings).await.unwrap()
+}
+
+/// The suite's view of it: it keeps every condition.
+pub(crate) async fn dev_server_subject(server: &objfs::devserver::Server) -> Subject {
+    let keys = objfs::devserver::Settings::default();
+    let settings = settings(&server.endpoint(), "us-east-1", &keys.access_key, &keys.secret_key);
+    let store = objfs::store::s3::S3Store::connect(&settings).await.unwrap();
+    Subject::new(Arc::new(store), Conditions::all(Support::Honoured)).differing(DEV_SERVER_DIFFERS)
 }

@@ -186,7 +186,13 @@ fn causes(error: &(dyn Error + 'static)) -> String {
 
 /// What the server said, and what the user can do about it.
 fn explain(status: u16, code: &str, said: &str, region: Option<&str>) -> String {
-    let said = if said.is_empty() { format!("HTTP status {status}") } else { said.to_owned() };
+    let said = match (said, code) {
+        ("", "SignatureDoesNotMatch") => "the signature does not match: is the secret key right?".to_owned(),
+        ("", "InvalidAccessKeyId") => "the access key is not known".to_owned(),
+        ("", "") => format!("HTTP status {status}"),
+        ("", code) => format!("{code}, HTTP status {status}"),
+        (said, _) => said.to_owned(),
+    };
     let redirected =
         matches!(code, "PermanentRedirect" | "AuthorizationHeaderMalformed") || matches!(status, 301 | 307);
     match (code, region) {

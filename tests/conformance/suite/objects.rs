@@ -33,9 +33,11 @@ pub(super) async fn put_get_head_delete(c: &Case) {
     c.store.delete(&k, None).await.unwrap();
 }
 
-fn all_headers() -> ObjectHeaders {
-    let user =
-        [("mode", "33188"), ("mtime", "1700000000.123456789"), ("note", "Grüße, 世界"), ("odd", "=?UTF-8?Q?x?=")];
+fn all_headers(c: &Case) -> ObjectHeaders {
+    let mut user = vec![("mode", "33188"), ("mtime", "1700000000.123456789"), ("note", "Grüße, 世界")];
+    if !c.differs("encoded-word") {
+        user.push(("odd", "=?UTF-8?Q?x?="));
+    }
     ObjectHeaders {
         content_type: Some("text/x-objfs".to_owned()),
         cache_control: Some("max-age=60".to_owned()),
@@ -53,7 +55,7 @@ fn comparable(headers: &ObjectHeaders) -> ObjectHeaders {
 }
 
 pub(super) async fn headers_round_trip(c: &Case) {
-    let sent = all_headers();
+    let sent = all_headers(c);
     c.store.put(&key("file"), Bytes::from("x"), &sent, &Condition::Always).await.unwrap();
     let meta = c.store.head(&key("file")).await.unwrap();
     assert_eq!(comparable(&meta.headers), sent);
@@ -129,13 +131,13 @@ pub(super) async fn copies(c: &Case) {
         source_if_match: Some(written.etag.clone()),
         source_size: 5,
         destination: key("to"),
-        headers: all_headers(),
+        headers: all_headers(c),
         condition: Condition::Always,
     };
     let copied = c.store.copy(&copy).await.unwrap();
     let meta = c.store.head(&key("to")).await.unwrap();
     assert_eq!(meta.version.etag, copied.etag);
-    assert_eq!(comparable(&meta.headers), all_headers());
+    assert_eq!(comparable(&meta.headers), all_headers(c));
     assert_eq!(content(&*c.store, "to").await, "hello");
     if !c.differs("copy-source-condition") {
         let wrong = CopyRequest { source_if_match: Some(etag("00000000000000000000000000000000")), ..copy.clone() };

@@ -1,0 +1,124 @@
+//! A name in a directory, as a place in the bucket, claimed.
+//!
+//! Owns: the keys of a name, claiming them, and making sure that they still are its keys once the claim is granted: a
+//! rename of a directory above may have held them until then. Does not own: claims themselves (`write::claims`).
+
+use super::lookup::is_reserved;
+use super::{Fs, FsError, Result};
+use crate::meta::InodeRow;
+use crate::types::{Ino, Key, KeyError, Name};
+use crate::write::{Claim, Span};
+use std::sync::Arc;
+
+/// Longest key that S3 takes, in bytes, the mount's prefix included.
+pub(super) const KEY_LEN_MAX: usize = 1024;
+
+/// A name in a directory, and the key that it has as a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) parent: Ino,
+    pub(super) name: Name,
+    pub(super) file: Key,
+}
+
+impl Place {
+    /// The key that it has as a directory. A file's key may be too long to be a directory's.
+    pub(super) fn tree(&self) -> std::result::Result<Key, KeyError> {
+        self.file.to_dir()
+    }
+
+    /// To be claimed for a file.
+    pub(super) fn as_file(&self) -> Vec<Span> {
+        vec![Span::Key(self.file.clone())]
+    }
+
+    /// To be claimed for a directory and all that is below it; the file's key as well.
+    pub(super) fn as_tree(&self) -> Vec<Span> {
+        let tree = self.tree().ok().map(Span::Tree);
+        tree.into_iter().chain([Span::Key(self.file.clone())]).collect()
+    }
+}
+
+impl Fs {
+    /// The place of a name.
+    pub(super) fn place(&self, parent: Ino, name: &Name) -> Result<Place> {
+        let dir = self.dir_key(&self.dir_row(parent)?)?;
+        Ok(Place { parent, name: name.clone(), file: dir.child(name)? })
+    }
+
+    /// Claims a place.
+    pub(super) async fn claim_place(
+        &self,
+        parent: Ino,
+        name: &Name,
+        spans: impl Fn(&Place) -> Vec<Span>,
+    ) -> Result<(Place, Claim)> {
+        loop {
+            let place = self.place(parent, name)?;
+            let claim = self.claims.claim(spans(&place)).await;
+            if self.place(parent, name)? == place {
+                return Ok((place, claim));
+            }
+        }
+    }
+
+    /// Claims the key of an inode. Answers its row as it is under the claim.
+    pub(super) async fn claim_inode(&self, ino: Ino) -> Result<(InodeRow, Key, Claim)> {
+        loop {
+            let key = self.key(&self.row(ino)?)?;
+            let claim = self.claims.claim(vec![Span::Key(key.clone())]).await;
+            let row = self.row(ino)?;
+            if self.has_key(&row, &key) {
+                return Ok((row, key, claim));
+            }
+        }
+    }
+
+    /// Whether the path of `row` makes `key`.
+    pub(super) fn has_key(&self, row: &InodeRow, key: &Key) -> bool {
+        matches!(self.meta.key(row), Ok(Some(Ok(k))) if k == *key)
+    }
+
+    /// Whether a name may be made at a place: not taken, not ours, not too long.
+    pub(super) fn check_new(&self, place: &Place) -> Result<()> {
+        if is_reserved(place.parent, &place.name) {
+            return Err(FsError::Reserved);
+        }
+        if self.settings.prefix_len + place.file.as_str().len() > KEY_LEN_MAX {
+            return Err(KeyError::KeyTooLong.into());
+        }
+        match self.meta.child(place.parent, &place.name)? {
+            Some(_) => Err(FsError::Exists),
+            None => Ok(()),
+        }
+    }
+
+    /// A write that found the place taken shows at once what is there: ENOENT beside EEXIST confuses everybody.
+    pub(super) async fn seeing_what_is_there<T>(self: &Arc<Self>, result: Result<T>, place: &Place) -> Result<T> {
+        if matches!(result, Err(FsError::Exists)) {
+            self.look_at(place).await?;
+        }
+        result
+    }
+
+    /// Asks the bucket for a place, and takes over what is there.
+    pub(super) async fn look_at(self: &Arc<Self>, place: &Place) -> Result<()> {
+        let dir = self.key(&self.dir_row(place.parent)?)?;
+        let asked = self.meta.observe();
+        let found = self.remote.lookup(&dir, &place.name).await?.map(super::headers::to_found);
+        let (_, changes) = self.meta.apply_lookup(place.parent, place.name.clone(), found, &asked).await?;
+        self.tell_kernel(&changes);
+        Ok(())
+    }
+
+    /// Makes the row of an object that we just wrote. A listing may have shown it first: then that row is its.
+    pub(super) async fn create_or_find(&self, row: InodeRow) -> Result<InodeRow> {
+        let (parent, name, version) = (row.parent, row.name.clone(), row.version.clone());
+        if let Some(made) = self.meta.create(row).await? {
+            return Ok(made);
+        }
+        let (Some(parent), Some(name), Some(ours)) = (parent, name, version) else { return Err(FsError::Exists) };
+        let there = self.meta.child(parent, &name)?;
+        there.filter(|r| r.version.as_ref().is_none_or(|v| v.same(&ours))).ok_or(FsError::Exists)
+    }
+}
