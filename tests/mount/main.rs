@@ -12,4 +12,6 @@ mod features;
 mod foreign;
 mod interrupts;
 mod names;
+mod programs;
+mod renames;
 mod requests;
