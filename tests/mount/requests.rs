@@ -38,12 +38,14 @@ fn listing_a_directory_is_one_request() {
 }
 
 #[test]
-fn an_ls_l_of_a_new_directory_asks_for_no_single_file() {
+fn an_ls_l_of_a_new_directory_asks_for_few_single_files() {
     let store = Store::dev();
     tree(&store);
     let mount = store.mount_with(&["poll_interval=600s"]);
     let counts = cost(&store, || assert_eq!(mount.sh("ls -l d | wc -l").trim(), "101"));
-    assert!(counts.total() <= 6, "{counts:?}");
+    // With READDIRPLUS_AUTO the kernel decides buffer by buffer whether it wants attributes; what came without them, and is
+    // not advised in time, is looked up, and its headers are read: a handful of the 100.
+    assert!(counts.of("ListObjectsV2") <= 2 && counts.of("HeadObject") <= 20, "{counts:?}");
 }
 
 #[test]
