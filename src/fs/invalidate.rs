@@ -22,7 +22,9 @@ impl Fs {
         let Some(kernel) = self.kernel.get() else { return };
         for change in changes {
             match change {
-                Change::Added { parent, name } => kernel.forget_entry(*parent, name),
+                // The kernel never holds a name as absent: we answer ENOENT without a lifetime. To tell it all the same would
+                // take away again what the READDIRPLUS of the same listing has just given it.
+                Change::Added { .. } => {}
                 Change::Removed { parent, name, .. } => {
                     kernel.forget_entry(*parent, name);
                     kernel.forget_content(*parent);
