@@ -133,3 +133,20 @@ release_mounts() {
         fi
     done < <(fuse_mounts | tac)
 }
+
+# The store without conditional writes that tests and benchmarks run on.
+GARAGE_VERSION=2.5.0
+
+# need_garage CACHE: garage is on PATH afterwards, from CACHE/bin if it was not there.
+need_garage() {
+    local start=$SECONDS
+    PATH=$PATH:$1/bin
+    if command -v garage >/dev/null; then return 0; fi
+    # It brings libsodium as source.
+    need_packages make=make pkg-config=pkg-config
+    say "Building garage $GARAGE_VERSION into $1 (about half an hour, once)"
+    CARGO_TARGET_DIR=$1/build cargo install garage --version "$GARAGE_VERSION" --locked --root "$1" </dev/null ||
+        fail "cannot install garage; the lines above say why."
+    rm -rf "$1/build"
+    say "Built garage in $(elapsed $((SECONDS - start)))"
+}

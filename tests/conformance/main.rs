@@ -6,6 +6,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a test fails by panicking")]
 
+#[path = "../servers/garage.rs"]
+mod garage;
 mod network;
 mod stores;
 mod suite;

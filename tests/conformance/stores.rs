@@ -2,6 +2,7 @@
 //!
 //! Owns: starting, waiting until they answer, ending them, what is known to differ on each. Does not own: the cases.
 
+use crate::garage::{self, Garage};
 use crate::suite::Subject;
 use objfs::store::s3::{S3Settings, S3Store, Secret, StaticCredentials};
 use objfs::store::{Conditions, Support};
@@ -27,19 +28,25 @@ const GARAGE_DIFFERS: &[&str] = &["part-size", "small-part-copy"];
 /// like one, and travels encoded, comes back decoded twice.
 const DEV_SERVER_DIFFERS: &[&str] = &["encoded-word"];
 
+enum Process {
+    Moto { child: Child, _dir: tempfile::TempDir },
+    Garage { _server: Garage },
+}
+
 /// A server that ends with the test.
 pub(crate) struct Server {
-    child: Child,
-    _dir: tempfile::TempDir,
+    _process: Process,
     settings: S3Settings,
     conditions: Conditions,
     differs: &'static [&'static str],
 }
 
-impl Drop for Server {
+impl Drop for Process {
     fn drop(&mut self) {
-        _ = self.child.kill();
-        _ = self.child.wait();
+        if let Process::Moto { child, .. } = self {
+            _ = child.kill();
+            _ = child.wait();
+        }
     }
 }
 
@@ -91,36 +98,19 @@ async fn start_moto(dir: tempfile::TempDir, scheme: &str, args: &[&str]) -> Serv
     // Of a completion it honours If-None-Match, but not If-Match.
     let conditions =
         Conditions { complete: Support::Ignored, copy: Support::Ignored, ..Conditions::all(Support::Honoured) };
-    let server = Server { child, _dir: dir, settings, conditions, differs: MOTO_DIFFERS };
+    let process = Process::Moto { child, _dir: dir };
+    let server = Server { _process: process, settings, conditions, differs: MOTO_DIFFERS };
     wait_for(port).await;
     server
 }
 
 /// Garage, a server in Rust that ignores conditions on writes.
 pub(crate) async fn garage() -> Server {
-    let dir = tempfile::tempdir().unwrap();
-    let (api, rpc) = (free_port(), free_port());
-    let (key, secret) = (format!("GK{}", "0123456789ab".repeat(2)), "0123456789abcdef".repeat(4));
-    let config = format!(
-        "metadata_dir = {meta:?}\ndata_dir = {data:?}\ndb_engine = \"sqlite\"\nreplication_factor = 1\n\
-         rpc_bind_addr = \"127.0.0.1:{rpc}\"\nrpc_public_addr = \"127.0.0.1:{rpc}\"\nrpc_secret = \"{secret}\"\n\
-         [s3_api]\ns3_region = \"garage\"\napi_bind_addr = \"127.0.0.1:{api}\"\n",
-        meta = dir.path().join("meta"),
-        data = dir.path().join("data"),
-    );
-    let config_path = dir.path().join("garage.toml");
-    std::fs::write(&config_path, config).unwrap();
-    let mut command = Command::new("garage");
-    command.arg("-c").arg(&config_path).args(["server", "--single-node", "--default-bucket"]);
-    command.env("GARAGE_DEFAULT_ACCESS_KEY", &key).env("GARAGE_DEFAULT_SECRET_KEY", &secret);
-    command.env("GARAGE_DEFAULT_BUCKET", BUCKET).current_dir(dir.path());
-    let child = start(command, "garage");
-    let settings = settings(&format!("http://127.0.0.1:{api}"), "garage", &key, &secret);
-    let server =
-        Server { child, _dir: dir, settings, conditions: Conditions::all(Support::Ignored), differs: GARAGE_DIFFERS };
-    wait_for(api).await;
-    wait_for_bucket(&server.settings).await;
-    server
+    let garage = Garage::start(BUCKET).unwrap();
+    let settings = settings(&garage.endpoint, garage::REGION, &garage.access_key, &garage.secret_key);
+    wait_for_bucket(&settings).await;
+    let conditions = Conditions::all(Support::Ignored);
+    Server { _process: Process::Garage { _server: garage }, settings, conditions, differs: GARAGE_DIFFERS }
 }
 
 /// How to reach a server at a URL. A server in this process needs no more: `S3Store::connect` on these settings, and

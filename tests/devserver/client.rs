@@ -1,59 +1,24 @@
 //! What the tests of the dev server share.
 //!
-//! Owns: aws-sdk-s3 over plain hyper, short forms of frequent requests. Does not own: what is tested.
+//! Owns: short forms of frequent requests. Does not own: the client's settings (`sdk`), what is tested.
 
-use aws_credential_types::Credentials;
+use crate::sdk::{self, Place};
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::{BehaviorVersion, Region, RequestChecksumCalculation, SharedCredentialsProvider};
+use aws_sdk_s3::config::RequestChecksumCalculation;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
-use aws_smithy_runtime_api::client::http::{
-    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
-};
-use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
-use aws_smithy_runtime_api::client::result::ConnectorError;
-use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
-use aws_smithy_types::body::SdkBody;
-use aws_smithy_types::retry::RetryConfig;
-use hyper_util::client::legacy::connect::HttpConnector as TcpConnector;
-use hyper_util::rt::TokioExecutor;
 use objfs::devserver::{Server, Settings};
 
-/// aws-sdk-s3 over plain hyper.
-#[derive(Debug, Clone)]
-struct PlainHttp(hyper_util::client::legacy::Client<TcpConnector, SdkBody>);
-
-impl HttpConnector for PlainHttp {
-    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let sent = self.0.request(request.try_into_http1x().unwrap());
-        HttpConnectorFuture::new(async move {
-            let response = sent.await.map_err(|e| ConnectorError::io(e.into()))?;
-            let response = response.map(SdkBody::from_body_1_x);
-            HttpResponse::try_from(response).map_err(|e| ConnectorError::other(e.into(), None))
-        })
-    }
-}
-
-impl HttpClient for PlainHttp {
-    fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
-        SharedHttpConnector::new(self.clone())
-    }
-}
-
 pub(crate) fn client_with(endpoint: &str, secret: &str, checksums: RequestChecksumCalculation) -> Client {
-    let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(TcpConnector::new());
-    let credentials = Credentials::new("objfs", secret, None, None, "test");
-    let config = aws_sdk_s3::Config::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .region(Region::new("us-east-1"))
-        .endpoint_url(endpoint)
-        .force_path_style(true)
-        .credentials_provider(SharedCredentialsProvider::new(credentials))
-        .request_checksum_calculation(checksums)
-        .retry_config(RetryConfig::disabled())
-        .http_client(PlainHttp(http));
-    Client::from_conf(config.build())
+    let place = Place {
+        endpoint: endpoint.to_owned(),
+        region: "us-east-1".to_owned(),
+        access_key: "objfs".to_owned(),
+        secret_key: secret.to_owned(),
+        bucket: "demo".to_owned(),
+    };
+    sdk::client(&place, checksums)
 }
 
 pub(crate) fn client_of(server: &Server) -> Client {

@@ -8,4 +8,6 @@ mod client;
 mod faults;
 mod listings;
 mod objects;
+#[path = "../servers/sdk.rs"]
+mod sdk;
 mod uploads;

@@ -1,44 +1,14 @@
 //! A client of the bucket that shares no code with objfs.
 //!
-//! Owns: aws-sdk-s3 over plain hyper without retries, short forms of frequent requests, all of them blocking.
-//! Does not own: servers (`common`), boto3 (`common::Store::boto`).
+//! Owns: short forms of frequent requests, all of them blocking.
+//! Does not own: the client's settings (`sdk`), servers (`common`), boto3 (`common::Store::boto`).
 
-use aws_credential_types::Credentials;
-use aws_sdk_s3::config::{BehaviorVersion, Region, RequestChecksumCalculation, SharedCredentialsProvider};
+use crate::sdk::{self, Place};
+use aws_sdk_s3::config::RequestChecksumCalculation;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::EncodingType;
-use aws_smithy_runtime_api::client::http::{
-    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
-};
-use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
-use aws_smithy_runtime_api::client::result::ConnectorError;
-use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
-use aws_smithy_types::body::SdkBody;
-use hyper_util::client::legacy::connect::HttpConnector as TcpConnector;
-use hyper_util::rt::TokioExecutor;
 use std::collections::{BTreeMap, HashMap};
 use tokio::runtime::Handle;
-
-/// aws-sdk-s3 over plain hyper.
-#[derive(Debug, Clone)]
-struct PlainHttp(hyper_util::client::legacy::Client<TcpConnector, SdkBody>);
-
-impl HttpConnector for PlainHttp {
-    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let sent = self.0.request(request.try_into_http1x().unwrap());
-        HttpConnectorFuture::new(async move {
-            let response = sent.await.map_err(|e| ConnectorError::io(e.into()))?;
-            let response = response.map(SdkBody::from_body_1_x);
-            HttpResponse::try_from(response).map_err(|e| ConnectorError::other(e.into(), None))
-        })
-    }
-}
-
-impl HttpClient for PlainHttp {
-    fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
-        SharedHttpConnector::new(self.clone())
-    }
-}
 
 /// A bucket, seen from elsewhere.
 #[derive(Debug)]
@@ -48,30 +18,10 @@ pub(crate) struct Client {
     runtime: Handle,
 }
 
-/// Where a bucket is, and the keys to it.
-#[derive(Debug, Clone)]
-pub(crate) struct Place {
-    pub(crate) endpoint: String,
-    pub(crate) region: String,
-    pub(crate) access_key: String,
-    pub(crate) secret_key: String,
-    pub(crate) bucket: String,
-}
-
 impl Client {
     pub(crate) fn new(place: &Place, runtime: Handle) -> Client {
-        let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(TcpConnector::new());
-        let credentials = Credentials::new(&place.access_key, &place.secret_key, None, None, "test");
-        let config = aws_sdk_s3::Config::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .region(Region::new(place.region.clone()))
-            .endpoint_url(&place.endpoint)
-            .force_path_style(true)
-            .credentials_provider(SharedCredentialsProvider::new(credentials))
-            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
-            .retry_config(aws_smithy_types::retry::RetryConfig::disabled())
-            .http_client(PlainHttp(http));
-        Client { s3: aws_sdk_s3::Client::from_conf(config.build()), bucket: place.bucket.clone(), runtime }
+        let s3 = sdk::client(place, RequestChecksumCalculation::WhenRequired);
+        Client { s3, bucket: place.bucket.clone(), runtime }
     }
 
     fn wait<T>(&self, work: impl Future<Output = T>) -> T {

@@ -3,8 +3,10 @@
 //! Owns: servers, mounts of the real program, their end whatever happens, deadlines.
 //! Does not own: the independent client (`client`), what is tested.
 
-use crate::client::{Client, Place};
+use crate::client::Client;
+use crate::garage::{self, Garage};
 pub(crate) use crate::programs::{errno, eventually, is_alive, kill, names, noise, output_of, stdout_of};
+use crate::sdk::Place;
 use objfs::devserver::{Effect, FaultSettings, Rule, Server, Settings};
 use std::net::TcpListener;
 use std::ops::Deref;
@@ -23,6 +25,7 @@ const MOUNT_MAX_FULL: Duration = Duration::from_secs(570);
 enum Backend {
     Dev(Server),
     Process { child: Child, _dir: TempDir },
+    Garage { _server: Garage },
 }
 
 /// A server with an empty bucket. It ends with the test.
@@ -84,31 +87,15 @@ impl Store {
 
     /// Garage, which ignores conditions on writes.
     pub(crate) fn garage() -> Store {
-        let dir = tempfile::tempdir().unwrap();
-        let (api, rpc, bucket) = (free_port(), free_port(), "library");
-        let (key, secret) = (format!("GK{}", "0123456789ab".repeat(2)), "0123456789abcdef".repeat(4));
-        let config = format!(
-            "metadata_dir = {meta:?}\ndata_dir = {data:?}\ndb_engine = \"sqlite\"\nreplication_factor = 1\n\
-             rpc_bind_addr = \"127.0.0.1:{rpc}\"\nrpc_public_addr = \"127.0.0.1:{rpc}\"\nrpc_secret = \"{secret}\"\n\
-             [s3_api]\ns3_region = \"garage\"\napi_bind_addr = \"127.0.0.1:{api}\"\n",
-            meta = dir.path().join("meta"),
-            data = dir.path().join("data"),
-        );
-        let path = dir.path().join("garage.toml");
-        std::fs::write(&path, config).unwrap();
-        let mut command = Command::new("garage");
-        command.arg("-c").arg(&path).args(["server", "--single-node", "--default-bucket"]);
-        command.env("GARAGE_DEFAULT_ACCESS_KEY", &key).env("GARAGE_DEFAULT_SECRET_KEY", &secret);
-        command.env("GARAGE_DEFAULT_BUCKET", bucket).current_dir(dir.path());
-        let child = start_server(command, "garage", api);
+        let server = Garage::start("library").unwrap();
         let place = Place {
-            endpoint: format!("http://127.0.0.1:{api}"),
-            region: "garage".into(),
-            access_key: key,
-            secret_key: secret,
-            bucket: bucket.into(),
+            endpoint: server.endpoint.clone(),
+            region: garage::REGION.into(),
+            access_key: server.access_key.clone(),
+            secret_key: server.secret_key.clone(),
+            bucket: "library".into(),
         };
-        let store = Store::new(runtime(), place, Backend::Process { child, _dir: dir });
+        let store = Store::new(runtime(), place, Backend::Garage { _server: server });
         // The bucket comes a moment after the port.
         eventually("Garage has its bucket", || store.bucket_exists().then_some(()));
         store
@@ -123,7 +110,7 @@ impl Store {
     pub(crate) fn server(&self) -> &Server {
         match &self.backend {
             Backend::Dev(server) => server,
-            Backend::Process { .. } => panic!("only the dev server has faults and counters"),
+            Backend::Process { .. } | Backend::Garage { .. } => panic!("only the dev server has faults and counters"),
         }
     }
 

@@ -10,8 +10,12 @@ mod content;
 mod durability;
 mod features;
 mod foreign;
+#[path = "../servers/garage.rs"]
+mod garage;
 mod interrupts;
 mod names;
 mod programs;
 mod renames;
 mod requests;
+#[path = "../servers/sdk.rs"]
+mod sdk;

@@ -15,6 +15,8 @@ mod help;
 mod lifecycle;
 mod packaging;
 mod readme;
+#[path = "../servers/sdk.rs"]
+mod sdk;
 mod secrets;
 mod state;
 mod world;
