@@ -19,9 +19,9 @@ pub struct Sequence {
 }
 
 impl Sequence {
-    /// A read of `range` comes in. Answers the blocks to fetch ahead: none after a seek, then as many as the run is long,
-    /// up to `ahead_max`.
-    pub(super) fn on_read(&mut self, range: ByteRange, ahead_max: u64) -> Range<u64> {
+    /// A read of `range` comes in. Answers the indexes of the blocks (of 1 MiB) to fetch ahead that were not answered since
+    /// the last seek: none at a seek, then up to twice as many as the run is long, `ahead_max` beyond the read at most.
+    pub fn on_read(&mut self, range: ByteRange, ahead_max: u64) -> Range<u64> {
         // The kernel's own read-ahead sends requests side by side, so they may arrive a little out of order.
         let sequential = range.start().abs_diff(self.end) < block::SIZE;
         if sequential {

@@ -29,6 +29,7 @@ pub use claims::{Claim, Claims, Span};
 pub use commit::{CommitError, Committed};
 pub use conflict::conflict_name;
 pub use content::{Content, Source};
+pub use plan::{Plan, TooLarge, plan_upload};
 pub use queue::{CommitQueue, Waiting};
 pub use staging::{DirDisk, Disk, DiskFile, Staged};
 

@@ -12,7 +12,7 @@ const PART_SIZE_MIN: u64 = 8 << 20;
 
 /// How to upload.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Plan {
+pub enum Plan {
     /// One PutObject.
     Put,
     /// A multipart upload of these ranges, in order.
@@ -24,11 +24,11 @@ pub(super) enum Plan {
 #[error("the file is larger than the {0} bytes that the store takes")]
 pub struct TooLarge(pub u64);
 
-/// Plans the upload of `size` bytes.
+/// Plans the upload of `size` bytes to a store with these limits: as one PUT up to 16 MiB, else in parts of one size.
 ///
 /// # Errors
 /// [`TooLarge`].
-pub(super) fn plan_upload(size: u64, capabilities: &Capabilities) -> Result<Plan, TooLarge> {
+pub fn plan_upload(size: u64, capabilities: &Capabilities) -> Result<Plan, TooLarge> {
     let parts_max = u64::from(capabilities.part_count_max);
     let size_max = capabilities.object_size_max.min(capabilities.part_size_max.saturating_mul(parts_max));
     if size > size_max {
