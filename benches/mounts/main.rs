@@ -147,7 +147,8 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     data::make_local(&work.path().join("local")).context("the local files")?;
     let pages_dropped = process::drop_pages();
     let bar = progress(planned.iter().map(|p| cells(p, &contestants)).sum::<usize>() * arguments.rounds);
-    let (start, mut rows) = (Instant::now(), Vec::new());
+    let report = Report::new(arguments, &contestants, pages_dropped);
+    let mut rows = Vec::new();
     for (profile, _) in PROFILES {
         let of: Vec<&Planned> = planned.iter().filter(|p| p.profile == profile).collect();
         if of.is_empty() {
@@ -159,30 +160,47 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let bench = Bench { server, bucket, work: work.path().to_owned(), cap: arguments.cap };
         for planned in of {
             rows.extend(one(&bench, planned, &contestants, arguments.rounds, &bar).await);
+            // After each workload, so that a run that is ended leaves what it has measured.
+            report.write(&rows)?;
         }
     }
     bar.finish_and_clear();
     println!("{}", table::text(&rows));
     println!("{}\n", table::LEGEND);
-    let whole = arguments.workloads.is_empty() && arguments.profile.is_empty();
-    let folder = match &arguments.out {
-        Some(folder) => folder.clone(),
-        None => PathBuf::from(if whole { "docs/benchmarks" } else { "docs/benchmarks/partial" }),
-    };
-    let words: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
-    let command = ["scripts/bench".to_owned()].into_iter().chain(words).collect::<Vec<_>>().join(" ");
-    let seconds = start.elapsed().as_secs_f64();
-    let about = report::About {
-        contestants: &contestants,
-        rounds: arguments.rounds,
-        cap: arguments.cap,
-        command,
-        seconds,
-        pages_dropped,
-    };
-    report::write(&folder, &rows, &about)?;
-    println!("{} rows in {:.0} s; the report is in {}", rows.len(), seconds, folder.display());
+    println!("{} rows; the report is in {}", rows.len(), report.folder.display());
     Ok(())
+}
+
+/// Where the report goes, and what it says of the run.
+struct Report<'a> {
+    folder: PathBuf,
+    start: Instant,
+    arguments: &'a Arguments,
+    contestants: &'a [Contestant],
+    pages_dropped: bool,
+}
+
+impl<'a> Report<'a> {
+    fn new(arguments: &'a Arguments, contestants: &'a [Contestant], pages_dropped: bool) -> Report<'a> {
+        let whole = arguments.workloads.is_empty() && arguments.profile.is_empty();
+        let folder = arguments.out.clone();
+        let folder =
+            folder.unwrap_or_else(|| PathBuf::from(if whole { "docs/benchmarks" } else { "docs/benchmarks/partial" }));
+        Report { folder, start: Instant::now(), arguments, contestants, pages_dropped }
+    }
+
+    fn write(&self, rows: &[Row]) -> anyhow::Result<()> {
+        let words: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+        let about = report::About {
+            contestants: self.contestants,
+            rounds: self.arguments.rounds,
+            cap: self.arguments.cap,
+            command: ["scripts/bench".to_owned()].into_iter().chain(words).collect::<Vec<_>>().join(" "),
+            seconds: self.start.elapsed().as_secs_f64(),
+            pages_dropped: self.pages_dropped,
+        };
+        report::write(&self.folder, rows, &about)
+    }
 }
 
 fn cells(planned: &Planned, contestants: &[Contestant]) -> usize {
