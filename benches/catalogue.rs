@@ -9,7 +9,7 @@ mod pace;
 use criterion::{BatchSize, Criterion, Throughput};
 use fastrand::Rng;
 use futures::future::join_all;
-use objfs::db::{Catalogue, NewInode};
+use objfs::db::Catalogue;
 use objfs::meta::{Defaults, Found, InodeRow, Meta, Sighting};
 use objfs::types::{Attr, ETag, FileKind, Ino, Key, Name, SystemClock, Timestamp, Version, WallClock};
 use std::path::Path;
@@ -200,11 +200,11 @@ fn rows(c: &mut Criterion, bench: &Bench) {
     let (mut parent, attr) = (0, attr(FileKind::File));
     let mut fresh = || {
         parent += 1;
-        let new = |i| NewInode { parent: Ino(parent), name: file_name(i), attr: attr.clone() };
+        let new = |i| bench.meta.blank(Ino(parent), &file_name(i), attr.clone());
         (0..PAGE).map(new).collect::<Vec<_>>()
     };
     group.bench_function("insert 1,000", |b| {
-        let insert = |new: Vec<NewInode>| {
+        let insert = |new: Vec<InodeRow>| {
             let job = catalogue.write(move |rows| new.iter().try_for_each(|new| rows.insert(new).map(drop)));
             bench.runtime.block_on(job).unwrap();
         };

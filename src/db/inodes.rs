@@ -50,17 +50,6 @@ pub struct InodeRow {
     pub marker: Marker,
 }
 
-/// An inode to be made. All else starts empty.
-#[derive(Debug, Clone)]
-pub struct NewInode {
-    /// The directory that it is in.
-    pub parent: Ino,
-    /// Its name there.
-    pub name: Name,
-    /// What stat(2) shows.
-    pub attr: Attr,
-}
-
 /// `catalogue.db`.
 #[derive(Debug)]
 pub struct Catalogue(Db);
@@ -69,8 +58,16 @@ pub struct Catalogue(Db);
 #[derive(Clone, Copy)]
 pub struct Rows<'a>(&'a Connection);
 
-const COLUMNS: &str = "ino, parent, name, mode, uid, gid, rdev, size, atime, mtime, ctime, etag, object_size, \
-     last_modified, storage_class, symlink, headers, local, checked_at, complete_at, marker";
+/// A query for whole rows, as [`inode_row`] reads them. Text that is made once: it is the key of the statement cache.
+macro_rules! select_inodes {
+    ($rest:literal) => {
+        concat!(
+            "SELECT ino, parent, name, mode, uid, gid, rdev, size, atime, mtime, ctime, etag, object_size, last_modified, ",
+            "storage_class, symlink, headers, local, checked_at, complete_at, marker FROM inode ",
+            $rest
+        )
+    };
+}
 
 impl Catalogue {
     /// Opens or creates the catalogue at `path`.
@@ -109,19 +106,38 @@ impl Catalogue {
 impl Rows<'_> {
     /// The inode `ino`.
     pub fn get(&self, ino: Ino) -> RowResult<Option<InodeRow>> {
-        self.one(&format!("SELECT {COLUMNS} FROM inode WHERE ino = ?1"), params![sql(ino.0)])
+        self.one(select_inodes!("WHERE ino = ?1"), params![sql(ino.0)])
     }
 
     /// The entry `name` of the directory `parent`.
     pub fn child(&self, parent: Ino, name: &Name) -> RowResult<Option<InodeRow>> {
-        let query = format!("SELECT {COLUMNS} FROM inode WHERE parent = ?1 AND name = ?2");
-        self.one(&query, params![sql(parent.0), name.as_bytes()])
+        self.one(select_inodes!("WHERE parent = ?1 AND name = ?2"), params![sql(parent.0), name.as_bytes()])
     }
 
     /// Entries of `parent` with inode numbers above `after`, by inode number, `limit` at most.
     pub fn children(&self, parent: Ino, after: Ino, limit: usize) -> RowResult<Vec<InodeRow>> {
-        let query = format!("SELECT {COLUMNS} FROM inode WHERE parent = ?1 AND ino > ?2 ORDER BY ino LIMIT {limit}");
-        self.many(&query, params![sql(parent.0), sql(after.0)])
+        let query = select_inodes!("WHERE parent = ?1 AND ino > ?2 ORDER BY ino LIMIT ?3");
+        self.many(query, params![sql(parent.0), sql(after.0), sql(limit as u64)])
+    }
+
+    /// Gives `visit` entries of `parent` with inode numbers above `after`, in that order, until it says that it has enough.
+    /// Only these are read.
+    pub fn each_child(&self, parent: Ino, after: Ino, mut visit: impl FnMut(InodeRow) -> bool) -> RowResult<()> {
+        let query = select_inodes!("WHERE parent = ?1 AND ino > ?2 ORDER BY ino");
+        let mut statement = self.0.prepare_cached(query)?;
+        let mut rows = statement.query(params![sql(parent.0), sql(after.0)])?;
+        while let Some(row) = rows.next()? {
+            if visit(inode_row(row)?) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the directory has more than `limit` entries.
+    pub fn has_more_children_than(&self, parent: Ino, limit: usize) -> RowResult<bool> {
+        let query = "SELECT 1 FROM inode WHERE parent = ?1 LIMIT 1 OFFSET ?2";
+        self.exists(query, params![sql(parent.0), sql(limit as u64)])
     }
 
     /// Whether the directory has any entry.
@@ -131,9 +147,8 @@ impl Rows<'_> {
 
     /// Entries of `parent` that the bucket last confirmed before `before`, that hold no changes of ours and owe no marker.
     pub fn unconfirmed(&self, parent: Ino, before: Timestamp) -> RowResult<Vec<InodeRow>> {
-        let query =
-            format!("SELECT {COLUMNS} FROM inode WHERE parent = ?1 AND checked_at < ?2 AND local = 0 AND marker <> 2");
-        self.many(&query, params![sql(parent.0), before.nanos()])
+        let query = select_inodes!("WHERE parent = ?1 AND checked_at < ?2 AND local = 0 AND marker <> 2");
+        self.many(query, params![sql(parent.0), before.nanos()])
     }
 
     /// Whether `ino` or anything below it holds changes of ours or owes a marker.
@@ -204,79 +219,34 @@ impl Rows<'_> {
         Ok(())
     }
 
-    /// Makes an inode and gives it a number. Fails if the name is taken.
-    pub fn insert(&self, new: &NewInode) -> RowResult<InodeRow> {
+    /// Makes an inode of every column of `row` but its number, and gives it one. Fails if the name is taken.
+    pub fn insert(&self, row: &InodeRow) -> RowResult<Ino> {
+        let mut statement = self.0.prepare_cached(
+            "INSERT INTO inode(ino, parent, name, mode, uid, gid, rdev, size, atime, mtime, ctime, etag, object_size,
+                 last_modified, storage_class, symlink, headers, local, checked_at, complete_at, marker)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)",
+        )?;
+        execute(&mut statement, None, row)?;
+        Ok(ino_from(self.0.last_insert_rowid()))
+    }
+
+    /// The bucket confirmed the row as it is.
+    pub fn confirmed(&self, ino: Ino, at: Timestamp) -> RowResult<()> {
         self.0
-            .prepare_cached(
-                "INSERT INTO inode(parent, name, mode, uid, gid, rdev, size, atime, mtime, ctime, local, checked_at, marker)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0, 0, 0)",
-            )?
-            .execute(params![
-                sql(new.parent.0),
-                new.name.as_bytes(),
-                new.attr.mode(),
-                new.attr.uid,
-                new.attr.gid,
-                new.attr.rdev,
-                sql(new.attr.size),
-                new.attr.atime.nanos(),
-                new.attr.mtime.nanos(),
-                new.attr.ctime.nanos(),
-            ])?;
-        Ok(InodeRow {
-            ino: ino_from(self.0.last_insert_rowid()),
-            parent: Some(new.parent),
-            name: Some(new.name.clone()),
-            attr: new.attr.clone(),
-            version: None,
-            storage_class: None,
-            symlink: None,
-            headers: None,
-            local: false,
-            checked_at: Timestamp::default(),
-            complete_at: None,
-            marker: Marker::Implied,
-        })
+            .prepare_cached("UPDATE inode SET checked_at = ?2 WHERE ino = ?1")?
+            .execute(params![sql(ino.0), at.nanos()])?;
+        Ok(())
     }
 
     /// Writes every column of the row with this number.
     pub fn update(&self, row: &InodeRow) -> RowResult<()> {
-        let version = row.version.as_ref();
-        self.0
-            .prepare_cached(
-                "UPDATE inode SET parent = ?2, name = ?3, mode = ?4, uid = ?5, gid = ?6, rdev = ?7, size = ?8, atime = ?9,
-                     mtime = ?10, ctime = ?11, etag = ?12, object_size = ?13, last_modified = ?14, storage_class = ?15,
-                     symlink = ?16, headers = ?17, local = ?18, checked_at = ?19, complete_at = ?20, marker = ?21
-                 WHERE ino = ?1",
-            )?
-            .execute(params![
-                sql(row.ino.0),
-                row.parent.map(|p| sql(p.0)),
-                row.name.as_ref().map(Name::as_bytes),
-                row.attr.mode(),
-                row.attr.uid,
-                row.attr.gid,
-                row.attr.rdev,
-                sql(row.attr.size),
-                row.attr.atime.nanos(),
-                row.attr.mtime.nanos(),
-                row.attr.ctime.nanos(),
-                version.map(|v| v.etag.as_str()),
-                version.map(|v| sql(v.size)),
-                version.and_then(|v| v.last_modified).map(Timestamp::nanos),
-                row.storage_class,
-                row.symlink,
-                row.headers,
-                row.local,
-                row.checked_at.nanos(),
-                row.complete_at.map(Timestamp::nanos),
-                match row.marker {
-                    Marker::Implied => 0,
-                    Marker::Present => 1,
-                    Marker::Owed => 2,
-                },
-            ])?;
-        Ok(())
+        let mut statement = self.0.prepare_cached(
+            "UPDATE inode SET parent = ?2, name = ?3, mode = ?4, uid = ?5, gid = ?6, rdev = ?7, size = ?8, atime = ?9,
+                 mtime = ?10, ctime = ?11, etag = ?12, object_size = ?13, last_modified = ?14, storage_class = ?15,
+                 symlink = ?16, headers = ?17, local = ?18, checked_at = ?19, complete_at = ?20, marker = ?21
+             WHERE ino = ?1",
+        )?;
+        execute(&mut statement, Some(row.ino), row)
     }
 
     /// Takes the row away.
@@ -304,12 +274,12 @@ impl Rows<'_> {
 
     /// Directories that owe a marker.
     pub fn owed_markers(&self) -> RowResult<Vec<InodeRow>> {
-        self.many(&format!("SELECT {COLUMNS} FROM inode WHERE marker = 2"), [])
+        self.many(select_inodes!("WHERE marker = 2"), [])
     }
 
     /// Inodes that hold changes of ours.
     pub fn local(&self) -> RowResult<Vec<InodeRow>> {
-        self.many(&format!("SELECT {COLUMNS} FROM inode WHERE local <> 0"), [])
+        self.many(select_inodes!("WHERE local <> 0"), [])
     }
 
     /// How many inodes there are, and the sum of their sizes in bytes.
@@ -385,6 +355,39 @@ fn unsql(value: i64) -> u64 {
 
 fn ino_from(value: i64) -> Ino {
     Ino(unsql(value))
+}
+
+/// Runs a statement whose parameters are the columns of a row, in the order of [`select_inodes`].
+fn execute(statement: &mut rusqlite::CachedStatement<'_>, ino: Option<Ino>, row: &InodeRow) -> RowResult<()> {
+    let version = row.version.as_ref();
+    statement.execute(params![
+        ino.map(|ino| sql(ino.0)),
+        row.parent.map(|p| sql(p.0)),
+        row.name.as_ref().map(Name::as_bytes),
+        row.attr.mode(),
+        row.attr.uid,
+        row.attr.gid,
+        row.attr.rdev,
+        sql(row.attr.size),
+        row.attr.atime.nanos(),
+        row.attr.mtime.nanos(),
+        row.attr.ctime.nanos(),
+        version.map(|v| v.etag.as_str()),
+        version.map(|v| sql(v.size)),
+        version.and_then(|v| v.last_modified).map(Timestamp::nanos),
+        row.storage_class,
+        row.symlink,
+        row.headers,
+        row.local,
+        row.checked_at.nanos(),
+        row.complete_at.map(Timestamp::nanos),
+        match row.marker {
+            Marker::Implied => 0,
+            Marker::Present => 1,
+            Marker::Owed => 2,
+        },
+    ])?;
+    Ok(())
 }
 
 fn inode_row(r: &Row<'_>) -> RowResult<InodeRow> {

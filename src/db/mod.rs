@@ -16,7 +16,7 @@ mod inodes;
 mod journal;
 mod schema;
 
-pub use inodes::{Catalogue, InodeRow, Marker, NewInode, RowResult, Rows};
+pub use inodes::{Catalogue, InodeRow, Marker, RowResult, Rows};
 pub use journal::{Journal, StagedRow};
 pub use schema::Schema;
 

@@ -52,30 +52,33 @@ impl Fs {
         }
     }
 
-    /// READDIR: up to `limit` entries after `cookie`, 0 for the first.
+    /// READDIR: gives `add` entries after `cookie`, 0 for the first, until it says that its buffer is full. Nothing beyond
+    /// is read: the kernel's buffer may hold 20 entries of a directory of a million.
     ///
     /// # Errors
     /// [`FsError`].
-    pub fn readdir(&self, ino: Ino, cookie: u64, limit: usize) -> Result<Vec<DirEntry>> {
-        let mut entries = Vec::new();
+    pub fn readdir(&self, ino: Ino, cookie: u64, add: &mut dyn FnMut(DirEntry) -> bool) -> Result<()> {
         if cookie < COOKIE_DOTDOT {
             let dir = self.dir_row(ino)?;
             let parent = match dir.parent {
                 Some(parent) => self.row(parent)?,
                 None => dir.clone(),
             };
-            if cookie < COOKIE_DOT {
-                entries.push(DirEntry { name: b".".to_vec(), entry: self.entry(&dir), cookie: COOKIE_DOT });
+            let dots = [(".", dir, COOKIE_DOT), ("..", parent, COOKIE_DOTDOT)];
+            for (name, row, own) in dots {
+                let entry = DirEntry { name: name.as_bytes().to_vec(), entry: self.entry(&row), cookie: own };
+                if cookie < own && add(entry) {
+                    return Ok(());
+                }
             }
-            entries.push(DirEntry { name: b"..".to_vec(), entry: self.entry(&parent), cookie: COOKIE_DOTDOT });
         }
         let after = Ino(cookie.saturating_sub(COOKIE_DOTDOT));
-        for row in self.meta.children(ino, after, limit)? {
-            let Some(name) = &row.name else { continue };
-            let cookie = row.ino.0 + COOKIE_DOTDOT;
-            entries.push(DirEntry { name: name.as_bytes().to_vec(), entry: self.entry(&row), cookie });
-        }
-        Ok(entries)
+        self.meta.each_child(ino, after, |row| {
+            let Some(name) = &row.name else { return false };
+            let name = name.as_bytes().to_vec();
+            add(DirEntry { name, entry: self.entry(&row), cookie: row.ino.0 + COOKIE_DOTDOT })
+        })?;
+        Ok(())
     }
 
     /// Lists `ino`, or waits for the listing that somebody else has begun.

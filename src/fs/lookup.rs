@@ -74,7 +74,7 @@ impl Fs {
 
     /// Asks the bucket for one name: by listing a small directory that was complete once, or for the name alone.
     async fn ask(self: &Arc<Self>, dir: &InodeRow, name: &Name) -> Result<Option<InodeRow>> {
-        if dir.complete_at.is_some() && self.meta.children(dir.ino, Ino(0), RELIST_MAX + 1)?.len() <= RELIST_MAX {
+        if dir.complete_at.is_some() && !self.meta.has_more_children_than(dir.ino, RELIST_MAX)? {
             self.list(dir.ino).await?;
             return match self.meta.child(dir.ino, name)? {
                 Some(row) => self.with_headers(row).await,

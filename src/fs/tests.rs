@@ -125,8 +125,12 @@ impl Bench {
 
     async fn ls(&self, dir: Ino) -> Vec<String> {
         self.fs.opendir(dir).await.unwrap();
-        let entries = self.fs.readdir(dir, 2, 1000).unwrap();
-        let mut names: Vec<_> = entries.iter().map(|e| String::from_utf8(e.name.clone()).unwrap()).collect();
+        let mut names = Vec::new();
+        let mut add = |entry: super::DirEntry| {
+            names.push(String::from_utf8(entry.name).unwrap());
+            false
+        };
+        self.fs.readdir(dir, 2, &mut add).unwrap();
         names.sort();
         names
     }

@@ -23,10 +23,6 @@ use std::time::SystemTime;
 
 /// Inode numbers are never used twice, so one generation does.
 const GENERATION: Generation = Generation(0);
-/// Entries that are read from the catalogue at once for a READDIR; its buffer of 4 to 128 KiB holds fewer or a few times as
-/// many, and then it asks again.
-const READDIR_BATCH: usize = 256;
-
 pub(super) struct Adapter {
     fs: Arc<Fs>,
     settings: SessionSettings,
@@ -349,11 +345,11 @@ impl Filesystem for Adapter {
     }
 
     fn readdir(&self, _request: &Request, inode: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let mut add = |e: &DirEntry| {
+        let mut add = |e: DirEntry| {
             let kind = reply::file_type(e.entry.attr.kind);
             reply.add(INodeNo(e.entry.ino.0), e.cookie, kind, OsStr::from_bytes(&e.name))
         };
-        match fill(&self.fs, ino(inode), offset, &mut add) {
+        match self.fs.readdir(ino(inode), offset, &mut add) {
             Ok(()) => reply.ok(),
             Err(e) => reply.error(reply::errno("readdir", &e)),
         }
@@ -367,12 +363,12 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let mut add = |e: &DirEntry| {
+        let mut add = |e: DirEntry| {
             let attr = reply::attr(&e.entry);
             let file = OsStr::from_bytes(&e.name);
             reply.add(INodeNo(e.entry.ino.0), e.cookie, file, &e.entry.ttl, &attr, GENERATION)
         };
-        match fill(&self.fs, ino(inode), offset, &mut add) {
+        match self.fs.readdir(ino(inode), offset, &mut add) {
             Ok(()) => reply.ok(),
             Err(e) => reply.error(reply::errno("readdirplus", &e)),
         }
@@ -431,18 +427,5 @@ impl Filesystem for Adapter {
 
     fn removexattr(&self, _request: &Request, _ino: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
         reply.error(Errno::EOPNOTSUPP);
-    }
-}
-
-/// Gives `add` entries from the catalogue until it says that its buffer is full, or there are no more.
-fn fill(fs: &Fs, dir: Ino, offset: u64, add: &mut dyn FnMut(&DirEntry) -> bool) -> Result<(), FsError> {
-    let mut cookie = offset;
-    loop {
-        let batch = fs.readdir(dir, cookie, READDIR_BATCH)?;
-        let Some(last) = batch.last() else { return Ok(()) };
-        cookie = last.cookie;
-        if batch.iter().any(&mut *add) {
-            return Ok(());
-        }
     }
 }

@@ -5,7 +5,7 @@
 
 use super::pins::{Pins, RecentlyGone};
 use super::reconcile::{self, Defaults, Found, Sighting, Verdict};
-use crate::db::{InodeRow, NewInode, RowResult, Rows};
+use crate::db::{InodeRow, RowResult, Rows};
 use crate::types::{FileKind, Ino, Key, Name, Timestamp, Unmappable};
 
 /// A change of the catalogue that came from the bucket, and that the kernel may have cached otherwise.
@@ -60,6 +60,18 @@ pub(super) fn apply(
     changes: &mut Vec<Change>,
 ) -> RowResult<Option<InodeRow>> {
     let row = rows.child(parent, &seen.name)?;
+    apply_to(rows, cx, parent, row, seen, changes)
+}
+
+/// Applies one sighting to the row that the name has.
+fn apply_to(
+    rows: Rows<'_>,
+    cx: Context<'_>,
+    parent: Ino,
+    row: Option<InodeRow>,
+    seen: &Sighting,
+    changes: &mut Vec<Change>,
+) -> RowResult<Option<InodeRow>> {
     if row.is_none() && cx.gone.is_newer(parent, &seen.name, cx.began) {
         return Ok(None);
     }
@@ -67,9 +79,15 @@ pub(super) fn apply(
     match (reconcile::judge(row.as_ref(), &seen.found, pinned, cx.began), row) {
         (Verdict::Keep, row) => Ok(row),
         (Verdict::Insert, _) | (_, None) => insert(rows, cx, parent, seen, changes).map(Some),
-        (Verdict::Confirm, Some(mut row)) => {
+        (Verdict::Confirm, Some(before)) => {
+            let mut row = before.clone();
             reconcile::confirm(&mut row, &seen.found, cx.defaults, cx.began);
-            rows.update(&row)?;
+            // Most of what a listing shows is as it was: one column is written instead of twenty.
+            if (InodeRow { checked_at: before.checked_at, ..row.clone() }) == before {
+                rows.confirmed(row.ino, row.checked_at)?;
+            } else {
+                rows.update(&row)?;
+            }
             Ok(Some(row))
         }
         (Verdict::Update, Some(mut row)) => {
@@ -98,9 +116,7 @@ fn insert(
 ) -> RowResult<InodeRow> {
     let mut row = super::blank(parent, &seen.name, seen.found.kind(), cx.began);
     reconcile::adopt(&mut row, &seen.found, cx.defaults, cx.began);
-    let new = NewInode { parent, name: seen.name.clone(), attr: row.attr.clone() };
-    row.ino = rows.insert(&new)?.ino;
-    rows.update(&row)?;
+    row.ino = rows.insert(&row)?;
     changes.push(Change::Added { parent, name: seen.name.clone() });
     Ok(row)
 }
@@ -206,15 +222,16 @@ pub(super) fn apply_page(
         let clash = known.as_ref().is_some_and(|r| (r.attr.kind == FileKind::Dir) != is_dir(&sighting.found));
         match known {
             Some(row) if clash && !is_dir(&sighting.found) && !row.local => hidden.push(sighting),
-            Some(InodeRow { version: Some(version), local: false, storage_class, checked_at, .. }) if clash => {
-                apply(rows, cx, parent, &sighting, changes)?;
+            Some(row) if clash && row.version.is_some() && !row.local => {
+                let (version, storage_class, checked_at) = (row.version.clone(), row.storage_class.clone(), row.checked_at);
+                apply_to(rows, cx, parent, Some(row), &sighting, changes)?;
                 // Shown by this very listing, and hidden by the directory that follows.
-                if checked_at >= cx.began {
+                if let Some(version) = version.filter(|_| checked_at >= cx.began) {
                     let found = Found::Object { version, storage_class, headers: None };
                     hidden.push(Sighting { name: sighting.name, found });
                 }
             }
-            _ => drop(apply(rows, cx, parent, &sighting, changes)?),
+            row => drop(apply_to(rows, cx, parent, row, &sighting, changes)?),
         }
     }
     Ok(hidden)

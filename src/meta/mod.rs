@@ -13,7 +13,7 @@ mod pins;
 mod reconcile;
 mod rename;
 
-use crate::db::{NewInode, RowResult, Rows};
+use crate::db::{RowResult, Rows};
 use crate::types::{Attr, FileKind, Ino, Key, KeyError, Name, Timestamp, Version, WallClock};
 use pins::RecentlyGone;
 use std::path::Path;
@@ -121,6 +121,22 @@ impl Meta {
         self.catalogue.read(|rows| rows.children(parent, after, limit))
     }
 
+    /// Gives `visit` entries of `parent` with inode numbers above `after`, in that order, until it says that it has enough.
+    ///
+    /// # Errors
+    /// As [`Meta::get`].
+    pub fn each_child(&self, parent: Ino, after: Ino, visit: impl FnMut(InodeRow) -> bool) -> Result<()> {
+        self.catalogue.read(|rows| rows.each_child(parent, after, visit))
+    }
+
+    /// Whether `parent` has more than `limit` entries that we know.
+    ///
+    /// # Errors
+    /// As [`Meta::get`].
+    pub fn has_more_children_than(&self, parent: Ino, limit: usize) -> Result<bool> {
+        self.catalogue.read(|rows| rows.has_more_children_than(parent, limit))
+    }
+
     /// Whether `parent` has any entry that we know.
     ///
     /// # Errors
@@ -175,8 +191,7 @@ impl Meta {
                 if rows.child(parent, &name)?.is_some() {
                     return Ok(None);
                 }
-                row.ino = rows.insert(&NewInode { parent, name, attr: row.attr.clone() })?.ino;
-                rows.update(&row)?;
+                row.ino = rows.insert(&row)?;
                 touch(rows, parent, now)?;
                 Ok(Some(row))
             })
