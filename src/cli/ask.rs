@@ -36,6 +36,12 @@ fn layout(s: &Status) -> String {
         let next = if failed.retried { "tried again by itself" } else { "waits for you" };
         lines.push(format!("  {}: {} ({next})", failed.path, failed.reason));
     }
+    lines.push(format!(
+        "polling:   {} directories every {} s, {} LIST requests an hour",
+        s.polled_directories,
+        s.poll_period,
+        s.polls_per_hour.round()
+    ));
     lines.push(format!("known:     {} entries, {} bytes", s.known_files, s.known_bytes));
     if s.unmappable_keys > 0 {
         let hint = "objfs ls --unmappable lists them";

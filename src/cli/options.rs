@@ -45,6 +45,8 @@ pub(super) struct Options {
     pub(super) requests: Option<usize>,
     /// `poll_interval=`.
     pub(super) poll_interval: Option<Duration>,
+    /// `poll_budget=`.
+    pub(super) poll_budget: Option<u32>,
     /// `drain_timeout=`.
     pub(super) drain_timeout: Option<Duration>,
     /// `disable=`.
@@ -66,7 +68,7 @@ const fn known(name: &'static str, value: &'static str, help: &'static str) -> K
     Known { name, value, help }
 }
 
-const KNOWN: [Known; 22] = [
+const KNOWN: [Known; 23] = [
     known("ro", "", "nothing may be changed"),
     known("rw", "", "files may be changed (default)"),
     known("allow_other", "", "other users may look inside (see user_allow_other in /etc/fuse.conf)"),
@@ -85,7 +87,8 @@ const KNOWN: [Known; 22] = [
     known("cache_dir", "DIR", "what may be deleted at any time"),
     known("memory", "SIZE", "memory for blocks and parts (default 256M)"),
     known("requests", "N", "most requests in flight (default 64)"),
-    known("poll_interval", "TIME", "how long an answer of the bucket counts as fresh (default 60s)"),
+    known("poll_interval", "TIME", "how often directories in use are listed again (default 60s)"),
+    known("poll_budget", "N", "LIST requests for that in each interval (default 20; 0: only when asked)"),
     known("drain_timeout", "TIME", "how long an unmount waits for uploads (default 10m)"),
     known("disable", "NAME[+NAME]", "do without kernel features, as an older kernel would"),
     known("log", "FILTER", "what is logged: error, warn, info, debug (default info)"),
@@ -175,6 +178,10 @@ impl Options {
                 self.requests = Some(count.ok_or_else(|| bad("a number from 1 to 10000"))?);
             }
             "poll_interval" => self.poll_interval = Some(parse_time(value).ok_or_else(|| bad("a time such as 60s"))?),
+            "poll_budget" => {
+                let count = value.parse().ok().filter(|n| *n <= 100_000);
+                self.poll_budget = Some(count.ok_or_else(|| bad("a number from 0 to 100000"))?);
+            }
             "drain_timeout" => self.drain_timeout = Some(parse_time(value).ok_or_else(|| bad("a time such as 10m"))?),
             "disable" => {
                 for feature in value.split('+') {

@@ -35,6 +35,8 @@ pub struct MountConfig {
     pub umask: u16,
     /// How long an answer of the bucket counts as fresh.
     pub poll_interval: Duration,
+    /// LIST requests of the poller in that time, at most.
+    pub poll_budget: u32,
     /// How long an unmount waits for uploads.
     pub drain_timeout: Duration,
     /// Catalogue, journal, staging: one folder per bucket and prefix in here.

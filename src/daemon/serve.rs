@@ -196,6 +196,7 @@ fn fs_settings(config: &MountConfig) -> crate::fs::Settings {
     crate::fs::Settings {
         read_only: config.read_only,
         poll_interval: config.poll_interval,
+        poll_budget: config.poll_budget,
         host: host.unwrap_or_else(|| "localhost".to_owned()),
         patience: PATIENCE,
         prefix_len: config.prefix.as_str().len(),

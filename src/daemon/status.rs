@@ -33,6 +33,12 @@ pub struct Status {
     pub in_flight: u64,
     /// Which conditions the server keeps, or nothing if it was not probed yet (before the first write).
     pub conditional_writes: Option<Conditions>,
+    /// Directories that are listed again by themselves.
+    pub polled_directories: usize,
+    /// How often each of them is listed, in seconds.
+    pub poll_period: f64,
+    /// LIST requests that this costs in an hour.
+    pub polls_per_hour: f64,
     /// Files and directories in the catalogue.
     pub known_files: u64,
     /// The sum of their sizes in bytes.
@@ -106,6 +112,7 @@ impl Status {
             }
             Err(e) => (Pending::default(), e.to_string()),
         };
+        let polling = fs.polling();
         let (known_files, known_bytes) = fs.meta().totals().unwrap_or_default();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -119,6 +126,9 @@ impl Status {
             requests: requests(store),
             in_flight: store.limit.in_flight() as u64,
             conditional_writes: store.guard.conditions(),
+            polled_directories: polling.directories,
+            poll_period: polling.period.as_secs_f64(),
+            polls_per_hour: polling.lists_per_hour,
             known_files,
             known_bytes,
             unmappable_keys: fs.meta().count_unmappable().unwrap_or_default(),

@@ -159,7 +159,7 @@ impl Fs {
         {
             tracing::warn!(error = %e, "copies for readers of an earlier mount could not be deleted");
         }
-        tokio::join!(self.run_commits(), self.run_markers());
+        tokio::join!(self.run_commits(), self.run_markers(), self.run_poller());
     }
 
     async fn run_commits(self: &Arc<Self>) {

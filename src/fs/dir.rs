@@ -30,18 +30,25 @@ const COOKIE_DOT: u64 = 1;
 const COOKIE_DOTDOT: u64 = 2;
 
 impl Fs {
-    /// OPENDIR: the directory is listed unless that happened a moment ago. While the bucket does not answer, a directory
-    /// that was complete once is shown as it was.
+    /// OPENDIR: the directory is listed unless that happened within the poll interval. What an earlier mount knew is shown at
+    /// once, and listed in the background. While the bucket does not answer, a directory that was complete once is shown as
+    /// it was.
     ///
     /// # Errors
     /// [`FsError`].
     pub async fn opendir(self: &Arc<Self>, ino: Ino) -> Result<()> {
         let dir = self.dir_row(ino)?;
-        if dir.complete_at.is_some_and(|at| self.is_just_confirmed(at)) || dir.parent.is_none() && ino != Ino::ROOT {
+        if dir.parent.is_none() && ino != Ino::ROOT {
             return Ok(());
         }
-        if dir.complete_at.is_none() {
-            return self.list(ino).await;
+        let Some(complete_at) = dir.complete_at else { return self.list(ino).await };
+        if self.is_fresh(complete_at) {
+            self.polled.shown(ino, complete_at);
+            return Ok(());
+        }
+        if self.is_of_earlier_mount(complete_at) {
+            self.list_later(ino);
+            return Ok(());
         }
         match self.patiently(self.list(ino)).await {
             Err(e) if e.is_outage() => {
@@ -127,8 +134,9 @@ impl Fs {
         let dir = self.dir_row(ino)?;
         let key = self.dir_key(&dir)?;
         let asked = self.meta.observe();
-        let (mut hidden, mut continuation) = (Vec::new(), None);
+        let (mut hidden, mut continuation, mut pages) = (Vec::new(), None, 0);
         loop {
+            pages += 1;
             let page = self.remote.list_dir(&key, continuation).await?;
             let DirPage { entries, unlisted, marker, next } = page;
             let seen = entries.into_iter().map(|e| Sighting { name: e.name, found: to_found(e.entry) }).collect();
@@ -145,6 +153,7 @@ impl Fs {
             }
         }
         let changes = self.meta.finish_listing(ino, key, hidden, &asked).await?;
+        self.polled.listed(ino, pages, asked.began());
         self.tell_kernel(&changes);
         Ok(())
     }

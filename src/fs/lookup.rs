@@ -37,6 +37,7 @@ impl Fs {
         match self.meta.child(parent, name)? {
             Some(row) if row.local || row.marker == Marker::Owed => Ok(Some(row)),
             Some(row) if self.is_fresh(row.checked_at) => self.with_headers(row).await,
+            Some(row) if self.is_shown_while_listed(&dir, &row)? => Ok(Some(row)),
             None if dir.complete_at.is_some_and(|at| self.is_fresh(at)) => Ok(None),
             None => self.ask(&dir, name).await,
             Some(known) => match self.patiently(self.ask(&dir, name)).await {
@@ -58,6 +59,27 @@ impl Fs {
     /// Whether what the bucket said at `at` still counts.
     pub(super) fn is_fresh(&self, at: Timestamp) -> bool {
         self.is_younger(at, self.settings.poll_interval)
+    }
+
+    /// Whether the answer was given to an earlier mount of this bucket.
+    pub(super) fn is_of_earlier_mount(&self, at: Timestamp) -> bool {
+        at < self.meta.defaults().mounted_at
+    }
+
+    /// Whether what an earlier mount knew of a name is shown, because its directory is listed in the background. A large
+    /// directory is not listed for one name.
+    fn is_shown_while_listed(self: &Arc<Self>, dir: &InodeRow, row: &InodeRow) -> Result<bool> {
+        let known = dir.complete_at.is_some_and(|at| self.is_of_earlier_mount(at));
+        if !known || !self.is_of_earlier_mount(row.checked_at) {
+            return Ok(false);
+        }
+        if !self.polled.is_later(dir.ino) {
+            if self.meta.has_more_children_than(dir.ino, RELIST_MAX)? {
+                return Ok(false);
+            }
+            self.list_later(dir.ino);
+        }
+        Ok(true)
     }
 
     /// Whether it is so fresh that an open need not ask again.

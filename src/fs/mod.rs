@@ -13,6 +13,7 @@
 //! | open, flush, release | `open` |
 //! | read, write, fsync | `io` |
 //! | commits, conflicts, background | `commit`, `background` |
+//! | the poller | `poll` |
 
 mod attr;
 mod background;
@@ -27,6 +28,7 @@ mod lookup;
 mod name;
 mod open;
 mod place;
+mod poll;
 mod rename;
 mod rename_dir;
 
@@ -49,6 +51,7 @@ pub use dir::DirEntry;
 pub use error::FsError;
 pub use invalidate::KernelCache;
 pub use open::Opened;
+pub use poll::Polling;
 
 /// What an operation answers.
 pub type Result<T> = std::result::Result<T, FsError>;
@@ -60,6 +63,8 @@ pub struct Settings {
     pub read_only: bool,
     /// How long an answer of the bucket counts as fresh, unless somebody opens the file or directory.
     pub poll_interval: Duration,
+    /// LIST requests of the poller in that time, at most; 0 for no polling.
+    pub poll_budget: u32,
     /// This machine's name, for conflict copies.
     pub host: String,
     /// How long the bucket is waited for when something older can be shown instead.
@@ -111,6 +116,7 @@ pub struct Fs {
     queue: Mutex<CommitQueue>,
     queue_changed: Notify,
     listings: Mutex<HashMap<Ino, dir::Running>>,
+    polled: poll::Polled,
     /// The version that each inode had when it was last opened: the kernel's pages are of that one.
     seen: moka::sync::Cache<Ino, Version>,
     /// Copies that serve readers of files which were deleted or replaced while open.
@@ -136,6 +142,7 @@ impl Fs {
             queue: Mutex::default(),
             queue_changed: Notify::new(),
             listings: Mutex::default(),
+            polled: poll::Polled::default(),
             seen: moka::sync::Cache::new(SEEN_MAX),
             orphans: Mutex::default(),
             conflicts: AtomicU64::new(0),
@@ -230,6 +237,7 @@ impl Fs {
 
     /// FORGET: the kernel holds nothing of the inode any more, its pages included.
     pub fn forget(&self, ino: Ino) {
+        self.polled.forget(ino);
         self.drop_seen_version(ino);
     }
 

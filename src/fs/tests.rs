@@ -58,6 +58,7 @@ async fn mount(dir: tempfile::TempDir, memory: Arc<MemoryStore>) -> Bench {
     let settings = Settings {
         read_only: false,
         poll_interval: Duration::from_secs(60),
+        poll_budget: 0,
         host: "desk".to_owned(),
         patience: Duration::from_secs(1),
         prefix_len: 0,

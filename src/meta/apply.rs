@@ -223,7 +223,8 @@ pub(super) fn apply_page(
         match known {
             Some(row) if clash && !is_dir(&sighting.found) && !row.local => hidden.push(sighting),
             Some(row) if clash && row.version.is_some() && !row.local => {
-                let (version, storage_class, checked_at) = (row.version.clone(), row.storage_class.clone(), row.checked_at);
+                let (version, storage_class, checked_at) =
+                    (row.version.clone(), row.storage_class.clone(), row.checked_at);
                 apply_to(rows, cx, parent, Some(row), &sighting, changes)?;
                 // Shown by this very listing, and hidden by the directory that follows.
                 if let Some(version) = version.filter(|_| checked_at >= cx.began) {

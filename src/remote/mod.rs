@@ -1,16 +1,19 @@
 //! What the bucket says now: one name, or one directory, by asking.
 //!
-//! Owns: which requests answer a question about a name or a directory, and how keys become names.
-//! Does not own: what the answers mean for the catalogue (`meta`), dirty data (`write`), the poll schedule (to come here).
+//! Owns: which requests answer a question about a name or a directory, how keys become names, when which directory is
+//! asked for again.
+//! Does not own: what the answers mean for the catalogue (`meta`), dirty data (`write`), who holds or watches a directory (`fs`).
 
 mod listing;
 mod lookup;
+mod schedule;
 
 use crate::store::{ObjectHeaders, ObjectMeta, ObjectStore};
 use crate::types::{Key, Name, Unmappable, Version};
 use std::sync::Arc;
 
 pub use listing::DirPage;
+pub use schedule::{Budget, Held, Next, Periods};
 
 /// The name at the mount's root under which objfs keeps its own objects (probe keys, orphans). Hidden from listings.
 pub const OWN_DIR: &str = ".objfs";
