@@ -26,6 +26,8 @@ pub(super) enum Command {
     Umount(UmountArgs),
     /// Show how a mount is: health, what waits, requests, the probe's result
     Status(StatusArgs),
+    /// Ask the bucket at once for what a directory or file is now
+    Refresh(RefreshArgs),
     /// List what the directory tree of a mount cannot show
     Ls(LsArgs),
     /// Mount a small made-up library from a server of objfs' own
@@ -94,6 +96,13 @@ pub(super) struct StatusArgs {
     /// As JSON
     #[arg(long)]
     pub(super) json: bool,
+}
+
+/// Arguments of `refresh`.
+#[derive(Debug, Args)]
+pub(super) struct RefreshArgs {
+    /// A path in a mount
+    pub(super) path: PathBuf,
 }
 
 /// Arguments of `ls`.

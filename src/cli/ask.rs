@@ -1,12 +1,13 @@
-//! `objfs status`, `objfs ls` and `objfs umount`: what is asked of a running mount.
+//! `objfs status`, `objfs refresh`, `objfs ls` and `objfs umount`: what is asked of a running mount.
 //!
 //! Owns: asking over the control socket, and the answers' layout for people. Does not own: the answers (`daemon`).
 
-use super::args::{LsArgs, StatusArgs, UmountArgs};
+use super::args::{LsArgs, RefreshArgs, StatusArgs, UmountArgs};
 use super::exit_code::{ExitCode, Failure};
 use super::out;
 use crate::daemon::{self, PendingStatus, Request, Status, UnmappableKey, absolute, control_socket, mounts};
 use indicatif::{ProgressBar, ProgressStyle};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -32,13 +33,15 @@ fn layout(s: &Status) -> String {
             s.pending.files, s.pending.markers, s.pending.conflicts, s.pending.open_files
         ),
     ];
+    lines.extend(s.notices.iter().map(|notice| format!("notice:    {notice}")));
     for failed in &s.pending.failed {
         let next = if failed.retried { "tried again by itself" } else { "waits for you" };
         lines.push(format!("  {}: {} ({next})", failed.path, failed.reason));
     }
     lines.push(format!(
-        "polling:   {} directories every {} s, {} LIST requests an hour",
+        "polling:   {} directories ({} watched) every {} s, {} LIST requests an hour",
         s.polled_directories,
+        s.watched_directories,
         s.poll_period,
         s.polls_per_hour.round()
     ));
@@ -63,6 +66,24 @@ fn layout(s: &Status) -> String {
     }
     lines.push(format!("state:     {}", s.state_dir));
     lines.join("\n")
+}
+
+/// `objfs refresh`: the mount asks the bucket at once.
+///
+/// # Errors
+/// The path is in no mount of objfs, or the bucket's answer.
+pub(super) fn refresh(args: &RefreshArgs) -> Result<(), Failure> {
+    let path = absolute(&args.path);
+    let mountpoint = path.ancestors().find(|at| mounts::type_at(at).is_some_and(|kind| kind == "fuse.objfs"));
+    let none = || Failure::new(ExitCode::NotMounted, format!("{} is in no mount of objfs", path.display()));
+    let mountpoint = mountpoint.ok_or_else(none)?;
+    let below = path.strip_prefix(mountpoint).unwrap_or(Path::new(""));
+    let names = below.iter().map(|name| name.as_bytes().to_vec()).collect();
+    let bar = progress("asking the bucket");
+    let answer = ask(mountpoint, &Request::Refresh { names })?;
+    bar.finish_and_clear();
+    let failed = |what: String| Failure::new(ExitCode::MountFailure, format!("{}: {what}", path.display()));
+    parse::<Result<(), String>>(&answer)?.map_err(failed)
 }
 
 /// `objfs ls --unmappable`: reason, size in bytes and key, a line each.

@@ -51,6 +51,7 @@ fn run(command: Command, arguments: &[OsString]) -> Result<(), Failure> {
         Command::Mount(args) => mount::run(&args, arguments),
         Command::Umount(args) => ask::umount(&args),
         Command::Status(args) => ask::status(&args),
+        Command::Refresh(args) => ask::refresh(&args),
         Command::Ls(args) => ask::ls(&args),
         Command::Demo(args) => demo::run(&args, arguments),
         Command::DevServer(args) => dev_server::run(&args),

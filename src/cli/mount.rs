@@ -7,6 +7,7 @@ use super::args::MountArgs;
 use super::exit_code::{ExitCode, Failure};
 use super::options::{Options, parse_endpoint, parse_time};
 use crate::daemon::{
+    Filter,
     self, MountConfig, Ready, S3Settings, Secret, StaticCredentials, default_cache_dir, default_state_dir,
 };
 use crate::types::Key;
@@ -82,6 +83,8 @@ pub(super) fn configure(args: &MountArgs, variables: Environment<'_>) -> Result<
         umask: options.umask.unwrap_or(UMASK),
         poll_interval,
         poll_budget: options.poll_budget.unwrap_or(POLL_BUDGET),
+        events: options.events,
+        filter: filter(&options)?,
         drain_timeout: options.drain_timeout.unwrap_or(DRAIN_TIMEOUT),
         state_dir: options.state_dir.unwrap_or_else(default_state_dir),
         state_name: None,
@@ -93,6 +96,11 @@ pub(super) fn configure(args: &MountArgs, variables: Environment<'_>) -> Result<
         log: options.log,
         foreground: false,
     })
+}
+
+fn filter(options: &Options) -> Result<Filter, Failure> {
+    let wrong = |what| Failure::new(ExitCode::Usage, format!("include= or exclude=: {what}"));
+    Filter::new(&options.include, &options.exclude).map_err(wrong)
 }
 
 /// Bucket and prefix, from the source or from S3_BUCKET and S3_PREFIX.

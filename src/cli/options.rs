@@ -3,7 +3,7 @@
 //! Owns: the table of options that are known, their syntax, their help. Does not own: what they do (`daemon`).
 
 use super::exit_code::{ExitCode, Failure};
-use crate::daemon::FEATURES;
+use crate::daemon::{Events, FEATURES};
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -47,6 +47,12 @@ pub(super) struct Options {
     pub(super) poll_interval: Option<Duration>,
     /// `poll_budget=`.
     pub(super) poll_budget: Option<u32>,
+    /// `events=`.
+    pub(super) events: Events,
+    /// `include=`, each.
+    pub(super) include: Vec<String>,
+    /// `exclude=`, each.
+    pub(super) exclude: Vec<String>,
     /// `drain_timeout=`.
     pub(super) drain_timeout: Option<Duration>,
     /// `disable=`.
@@ -68,7 +74,7 @@ const fn known(name: &'static str, value: &'static str, help: &'static str) -> K
     Known { name, value, help }
 }
 
-const KNOWN: [Known; 23] = [
+const KNOWN: [Known; 26] = [
     known("ro", "", "nothing may be changed"),
     known("rw", "", "files may be changed (default)"),
     known("allow_other", "", "other users may look inside (see user_allow_other in /etc/fuse.conf)"),
@@ -89,6 +95,9 @@ const KNOWN: [Known; 23] = [
     known("requests", "N", "most requests in flight (default 64)"),
     known("poll_interval", "TIME", "how often directories in use are listed again (default 60s)"),
     known("poll_budget", "N", "LIST requests for that in each interval (default 20; 0: only when asked)"),
+    known("events", "auto|all|off", "changes made elsewhere as inotify events: of what is watched, of all, or none"),
+    known("include", "GLOB", "files to show, such as *.{pdf,epub}; may be repeated (default: all)"),
+    known("exclude", "GLOB", "files and directories not to show; may be repeated"),
     known("drain_timeout", "TIME", "how long an unmount waits for uploads (default 10m)"),
     known("disable", "NAME[+NAME]", "do without kernel features, as an older kernel would"),
     known("log", "FILTER", "what is logged: error, warn, info, debug (default info)"),
@@ -182,6 +191,16 @@ impl Options {
                 let count = value.parse().ok().filter(|n| *n <= 100_000);
                 self.poll_budget = Some(count.ok_or_else(|| bad("a number from 0 to 100000"))?);
             }
+            "events" => {
+                self.events = match value {
+                    "auto" => Events::Auto,
+                    "all" => Events::All,
+                    "off" => Events::Off,
+                    _ => return Err(bad("auto, all or off")),
+                };
+            }
+            "include" => self.include.push(value.to_owned()),
+            "exclude" => self.exclude.push(value.to_owned()),
             "drain_timeout" => self.drain_timeout = Some(parse_time(value).ok_or_else(|| bad("a time such as 10m"))?),
             "disable" => {
                 for feature in value.split('+') {
@@ -219,12 +238,17 @@ fn usage(message: String) -> Failure {
     Failure::new(ExitCode::Usage, message)
 }
 
-/// At commas, but not behind a backslash.
+/// At commas, but neither behind a backslash nor in the braces of a pattern.
 fn split(list: &str) -> Vec<String> {
     let mut parts = vec![String::new()];
     let mut chars = list.chars();
     while let Some(c) = chars.next() {
+        let is_open = |part: &String| {
+            let is_pattern = part.starts_with("include=") || part.starts_with("exclude=");
+            is_pattern && part.matches('{').count() > part.matches('}').count()
+        };
         match (c, parts.last_mut()) {
+            (',', Some(last)) if is_open(last) => last.push(c),
             (',', _) => parts.push(String::new()),
             ('\\', Some(last)) => last.extend(chars.next()),
             (c, Some(last)) => last.push(c),
@@ -295,6 +319,9 @@ mod tests {
         assert_eq!((o.uid, o.umask, o.endpoint.as_deref()), (Some(1000), Some(0o027), Some("http://h:1")));
         assert_eq!(o.flags, ["noexec"]);
         assert!(!parse("ro,rw").unwrap().read_only);
+        let o = parse("include=*.{pdf,epub},include=a,exclude=tmp*,ro").unwrap();
+        assert_eq!((o.include, o.exclude), (vec!["*.{pdf,epub}".into(), "a".into()], vec!["tmp*".into()]));
+        assert!(o.read_only);
     }
 
     #[test]
@@ -307,6 +334,7 @@ mod tests {
                 "TIME" => "=5s",
                 "NAME[+NAME]" => "=killpriv_v2+noflush",
                 "URL" => "=https://h",
+                "auto|all|off" => "=all",
                 _ => "=x",
             };
             let parsed = parse(&format!("{}{value}", option.name)).unwrap();

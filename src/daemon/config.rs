@@ -37,6 +37,10 @@ pub struct MountConfig {
     pub poll_interval: Duration,
     /// LIST requests of the poller in that time, at most.
     pub poll_budget: u32,
+    /// Which changes made elsewhere raise inotify events.
+    pub events: crate::fs::Events,
+    /// Which names are shown.
+    pub filter: crate::fs::Filter,
     /// How long an unmount waits for uploads.
     pub drain_timeout: Duration,
     /// Catalogue, journal, staging: one folder per bucket and prefix in here.

@@ -30,6 +30,11 @@ pub enum Request {
         /// The last key that was answered before; empty for the first page.
         after: String,
     },
+    /// Ask the bucket at once about a path.
+    Refresh {
+        /// The names from the mount's root, as bytes.
+        names: Vec<Vec<u8>>,
+    },
     /// Answered never: the connection ends with the daemon.
     WaitForEnd,
 }

@@ -14,13 +14,13 @@ use crate::fuse::{self, MountSettings, Session, SessionSettings};
 use crate::meta::{Defaults, Meta};
 use crate::read::{self, Reader};
 use crate::store::open::{self, Opened, StackSettings};
-use crate::store::{Conditions, ErrorKind, ListRequest, ObjectStore, Op, StoreError};
+use crate::store::{Conditions, ErrorKind, LimitStore, ListRequest, ObjectStore, Op, StoreError};
 use crate::telemetry;
-use crate::types::{SystemClock, Timestamp, WallClock};
+use crate::types::{Ino, Key, Name, SystemClock, Timestamp, WallClock};
 use crate::write::{self, DirDisk, Journal, Writer};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -28,6 +28,8 @@ use tokio::sync::{mpsc, oneshot};
 
 /// How long the bucket may take to answer the first question before the mount is given up.
 const FIRST_ANSWER: Duration = Duration::from_secs(20);
+/// How long the first answer of a bucket that an earlier mount knew is waited for: then the mount is ready without it.
+const KNOWN_FIRST_ANSWER: Duration = Duration::from_millis(50);
 /// How long the bucket is waited for when something older can be shown.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Where the catalogue keeps what the probe found.
@@ -41,6 +43,14 @@ struct Rooms {
     fs: Arc<Fs>,
     store: Opened,
     draining: AtomicBool,
+    /// Why the bucket refused the first question, if it did after the mount was ready.
+    refused: Arc<OnceLock<String>>,
+}
+
+impl Rooms {
+    fn status(&self, state: &str) -> Status {
+        Status::of(&self.config, &self.fs, &self.store, state, self.refused.get())
+    }
 }
 
 /// Serves the mount until it is unmounted, and then until the bucket has everything. Blocks.
@@ -171,7 +181,10 @@ async fn build(config: MountConfig) -> Result<Rooms, MountFailure> {
     });
     let refused = |e: StoreError| MountFailure::from_store(&e, &config.s3.bucket, config.s3.endpoint.as_deref());
     let store = open::open(&config.s3, &stack, known, on_probed).await.map_err(refused)?;
-    ask_first(&store, &config).await.map_err(refused)?;
+    let refusal = Arc::new(OnceLock::new());
+    let root = meta.get(Ino::ROOT).map_err(|e| state("catalogue.db", &e))?;
+    let is_known = root.is_some_and(|root| root.complete_at.is_some());
+    ask_first(&store, &config, is_known, &refusal).await.map_err(refused)?;
     // Half for what is read, a third for what is written; the rest is everything else.
     let reader = Reader::new(
         Arc::clone(&store.store),
@@ -188,7 +201,7 @@ async fn build(config: MountConfig) -> Result<Rooms, MountFailure> {
     );
     let fs = Fs::new(meta, Arc::clone(&store.store), reader, writer, fs_settings(&config));
     tokio::spawn(remember_conditions(Arc::clone(&fs), found));
-    Ok(Rooms { config, fs, store, draining: AtomicBool::new(false) })
+    Ok(Rooms { config, fs, store, draining: AtomicBool::new(false), refused: refusal })
 }
 
 fn fs_settings(config: &MountConfig) -> crate::fs::Settings {
@@ -197,6 +210,8 @@ fn fs_settings(config: &MountConfig) -> crate::fs::Settings {
         read_only: config.read_only,
         poll_interval: config.poll_interval,
         poll_budget: config.poll_budget,
+        events: config.events,
+        filter: config.filter.clone(),
         host: host.unwrap_or_else(|| "localhost".to_owned()),
         patience: PATIENCE,
         prefix_len: config.prefix.as_str().len(),
@@ -215,14 +230,51 @@ fn defaults(config: &MountConfig, now: Timestamp) -> Defaults {
     }
 }
 
+/// Whether the bucket answers. A bucket that an earlier mount knew is mounted without an answer, from the catalogue: while
+/// the network is gone, and before an answer that takes long. What it says then goes to log and status.
+async fn ask_first(
+    store: &Opened,
+    config: &MountConfig,
+    is_known: bool,
+    refused: &Arc<OnceLock<String>>,
+) -> Result<(), StoreError> {
+    let first = first_answer(Arc::clone(&store.limit), config.prefix.clone());
+    if !is_known {
+        return first.await;
+    }
+    let mut first = tokio::spawn(first);
+    match tokio::time::timeout(KNOWN_FIRST_ANSWER, &mut first).await {
+        Ok(Ok(Err(e))) if !e.kind.is_silence() => Err(e),
+        Ok(answer) => {
+            if let Ok(Err(e)) = answer {
+                tracing::warn!(error = %e, "the server does not answer: mounted from what is known");
+            }
+            Ok(())
+        }
+        Err(_) => {
+            let (refused, bucket, endpoint) =
+                (Arc::clone(refused), config.s3.bucket.clone(), config.s3.endpoint.clone());
+            tokio::spawn(async move {
+                let Ok(Err(e)) = first.await else { return };
+                let failure = MountFailure::from_store(&e, &bucket, endpoint.as_deref());
+                tracing::error!(%failure, "mounted from what is known, but the bucket cannot be used");
+                if !e.kind.is_silence() && refused.set(failure.message).is_err() {
+                    tracing::debug!("refused twice");
+                }
+            });
+            Ok(())
+        }
+    }
+}
+
 /// One key under the prefix: tells whether the server answers, the keys are good, the bucket exists and may be listed.
 /// Below the retries, so that a wrong endpoint is a sentence and not half a minute of silence.
-async fn ask_first(store: &Opened, config: &MountConfig) -> Result<(), StoreError> {
-    let request = ListRequest { prefix: config.prefix.clone(), delimited: true, continuation: None, max_keys: 1 };
+async fn first_answer(store: Arc<LimitStore>, prefix: Key) -> Result<(), StoreError> {
+    let request = ListRequest { prefix, delimited: true, continuation: None, max_keys: 1 };
     let mut attempts = 0;
     loop {
         attempts += 1;
-        let answer = tokio::time::timeout(FIRST_ANSWER, store.limit.list(&request)).await;
+        let answer = tokio::time::timeout(FIRST_ANSWER, store.list(&request)).await;
         let silent = || StoreError::new(ErrorKind::Timeout, Op::List, None, "no answer");
         match answer.unwrap_or_else(|_| Err(silent())) {
             Err(e) if attempts < 3 && matches!(e.kind, ErrorKind::Throttled | ErrorKind::Server) => {
@@ -263,7 +315,7 @@ fn start_session(rooms: &Arc<Rooms>) -> Result<oneshot::Receiver<()>, MountFailu
         MountFailure::new(kind, e.to_string())
     })?;
     let features = SessionSettings { disabled: config.disabled_features.clone() };
-    let session = Session::start(&rooms.fs, fd, features, tokio::runtime::Handle::current()).map_err(|e| {
+    let session = Session::start(&rooms.fs, fd, &config.mountpoint, features, tokio::runtime::Handle::current()).map_err(|e| {
         take_away(&config.mountpoint);
         MountFailure::new(FailureKind::Other, format!("the kernel ended the session: {e}"))
     })?;
@@ -333,6 +385,12 @@ async fn drain(rooms: &Rooms) {
     }
 }
 
+async fn refresh(fs: &Arc<Fs>, names: Vec<Vec<u8>>) -> Result<(), String> {
+    let names: Vec<Name> =
+        names.into_iter().map(Name::parse).collect::<Result<_, _>>().map_err(|e| e.to_string())?;
+    fs.refresh_path(&names).await.map_err(|e| e.to_string())
+}
+
 async fn answer_requests(rooms: Arc<Rooms>, socket: ControlSocket) {
     loop {
         let Some((request, stream)) = socket.next().await else { continue };
@@ -341,7 +399,7 @@ async fn answer_requests(rooms: Arc<Rooms>, socket: ControlSocket) {
             match request {
                 Request::Status => {
                     let state = if rooms.draining.load(Ordering::SeqCst) { "draining" } else { "mounted" };
-                    control::answer(stream, &Status::of(&rooms.config, &rooms.fs, &rooms.store, state)).await;
+                    control::answer(stream, &rooms.status(state)).await;
                 }
                 Request::Drain { seconds } => {
                     let left = match rooms.fs.drain(Duration::from_secs(seconds)).await {
@@ -359,6 +417,7 @@ async fn answer_requests(rooms: Arc<Rooms>, socket: ControlSocket) {
                     let each = |(key, why, size)| UnmappableKey { key, why, size };
                     control::answer(stream, &keys.into_iter().map(each).collect::<Vec<_>>()).await;
                 }
+                Request::Refresh { names } => control::answer(stream, &refresh(&rooms.fs, names).await).await,
                 // The connection ends with this process.
                 Request::WaitForEnd => std::future::pending().await,
             }

@@ -25,6 +25,10 @@ pub struct Status {
     pub read_only: bool,
     /// `ok`, or why not.
     pub health: String,
+    /// Whether the server did not answer the last request: what is known is shown.
+    pub offline: bool,
+    /// What people should know.
+    pub notices: Vec<String>,
     /// What the bucket does not have yet.
     pub pending: PendingStatus,
     /// Requests by kind since the mount: sent, failed, bytes.
@@ -35,6 +39,8 @@ pub struct Status {
     pub conditional_writes: Option<Conditions>,
     /// Directories that are listed again by themselves.
     pub polled_directories: usize,
+    /// Of those, how many somebody watches: changes made elsewhere raise inotify events there.
+    pub watched_directories: usize,
     /// How often each of them is listed, in seconds.
     pub poll_period: f64,
     /// LIST requests that this costs in an hour.
@@ -103,8 +109,15 @@ impl From<Pending> for PendingStatus {
 
 impl Status {
     /// The status of a mount.
-    pub(super) fn of(config: &super::MountConfig, fs: &Fs, store: &Opened, state: &str) -> Status {
-        let (pending, health) = match fs.pending() {
+    pub(super) fn of(
+        config: &super::MountConfig,
+        fs: &Fs,
+        store: &Opened,
+        state: &str,
+        refused: Option<&String>,
+    ) -> Status {
+        let silent = store.counters.silent_for();
+        let (pending, mut health) = match fs.pending() {
             Ok(pending) if pending.failed.is_empty() => (pending, "ok".to_owned()),
             Ok(pending) => {
                 let health = format!("{} files could not be committed", pending.failed.len());
@@ -112,6 +125,11 @@ impl Status {
             }
             Err(e) => (Pending::default(), e.to_string()),
         };
+        if let Some(time) = silent {
+            health = format!("offline: no answer for {} s; showing what is known", time.as_secs());
+        } else if let Some(refused) = refused {
+            health.clone_from(refused);
+        }
         let polling = fs.polling();
         let (known_files, known_bytes) = fs.meta().totals().unwrap_or_default();
         Status {
@@ -122,11 +140,14 @@ impl Status {
             mountpoint: config.mountpoint.display().to_string(),
             read_only: config.read_only,
             health,
+            offline: silent.is_some(),
+            notices: fs.meta().notice().into_iter().map(str::to_owned).collect(),
             pending: pending.into(),
             requests: requests(store),
             in_flight: store.limit.in_flight() as u64,
             conditional_writes: store.guard.conditions(),
             polled_directories: polling.directories,
+            watched_directories: polling.watched,
             poll_period: polling.period.as_secs_f64(),
             polls_per_hour: polling.lists_per_hour,
             known_files,

@@ -50,6 +50,17 @@ pub struct InodeRow {
     pub marker: Marker,
 }
 
+/// What two files with the same content have in common.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileVersion {
+    /// The inode.
+    pub ino: Ino,
+    /// ETag of its object.
+    pub etag: String,
+    /// Size of its object in bytes.
+    pub size: u64,
+}
+
 /// `catalogue.db`.
 #[derive(Debug)]
 pub struct Catalogue(Db);
@@ -134,6 +145,17 @@ impl Rows<'_> {
         Ok(())
     }
 
+    /// Subdirectories of `parent` above `after` that were not listed since `since`, by inode number, `limit` at most.
+    pub fn unlisted_dirs(&self, parent: Ino, after: Ino, since: Timestamp, limit: usize) -> RowResult<Vec<Ino>> {
+        // 0x4000 of 0xf000: S_IFDIR of S_IFMT (inode(7)).
+        let query = "SELECT ino FROM inode WHERE parent = ?1 AND ino > ?2 AND mode & 0xf000 = 0x4000
+             AND (complete_at IS NULL OR complete_at < ?3) ORDER BY ino LIMIT ?4";
+        let mut statement = self.0.prepare_cached(query)?;
+        let params = params![sql(parent.0), sql(after.0), since.nanos(), sql(limit as u64)];
+        let inos = statement.query_map(params, |r| r.get(0).map(ino_from))?;
+        inos.collect()
+    }
+
     /// Whether the directory has more than `limit` entries.
     pub fn has_more_children_than(&self, parent: Ino, limit: usize) -> RowResult<bool> {
         let query = "SELECT 1 FROM inode WHERE parent = ?1 LIMIT 1 OFFSET ?2";
@@ -146,9 +168,46 @@ impl Rows<'_> {
     }
 
     /// Entries of `parent` that the bucket last confirmed before `before`, that hold no changes of ours and owe no marker.
-    pub fn unconfirmed(&self, parent: Ino, before: Timestamp) -> RowResult<Vec<InodeRow>> {
-        let query = select_inodes!("WHERE parent = ?1 AND checked_at < ?2 AND local = 0 AND marker <> 2");
-        self.many(query, params![sql(parent.0), before.nanos()])
+    pub fn unconfirmed(&self, parent: Ino, before: Timestamp) -> RowResult<Vec<Ino>> {
+        let query = "SELECT ino FROM inode WHERE parent = ?1 AND checked_at < ?2 AND local = 0 AND marker <> 2";
+        let mut statement = self.0.prepare_cached(query)?;
+        let inos = statement.query_map(params![sql(parent.0), before.nanos()], |r| r.get(0).map(ino_from))?;
+        inos.collect()
+    }
+
+    /// The directory was listed completely by a listing that began at `at`.
+    pub fn completed(&self, dir: Ino, at: Timestamp) -> RowResult<()> {
+        self.0
+            .prepare_cached("UPDATE inode SET complete_at = ?2 WHERE ino = ?1")?
+            .execute(params![sql(dir.0), at.nanos()])?;
+        Ok(())
+    }
+
+    /// The highest inode number that was given out.
+    pub fn last_ino(&self) -> RowResult<Ino> {
+        let last = self.0.prepare_cached("SELECT max(seq) FROM sqlite_sequence WHERE name = 'inode'")?.query_row([], |r| {
+            r.get::<_, Option<i64>>(0)
+        })?;
+        Ok(ino_from(last.unwrap_or(0)))
+    }
+
+    /// Files with inode numbers above `since` that a listing which began at `at` has shown.
+    pub fn new_files(&self, since: Ino, at: Timestamp, limit: usize) -> RowResult<Vec<FileVersion>> {
+        self.versions(
+            "SELECT ino, etag, object_size FROM inode
+             WHERE ino > ?1 AND checked_at = ?2 AND local = 0 AND parent IS NOT NULL AND etag IS NOT NULL LIMIT ?3",
+            params![sql(since.0), at.nanos(), sql(limit as u64)],
+        )
+    }
+
+    /// The file `ino`, or the files below the directory `ino`.
+    pub fn file_versions(&self, ino: Ino, limit: usize) -> RowResult<Vec<FileVersion>> {
+        self.versions(
+            "WITH RECURSIVE tree(ino) AS (SELECT ?1 UNION ALL SELECT i.ino FROM inode i JOIN tree t ON i.parent = t.ino)
+             SELECT i.ino, i.etag, i.object_size FROM inode i JOIN tree t ON i.ino = t.ino
+             WHERE i.local = 0 AND i.etag IS NOT NULL LIMIT ?2",
+            params![sql(ino.0), sql(limit as u64)],
+        )
     }
 
     /// Whether `ino` or anything below it holds changes of ours or owes a marker.
@@ -329,6 +388,13 @@ impl Rows<'_> {
     pub fn set_kv(&self, key: &str, value: &str) -> RowResult<()> {
         self.0.prepare_cached("INSERT OR REPLACE INTO kv(key, value) VALUES (?1, ?2)")?.execute(params![key, value])?;
         Ok(())
+    }
+
+    fn versions(&self, query: &str, params: impl rusqlite::Params) -> RowResult<Vec<FileVersion>> {
+        let mut statement = self.0.prepare_cached(query)?;
+        let each = |r: &Row<'_>| Ok(FileVersion { ino: ino_from(r.get(0)?), etag: r.get(1)?, size: unsql(r.get(2)?) });
+        let versions = statement.query_map(params, each)?;
+        versions.collect()
     }
 
     fn one(&self, query: &str, params: impl rusqlite::Params) -> RowResult<Option<InodeRow>> {

@@ -12,11 +12,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
 
+mod damage;
 mod inodes;
 mod journal;
 mod schema;
 
-pub use inodes::{Catalogue, InodeRow, Marker, RowResult, Rows};
+pub use damage::set_aside;
+pub use inodes::{Catalogue, FileVersion, InodeRow, Marker, RowResult, Rows};
 pub use journal::{Journal, StagedRow};
 pub use schema::Schema;
 
@@ -28,12 +30,26 @@ const IDLE_READERS_MAX: usize = 8;
 /// Why a database could not do what was asked.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum DbError {
-    /// SQLite refused: disk full, file damaged, a constraint that did not hold.
+    /// SQLite refused: a constraint that did not hold, an I/O error.
     #[error("{path}: {message}")]
     Sqlite {
         /// The database file.
         path: PathBuf,
         /// SQLite's own words.
+        message: String,
+    },
+    /// There is no room on the disk.
+    #[error("{path}: the disk is full")]
+    Full {
+        /// The database file.
+        path: PathBuf,
+    },
+    /// The file is no database, or not a whole one.
+    #[error("{path} is damaged: {message}")]
+    Damaged {
+        /// The database file.
+        path: PathBuf,
+        /// What is wrong.
         message: String,
     },
     /// The file was written by a newer objfs.
@@ -81,9 +97,11 @@ impl Db {
     /// Opens or creates the database at `path`, brings its schema up to date, and starts its writer thread.
     ///
     /// # Errors
-    /// [`DbError::Newer`] if a newer objfs wrote it, else what SQLite says. The file is left as it is.
+    /// [`DbError::Newer`] if a newer objfs wrote it, [`DbError::Damaged`] if it is not whole or was found damaged by an
+    /// earlier process, else what SQLite says. The file is left as it is.
     pub fn open(path: &Path, schema: &Schema, durability: Durability) -> Result<Db, DbError> {
         let fail = |e: rusqlite::Error| sqlite_error(path, &e);
+        damage::check(path)?;
         let mut conn = rusqlite::Connection::open(path).map_err(fail)?;
         configure(&conn, durability).map_err(fail)?;
         schema.migrate(&mut conn, path)?;
@@ -228,7 +246,16 @@ fn run_writer(conn: &rusqlite::Connection, path: &Path, jobs: &mpsc::Receiver<Jo
 }
 
 fn sqlite_error(path: &Path, error: &rusqlite::Error) -> DbError {
-    DbError::Sqlite { path: path.to_owned(), message: error.to_string() }
+    use rusqlite::ErrorCode::{DatabaseCorrupt, DiskFull, NotADatabase};
+    let (path, message) = (path.to_owned(), error.to_string());
+    match error.sqlite_error_code() {
+        Some(DiskFull) => DbError::Full { path },
+        Some(DatabaseCorrupt | NotADatabase) => {
+            damage::note(&path, &message);
+            DbError::Damaged { path, message }
+        }
+        _ => DbError::Sqlite { path, message },
+    }
 }
 
 #[cfg(test)]

@@ -1,18 +1,16 @@
-//! Directories: listing, reading, making, removing.
+//! Directories: reading, making, removing.
 //!
-//! Owns: opendir, readdir, mkdir, rmdir; one listing of a directory at a time; when a marker is owed.
-//! Does not own: what a listing changes (`meta`), writing owed markers (`background`).
+//! Owns: opendir, readdir, mkdir, rmdir; when a marker is owed.
+//! Does not own: listing (`listing`), writing owed markers (`background`).
 
-use super::headers::{for_new, to_found};
+use super::headers::for_new;
 use super::place::Place;
 use super::{Caller, Entry, Fs, FsError, Result, to_the_end};
-use crate::meta::{InodeRow, Marker, Sighting, UnmappableKey};
-use crate::remote::DirPage;
+use crate::meta::{InodeRow, Marker};
 use crate::store::{Condition, ErrorKind, StoreError};
-use crate::types::{Attr, FileKind, Ino, Key, Name, Unmappable, Version, WriteId};
+use crate::types::{Attr, FileKind, Ino, Key, Name, Version, WriteId};
 use bytes::Bytes;
-use std::sync::{Arc, PoisonError};
-use tokio::sync::watch;
+use std::sync::Arc;
 
 /// An entry as readdir shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,16 +39,16 @@ impl Fs {
         if dir.parent.is_none() && ino != Ino::ROOT {
             return Ok(());
         }
-        let Some(complete_at) = dir.complete_at else { return self.list(ino).await };
+        let Some(complete_at) = dir.complete_at else { return self.list_on_open(&dir).await };
         if self.is_fresh(complete_at) {
             self.polled.shown(ino, complete_at);
-            return Ok(());
+            return self.walk_past(&dir);
         }
         if self.is_of_earlier_mount(complete_at) {
             self.list_later(ino);
             return Ok(());
         }
-        match self.patiently(self.list(ino)).await {
+        match self.patiently(self.list_on_open(&dir)).await {
             Err(e) if e.is_outage() => {
                 tracing::warn!(dir = %ino, error = %e, "the bucket does not answer: showing the directory as it was");
                 Ok(())
@@ -80,81 +78,16 @@ impl Fs {
             }
         }
         let after = Ino(cookie.saturating_sub(COOKIE_DOTDOT));
+        let hidden = self.meta.watches().hidden_in(ino, self.meta.now());
+        let (filter, path) = (&self.settings.filter, self.filter_path(ino));
         self.meta.each_child(ino, after, |row| {
             let Some(name) = &row.name else { return false };
+            if hidden.as_ref().is_some_and(|names| names.contains(name)) || !filter.shows(name, &path, row.attr.kind) {
+                return false;
+            }
             let name = name.as_bytes().to_vec();
             add(DirEntry { name, entry: self.entry(&row), cookie: row.ino.0 + COOKIE_DOTDOT })
         })?;
-        Ok(())
-    }
-
-    /// Lists `ino`, or waits for the listing that somebody else has begun.
-    pub(super) async fn list(self: &Arc<Self>, ino: Ino) -> Result<()> {
-        let began = self.meta.now();
-        loop {
-            match self.join_listing(ino) {
-                Joined::First(done) => {
-                    let fs = Arc::clone(self);
-                    // In a task of its own: whoever is interrupted leaves it to those who still wait.
-                    return to_the_end(async move {
-                        let guard = ListingGuard { fs: Arc::clone(&fs), ino, done };
-                        let result = fs.list_pages(ino).await;
-                        if let Err(FsError::Store(e)) = &result {
-                            guard.done.send_replace(Some(e.clone()));
-                        }
-                        result
-                    })
-                    .await;
-                }
-                Joined::Waiting(mut running) => {
-                    // The sender sends a failure, or drops at the end.
-                    let failure = running.changed().await.ok().and_then(|()| running.borrow().clone());
-                    if let Some(e) = failure {
-                        return Err(e.into());
-                    }
-                    if self.row(ino)?.complete_at.is_some_and(|at| at >= began) {
-                        return Ok(());
-                    }
-                }
-            }
-        }
-    }
-
-    fn join_listing(&self, ino: Ino) -> Joined {
-        let mut listings = self.listings.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(running) = listings.get(&ino) {
-            return Joined::Waiting(running.clone());
-        }
-        let (done, waiting) = watch::channel(None);
-        listings.insert(ino, waiting);
-        Joined::First(done)
-    }
-
-    async fn list_pages(&self, ino: Ino) -> Result<()> {
-        let dir = self.dir_row(ino)?;
-        let key = self.dir_key(&dir)?;
-        let asked = self.meta.observe();
-        let (mut hidden, mut continuation, mut pages) = (Vec::new(), None, 0);
-        loop {
-            pages += 1;
-            let page = self.remote.list_dir(&key, continuation).await?;
-            let DirPage { entries, unlisted, marker, next } = page;
-            let seen = entries.into_iter().map(|e| Sighting { name: e.name, found: to_found(e.entry) }).collect();
-            let unmappable = unlisted
-                .into_iter()
-                .map(|u| UnmappableKey { key: u.key, why: Unmappable::as_str(u.why), size: u.size })
-                .collect();
-            let outcome = self.meta.apply_page(ino, seen, unmappable, marker, &asked).await?;
-            self.tell_kernel(&outcome.changes);
-            hidden.extend(outcome.hidden);
-            continuation = next;
-            if continuation.is_none() {
-                break;
-            }
-        }
-        let changes = self.meta.finish_listing(ino, key, hidden, &asked).await?;
-        self.polled.listed(ino, pages, asked.began());
-        self.tell_kernel(&changes);
         Ok(())
     }
 
@@ -166,6 +99,7 @@ impl Fs {
         self.writable()?;
         let fs = Arc::clone(self);
         to_the_end(async move {
+            fs.check_shown(parent, &name, FileKind::Dir)?;
             let (place, _claim) = fs.claim_place(parent, &name, Place::as_tree).await?;
             fs.check_new(&place)?;
             let (dir, key) = (fs.dir_row(parent)?, place.tree()?);
@@ -295,26 +229,4 @@ impl Fs {
 /// An id for a write of ours.
 pub(super) fn new_write_id() -> WriteId {
     WriteId::new(&uuid::Uuid::new_v4().to_string())
-}
-
-/// Who lists a directory: the first to ask, while the others wait.
-enum Joined {
-    First(watch::Sender<Option<StoreError>>),
-    Waiting(Running),
-}
-
-/// A listing under way, for those who wait: the failure that it ends with, or nothing.
-pub(super) type Running = watch::Receiver<Option<StoreError>>;
-
-/// Ends the listing for those who wait, however it ends.
-struct ListingGuard {
-    fs: Arc<Fs>,
-    ino: Ino,
-    done: watch::Sender<Option<StoreError>>,
-}
-
-impl Drop for ListingGuard {
-    fn drop(&mut self) {
-        self.fs.listings.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.ino);
-    }
 }

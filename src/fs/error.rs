@@ -47,6 +47,9 @@ pub enum FsError {
     /// A name of objfs' own.
     #[error("the name belongs to objfs")]
     Reserved,
+    /// The mount option `include=` or `exclude=` hides the name.
+    #[error("the mount's include= and exclude= hide the name")]
+    Hidden,
     /// The caller was interrupted.
     #[error("interrupted")]
     Interrupted,
@@ -101,7 +104,7 @@ impl FsError {
             FsError::Invalid => libc::EINVAL,
             FsError::Impossible => libc::EPERM,
             FsError::NotSupported => libc::EOPNOTSUPP,
-            FsError::Reserved => libc::EACCES,
+            FsError::Reserved | FsError::Hidden => libc::EACCES,
             FsError::Interrupted => libc::EINTR,
             FsError::Name(KeyError::KeyTooLong | KeyError::NameTooLong) => libc::ENAMETOOLONG,
             FsError::Name(KeyError::NameInvalid) => libc::EINVAL,
@@ -109,6 +112,7 @@ impl FsError {
             FsError::Store(e) => store_errno(e.kind),
             FsError::Disk(e) => disk_errno(e),
             FsError::Journal(JournalError::Disk(e)) => disk_errno(e),
+            FsError::Catalogue(DbError::Full { .. }) => libc::ENOSPC,
             FsError::Catalogue(_) | FsError::Journal(_) | FsError::Internal(_) => libc::EIO,
             FsError::Commit(CommitError::TooLarge(_)) => libc::EFBIG,
             FsError::Commit(CommitError::Journal(_)) => libc::EIO,
@@ -124,7 +128,7 @@ impl FsError {
             FsError::Store(e) => !e.kind.is_retryable(),
             // The next try finds what is there, and makes the conflict copy.
             FsError::Commit(CommitError::Conflict | CommitError::BaseDeleted | CommitError::Journal(_)) => false,
-            FsError::Commit(_) | FsError::Name(_) | FsError::Reserved => true,
+            FsError::Commit(_) | FsError::Name(_) | FsError::Reserved | FsError::Hidden => true,
             FsError::ConflictUnresolved(e) => e.is_permanent(),
             _ => false,
         }

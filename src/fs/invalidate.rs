@@ -3,6 +3,7 @@
 //! Owns: the seam [`KernelCache`] and which of its calls a change means. Does not own: how the kernel is told (`fuse`).
 
 use super::Fs;
+use super::events::Replay;
 use crate::meta::Change;
 use crate::types::{Ino, Name};
 use std::fmt::Debug;
@@ -14,24 +15,41 @@ pub trait KernelCache: Send + Sync + Debug {
     fn forget_entry(&self, parent: Ino, name: &Name);
     /// Forget the attributes and pages of `ino`.
     fn forget_content(&self, ino: Ino);
+    /// Forget the attributes of `ino`.
+    fn forget_attr(&self, ino: Ino);
+    /// Do the change again by a system call, for those who watch.
+    fn replay(&self, replay: Replay);
 }
 
 impl Fs {
     /// Tells the kernel of changes that came from the bucket.
     pub(super) fn tell_kernel(&self, changes: &[Change]) {
         let Some(kernel) = self.kernel.get() else { return };
+        let mut touched = std::collections::HashSet::new();
         for change in changes {
             match change {
                 // The kernel never holds a name as absent: we answer ENOENT without a lifetime. To tell it all the same would
                 // take away again what the READDIRPLUS of the same listing has just given it.
-                Change::Added { .. } => {}
+                Change::Added { parent, is_news, .. } => {
+                    if *is_news {
+                        touched.insert(*parent);
+                    }
+                }
                 Change::Removed { parent, name, .. } => {
                     kernel.forget_entry(*parent, name);
-                    kernel.forget_content(*parent);
+                    touched.insert(*parent);
                 }
+                Change::Replaced { parent, name, .. } => kernel.forget_entry(*parent, name),
                 // The version that the kernel has seen stays on record: the next open finds another and drops the pages.
                 Change::Content(ino) => kernel.forget_content(*ino),
+                Change::Moved { from, to, row } => {
+                    kernel.forget_entry(from.0, &from.1);
+                    kernel.forget_entry(to.0, &to.1);
+                    kernel.forget_attr(row.ino);
+                    touched.extend([from.0, to.0]);
+                }
             }
         }
+        touched.into_iter().for_each(|dir| kernel.forget_attr(dir));
     }
 }

@@ -25,7 +25,27 @@ impl Fs {
     /// # Errors
     /// [`FsError`]; while the bucket does not answer, what is known is shown.
     pub async fn lookup(self: &Arc<Self>, parent: Ino, name: &Name) -> Result<Option<Entry>> {
-        Ok(self.resolve(parent, name).await?.map(|row| self.entry(&row)))
+        let found = self.resolve(parent, name).await?;
+        let shown = |row: &InodeRow| self.is_shown(parent, name, row.attr.kind);
+        Ok(found.filter(shown).map(|row| self.entry(&row)))
+    }
+
+    /// Whether the mount's filter shows the name.
+    pub(super) fn is_shown(&self, parent: Ino, name: &Name, kind: FileKind) -> bool {
+        self.settings.filter.shows(name, &self.filter_path(parent), kind)
+    }
+
+    /// The path of a directory for the filter, if that needs it.
+    pub(super) fn filter_path(&self, dir: Ino) -> String {
+        if !self.settings.filter.needs_paths() || dir == Ino::ROOT {
+            return String::new();
+        }
+        format!("{}/", self.path_of(dir))
+    }
+
+    /// A name that the filter hides cannot be made: nobody would see it.
+    pub(super) fn check_shown(&self, parent: Ino, name: &Name, kind: FileKind) -> Result<()> {
+        if self.is_shown(parent, name, kind) { Ok(()) } else { Err(FsError::Hidden) }
     }
 
     /// The row of a name, as fresh as promised.
@@ -34,6 +54,8 @@ impl Fs {
         if is_reserved(parent, name) {
             return Ok(None);
         }
+        // Whoever asks for a name is shown it, even if that spoils the event of its creation.
+        self.meta.watches().show(parent, name);
         match self.meta.child(parent, name)? {
             Some(row) if row.local || row.marker == Marker::Owed => Ok(Some(row)),
             Some(row) if self.is_fresh(row.checked_at) => self.with_headers(row).await,
@@ -98,6 +120,7 @@ impl Fs {
     async fn ask(self: &Arc<Self>, dir: &InodeRow, name: &Name) -> Result<Option<InodeRow>> {
         if dir.complete_at.is_some() && !self.meta.has_more_children_than(dir.ino, RELIST_MAX)? {
             self.list(dir.ino).await?;
+            self.meta.watches().show(dir.ino, name);
             return match self.meta.child(dir.ino, name)? {
                 Some(row) => self.with_headers(row).await,
                 None => Ok(None),
@@ -107,7 +130,7 @@ impl Fs {
         let asked = self.meta.observe();
         let found = self.remote.lookup(&key, name).await?.map(to_found);
         let (row, changes) = self.meta.apply_lookup(dir.ino, name.clone(), found, &asked).await?;
-        self.tell_kernel(&changes);
+        self.announce(changes);
         Ok(row)
     }
 
@@ -139,7 +162,7 @@ impl Fs {
             (_, head) => head.as_ref().map(found_object),
         };
         let (row, changes) = self.meta.apply_lookup(parent, name, found, &asked).await?;
-        self.tell_kernel(&changes);
+        self.announce(changes);
         Ok(row)
     }
 
@@ -164,11 +187,48 @@ impl Fs {
             result => result?,
         };
         let (now, changes) = self.meta.apply_lookup(parent, name, head.as_ref().map(found_object), &asked).await?;
-        self.tell_kernel(&changes);
+        self.announce(changes);
         match now {
             Some(now) if now.ino == row.ino => Ok(now),
             _ => Err(FsError::Stale),
         }
+    }
+
+    /// Asks the bucket at once, however fresh the answer is that we have: a directory is listed, a file is looked at.
+    ///
+    /// # Errors
+    /// What the store says; [`FsError::Stale`] if the inode is gone.
+    pub async fn refresh(self: &Arc<Self>, ino: Ino) -> Result<()> {
+        let row = self.row(ino)?;
+        if row.attr.kind == FileKind::Dir {
+            return self.list(ino).await;
+        }
+        let key = self.key(&row)?;
+        self.look_again(&row, &key).await
+    }
+
+    /// The same for a path, given by the names from the root.
+    ///
+    /// # Errors
+    /// As [`Fs::refresh`]; [`FsError::NotFound`] if there is no such path.
+    pub async fn refresh_path(self: &Arc<Self>, names: &[Name]) -> Result<()> {
+        let mut at = Ino::ROOT;
+        for (index, name) in names.iter().enumerate() {
+            let known = self.resolve(at, name).await?;
+            at = match known {
+                Some(row) => row.ino,
+                // Made elsewhere a moment ago, perhaps.
+                None => {
+                    self.refresh(at).await?;
+                    let found = self.resolve(at, name).await?.ok_or(FsError::NotFound)?;
+                    if index + 1 == names.len() && found.attr.kind != FileKind::Dir {
+                        return Ok(());
+                    }
+                    found.ino
+                }
+            };
+        }
+        self.refresh(at).await
     }
 
     /// Waits for the bucket only as long as somebody would who has something older to look at; and after it did not

@@ -13,17 +13,21 @@
 //! | open, flush, release | `open` |
 //! | read, write, fsync | `io` |
 //! | commits, conflicts, background | `commit`, `background` |
-//! | the poller | `poll` |
+//! | listing, ahead of walks, by the poller | `listing`, `walk`, `poll` |
+//! | events of changes made elsewhere | `events` |
 
 mod attr;
 mod background;
 mod commit;
 mod dir;
 mod error;
+mod events;
+mod filter;
 mod handle;
 mod headers;
 mod invalidate;
 mod io;
+mod listing;
 mod lookup;
 mod name;
 mod open;
@@ -31,6 +35,7 @@ mod place;
 mod poll;
 mod rename;
 mod rename_dir;
+mod walk;
 
 use crate::meta::{InodeRow, Meta};
 use crate::read::Reader;
@@ -40,7 +45,7 @@ use crate::types::{Attr, Ino, Key, ObjectRef, Version};
 use crate::write::{Claims, CommitQueue, Writer};
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -49,6 +54,8 @@ pub use attr::{SetAttr, SetTime, Statfs};
 pub use background::{Drained, Pending};
 pub use dir::DirEntry;
 pub use error::FsError;
+pub use filter::Filter;
+pub use events::{Act, Replay, Replayed, Step};
 pub use invalidate::KernelCache;
 pub use open::Opened;
 pub use poll::Polling;
@@ -65,12 +72,28 @@ pub struct Settings {
     pub poll_interval: Duration,
     /// LIST requests of the poller in that time, at most; 0 for no polling.
     pub poll_budget: u32,
+    /// Which changes made elsewhere raise inotify events.
+    pub events: Events,
+    /// Which names are shown.
+    pub filter: Filter,
     /// This machine's name, for conflict copies.
     pub host: String,
     /// How long the bucket is waited for when something older can be shown instead.
     pub patience: Duration,
     /// Bytes that the mount's prefix takes of each key.
     pub prefix_len: usize,
+}
+
+/// Whose changes made elsewhere raise inotify events.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Events {
+    /// Those of directories and files that somebody watches.
+    #[default]
+    Auto,
+    /// All: for watchers that we cannot see.
+    All,
+    /// None.
+    Off,
 }
 
 /// Who asks.
@@ -115,8 +138,9 @@ pub struct Fs {
     handles: handle::Handles,
     queue: Mutex<CommitQueue>,
     queue_changed: Notify,
-    listings: Mutex<HashMap<Ino, dir::Running>>,
+    listings: Mutex<HashMap<Ino, listing::Running>>,
     polled: poll::Polled,
+    walks: walk::Walks,
     /// The version that each inode had when it was last opened: the kernel's pages are of that one.
     seen: moka::sync::Cache<Ino, Version>,
     /// Copies that serve readers of files which were deleted or replaced while open.
@@ -125,12 +149,19 @@ pub struct Fs {
     /// When the bucket is asked again, after it did not answer, in ns since the epoch.
     outage_until: AtomicI64,
     kernel: OnceLock<Arc<dyn KernelCache>>,
+    /// The thread that replays changes, and what it does just now.
+    replaying: AtomicU32,
+    replay: Mutex<Option<Replay>>,
+    ghosts: Mutex<events::Ghosts>,
     settings: Settings,
 }
 
 impl Fs {
     /// A file system over these rooms. [`Fs::recover`] comes before the first request.
     pub fn new(meta: Meta, store: Arc<dyn ObjectStore>, reader: Reader, writer: Writer, settings: Settings) -> Arc<Fs> {
+        if settings.events == Events::All {
+            meta.watches().watch_all();
+        }
         Arc::new(Fs {
             meta,
             remote: Remote::new(Arc::clone(&store)),
@@ -143,11 +174,15 @@ impl Fs {
             queue_changed: Notify::new(),
             listings: Mutex::default(),
             polled: poll::Polled::default(),
+            walks: walk::Walks::default(),
             seen: moka::sync::Cache::new(SEEN_MAX),
             orphans: Mutex::default(),
             conflicts: AtomicU64::new(0),
             outage_until: AtomicI64::new(0),
             kernel: OnceLock::new(),
+            replaying: AtomicU32::new(0),
+            replay: Mutex::default(),
+            ghosts: Mutex::default(),
             settings,
         })
     }
@@ -157,6 +192,11 @@ impl Fs {
         if self.kernel.set(kernel).is_err() {
             tracing::debug!("the kernel's caches were connected already");
         }
+    }
+
+    /// Which changes made elsewhere raise inotify events.
+    pub fn events(&self) -> Events {
+        self.settings.events
     }
 
     /// The catalogue, for status.

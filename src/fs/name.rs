@@ -35,6 +35,7 @@ impl Fs {
         let fs = Arc::clone(self);
         to_the_end(async move {
             let dir = fs.dir_row(parent)?;
+            fs.check_shown(parent, &name, FileKind::File)?;
             // The kernel believed that the name is free: if it is not, it should look again and open what is there.
             let taken = if flags & libc::O_EXCL != 0 { FsError::Exists } else { FsError::Stale };
             // Who neither empties the file nor insists on a new one (`>>`) means what is there. A listing that was complete a
@@ -100,6 +101,7 @@ impl Fs {
         self.writable()?;
         let fs = Arc::clone(self);
         to_the_end(async move {
+            fs.check_shown(parent, &name, kind)?;
             let (place, _claim) = fs.claim_place(parent, &name, Place::as_file).await?;
             fs.check_new(&place)?;
             let (dir, key) = (fs.dir_row(parent)?, place.file.clone());
@@ -199,7 +201,7 @@ impl Fs {
         let asked = self.meta.observe();
         let found = self.remote.head(key).await?.as_ref().map(super::headers::found_object);
         let (_, changes) = self.meta.apply_lookup(parent, name, found, &asked).await?;
-        self.tell_kernel(&changes);
+        self.announce(changes);
         Ok(())
     }
 

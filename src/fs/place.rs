@@ -107,7 +107,7 @@ impl Fs {
         let asked = self.meta.observe();
         let found = self.remote.lookup(&dir, &place.name).await?.map(super::headers::to_found);
         let (_, changes) = self.meta.apply_lookup(place.parent, place.name.clone(), found, &asked).await?;
-        self.tell_kernel(&changes);
+        self.announce(changes);
         Ok(())
     }
 

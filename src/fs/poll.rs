@@ -4,7 +4,7 @@
 //! (`remote::schedule`), what a listing changes (`meta`).
 
 use super::Fs;
-use crate::remote::{Budget, Held, Next};
+use crate::remote::{Budget, Held, Next, Whole};
 use crate::types::{Ino, Timestamp};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,6 +15,10 @@ use tokio::sync::Semaphore;
 const HELD_MAX: usize = 100_000;
 /// How long the poller sleeps at most: directories may have come meanwhile.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long a count of the tree's pages is believed.
+const WHOLE_BELIEVED: Duration = Duration::from_secs(3600);
+/// Objects in a page of a LIST.
+const PAGE: u64 = 1000;
 /// Listings in the background at once, and waiting at most.
 const LATER_AT_ONCE: usize = 4;
 const LATER_MAX: usize = 10_000;
@@ -30,6 +34,8 @@ struct HeldDir {
 #[derive(Debug)]
 pub(super) struct Polled {
     held: Mutex<HashMap<Ino, HeldDir>>,
+    /// The whole tree, if its pages were counted: until when that is believed.
+    whole: Mutex<Option<(Whole, Timestamp)>>,
     /// To be listed in the background, or being listed.
     later: Mutex<HashSet<Ino>>,
     permits: Semaphore,
@@ -37,7 +43,7 @@ pub(super) struct Polled {
 
 impl Default for Polled {
     fn default() -> Polled {
-        Polled { held: Mutex::default(), later: Mutex::default(), permits: Semaphore::new(LATER_AT_ONCE) }
+        Polled { held: Mutex::default(), whole: Mutex::default(), later: Mutex::default(), permits: Semaphore::new(LATER_AT_ONCE) }
     }
 }
 
@@ -66,14 +72,37 @@ impl Polled {
         }
     }
 
+    /// A listing of the whole tree that began at `listed_at` took so many requests.
+    pub(super) fn listed_whole(&self, pages: u32, listed_at: Timestamp) {
+        self.count_whole(Whole { pages, listed_at });
+        self.held().values_mut().for_each(|h| h.listed_at = h.listed_at.max(listed_at));
+    }
+
+    fn count_whole(&self, whole: Whole) {
+        let until = whole.listed_at.plus(WHOLE_BELIEVED);
+        *self.whole.lock().unwrap_or_else(PoisonError::into_inner) = Some((whole, until));
+    }
+
+    /// The whole tree, if its pages were counted and that is still believed.
+    fn whole(&self, now: Timestamp) -> Option<Whole> {
+        let whole = *self.whole.lock().unwrap_or_else(PoisonError::into_inner);
+        whole.filter(|(_, until)| *until > now).map(|(whole, _)| whole)
+    }
+
+    /// Whether the kernel holds any directory.
+    pub(super) fn holds_any(&self) -> bool {
+        !self.held().is_empty()
+    }
+
     /// The kernel holds nothing of it any more.
     pub(super) fn forget(&self, ino: Ino) {
         self.held().remove(&ino);
     }
 
-    fn snapshot(&self) -> Vec<Held> {
-        let each =
-            |(dir, h): (&Ino, &HeldDir)| Held { dir: *dir, watched: false, pages: h.pages, listed_at: h.listed_at };
+    fn snapshot(&self, is_watched: impl Fn(Ino) -> bool) -> Vec<Held> {
+        let each = |(dir, h): (&Ino, &HeldDir)| {
+            Held { dir: *dir, watched: is_watched(*dir), pages: h.pages, listed_at: h.listed_at }
+        };
         self.held().iter().map(each).collect()
     }
 
@@ -96,6 +125,8 @@ impl Polled {
 pub struct Polling {
     /// Directories that are polled.
     pub directories: usize,
+    /// Of those, how many somebody watches.
+    pub watched: usize,
     /// How often each of them is listed.
     pub period: Duration,
     /// LIST requests in an hour.
@@ -114,12 +145,49 @@ impl Fs {
             return;
         }
         loop {
-            let rest = match budget.next(&self.polled.snapshot(), self.meta.now()) {
+            let rest = match budget.next(&self.held(), self.whole_tree(), self.meta.now()) {
                 Next::Wait(time) => time.min(LOOK),
                 Next::List(dir) => budget.rest(self.poll(dir).await),
+                Next::ListWhole(pages_max) => budget.rest(self.poll_whole(pages_max).await),
             };
             tokio::time::sleep(rest).await;
         }
+    }
+
+    fn held(&self) -> Vec<Held> {
+        self.polled.snapshot(|dir| self.meta.watches().is_watched(dir))
+    }
+
+    /// The whole tree: as counted by its last listing, or by what is known of it.
+    fn whole_tree(&self) -> Whole {
+        let now = self.meta.now();
+        if let Some(whole) = self.polled.whole(now) {
+            return whole;
+        }
+        let known = self.meta.totals().map_or(u64::MAX, |(files, _)| files);
+        let pages = u32::try_from(known / PAGE + 1).unwrap_or(u32::MAX);
+        // Listed when the mount was: the first listing of all comes an interval later.
+        let whole = Whole { pages, listed_at: self.meta.defaults().mounted_at };
+        // A count that is only a guess is made again soon: directories are found as they are opened.
+        *self.polled.whole.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some((whole, now.plus(self.settings.poll_interval)));
+        whole
+    }
+
+    /// Lists the whole tree, and answers how many requests that took.
+    async fn poll_whole(self: &Arc<Self>, pages_max: u32) -> u32 {
+        let now = self.meta.now();
+        let (pages, counted) = match self.list_whole(pages_max).await {
+            Ok(Some(pages)) => return pages,
+            // Larger than was known. How much is not worth the requests.
+            Ok(None) => (pages_max, u32::MAX),
+            Err(e) => {
+                tracing::warn!(error = %e, "the tree could not be listed again");
+                (1, self.whole_tree().pages)
+            }
+        };
+        self.polled.count_whole(Whole { pages: counted, listed_at: now });
+        pages
     }
 
     /// Lists one directory, and answers how many requests that took.
@@ -157,11 +225,16 @@ impl Fs {
 
     /// What polling does now.
     pub fn polling(&self) -> Polling {
-        let held = self.polled.snapshot();
+        let (held, whole) = (self.held(), self.whole_tree());
         let (budget, is_on) = (self.budget(), self.settings.poll_budget > 0);
-        let period = budget.periods(&held).others;
-        let pages: f64 = held.iter().map(|h| f64::from(h.pages)).sum();
+        let period = budget.periods(&held, whole).others;
+        let pages: f64 = if budget.covers_whole(&held, whole) {
+            f64::from(whole.pages)
+        } else {
+            held.iter().map(|h| f64::from(h.pages)).sum()
+        };
         let lists_per_hour = if is_on { pages * 3600.0 / period.as_secs_f64() } else { 0.0 };
-        Polling { directories: if is_on { held.len() } else { 0 }, period, lists_per_hour }
+        let watched = held.iter().filter(|h| h.watched).count();
+        Polling { directories: if is_on { held.len() } else { 0 }, watched, period, lists_per_hour }
     }
 }

@@ -29,6 +29,7 @@ impl Fs {
                 return Err(FsError::Reserved);
             }
             let row = fs.resolve(from.0, &from.1).await?.ok_or(FsError::NotFound)?;
+            fs.check_shown(to.0, &to.1, row.attr.kind)?;
             if row.attr.kind == FileKind::Dir {
                 fs.rename_dir(row, from, to, no_replace).await
             } else {

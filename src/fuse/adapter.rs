@@ -23,6 +23,9 @@ use std::time::SystemTime;
 
 /// Inode numbers are never used twice, so one generation does.
 const GENERATION: Generation = Generation(0);
+/// Setting this attribute, to whatever value, asks the bucket at once.
+const REFRESH: &str = "user.objfs.refresh";
+
 pub(super) struct Adapter {
     fs: Arc<Fs>,
     settings: SessionSettings,
@@ -53,6 +56,28 @@ impl Adapter {
             answer(outcome);
             drop(ticket);
         });
+    }
+}
+
+impl Adapter {
+    /// The file system, if our own thread asks that does changes made elsewhere again.
+    fn replayed(&self, request: &Request) -> Option<&Fs> {
+        self.fs.is_replay(request.pid()).then_some(&*self.fs)
+    }
+
+    fn replayed_creation(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        file: &OsStr,
+    ) -> Option<Result<crate::fs::Entry, FsError>> {
+        let fs = self.replayed(request)?;
+        Some(name(file).and_then(|file| fs.replayed_creation(ino(parent), &file)))
+    }
+
+    fn replayed_removal(&self, request: &Request, parent: INodeNo, file: &OsStr) -> Option<Result<(), FsError>> {
+        let fs = self.replayed(request)?;
+        Some(name(file).and_then(|file| fs.replayed_removal(ino(parent), &file)))
     }
 }
 
@@ -99,6 +124,25 @@ fn entry(operation: &'static str, reply: ReplyEntry) -> impl FnOnce(Result<crate
     }
 }
 
+/// Answers that carry attributes.
+fn attr(operation: &'static str, reply: ReplyAttr) -> impl FnOnce(Result<crate::fs::Entry, FsError>) + Send {
+    move |outcome| match outcome {
+        Ok(entry) => reply.attr(&entry.ttl, &reply::attr(&entry)),
+        Err(e) => reply.error(reply::errno(operation, &e)),
+    }
+}
+
+/// Answers of CREATE.
+fn created(reply: ReplyCreate, outcome: Result<(crate::fs::Entry, Opened), FsError>, noflush_allowed: bool) {
+    match outcome {
+        Ok((entry, opened)) => {
+            let (attr, flags) = (reply::attr(&entry), open_flags(opened, noflush_allowed));
+            reply.created(&entry.ttl, &attr, GENERATION, FileHandle(opened.fh.0), flags);
+        }
+        Err(e) => reply.error(reply::errno("create", &e)),
+    }
+}
+
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
         self.settings.configure(config);
@@ -106,6 +150,10 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, file: &OsStr, reply: ReplyEntry) {
+        if let Some(fs) = self.replayed(request) {
+            let found = name(file).and_then(|file| fs.replayed_lookup(ino(parent), &file)?.ok_or(FsError::NotFound));
+            return entry("lookup", reply)(found);
+        }
         let (fs, parent, file) = (Arc::clone(&self.fs), ino(parent), name(file));
         let work = async move { fs.lookup(parent, &file?).await?.ok_or(FsError::NotFound) };
         self.spawn(request, work, entry("lookup", reply));
@@ -116,11 +164,12 @@ impl Filesystem for Adapter {
         self.fs.forget(ino(inode));
     }
 
-    fn getattr(&self, _request: &Request, inode: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        match self.fs.getattr(ino(inode)) {
-            Ok(entry) => reply.attr(&entry.ttl, &reply::attr(&entry)),
-            Err(e) => reply.error(reply::errno("getattr", &e)),
-        }
+    fn getattr(&self, request: &Request, inode: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        let known = match self.replayed(request) {
+            Some(fs) => fs.replayed_attr(ino(inode)),
+            None => self.fs.getattr(ino(inode)),
+        };
+        attr("getattr", reply)(known);
     }
 
     fn setattr(
@@ -141,13 +190,13 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        if let Some(fs) = self.replayed(request) {
+            return attr("setattr", reply)(fs.replayed_attr(ino(inode)));
+        }
         let set = SetAttr { mode, uid, gid, size, atime: atime.map(time), mtime: mtime.map(time) };
         let (fs, caller) = (Arc::clone(&self.fs), caller(request));
         let work = async move { fs.setattr(caller, ino(inode), set, fh.is_some()).await };
-        self.spawn(request, work, move |outcome| match outcome {
-            Ok(entry) => reply.attr(&entry.ttl, &reply::attr(&entry)),
-            Err(e) => reply.error(reply::errno("setattr", &e)),
-        });
+        self.spawn(request, work, attr("setattr", reply));
     }
 
     fn readlink(&self, request: &Request, inode: INodeNo, reply: ReplyData) {
@@ -169,30 +218,45 @@ impl Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
+        if let Some(made) = self.replayed_creation(request, parent, file) {
+            return entry("mknod", reply)(made);
+        }
         let (fs, caller, file) = (Arc::clone(&self.fs), caller(request), name(file));
         let work = async move { fs.mknod(caller, ino(parent), file?, mode, rdev).await };
         self.spawn(request, work, entry("mknod", reply));
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, dir: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
+        if let Some(made) = self.replayed_creation(request, parent, dir) {
+            return entry("mkdir", reply)(made);
+        }
         let (fs, caller, dir) = (Arc::clone(&self.fs), caller(request), name(dir));
         let work = async move { fs.mkdir(caller, ino(parent), dir?, mode).await };
         self.spawn(request, work, entry("mkdir", reply));
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, file: &OsStr, reply: ReplyEmpty) {
+        if let Some(gone) = self.replayed_removal(request, parent, file) {
+            return empty("unlink", reply)(gone);
+        }
         let (fs, file) = (Arc::clone(&self.fs), name(file));
         let work = async move { fs.unlink(ino(parent), file?).await };
         self.spawn(request, work, empty("unlink", reply));
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, dir: &OsStr, reply: ReplyEmpty) {
+        if let Some(gone) = self.replayed_removal(request, parent, dir) {
+            return empty("rmdir", reply)(gone);
+        }
         let (fs, dir) = (Arc::clone(&self.fs), name(dir));
         let work = async move { fs.rmdir(ino(parent), dir?).await };
         self.spawn(request, work, empty("rmdir", reply));
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, link: &OsStr, target: &Path, reply: ReplyEntry) {
+        if let Some(made) = self.replayed_creation(request, parent, link) {
+            return entry("symlink", reply)(made);
+        }
         let (fs, caller, link) = (Arc::clone(&self.fs), caller(request), name(link));
         let target = Bytes::copy_from_slice(target.as_os_str().as_bytes());
         let work = async move { fs.symlink(caller, ino(parent), link?, target).await };
@@ -209,6 +273,9 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
+        if let Some(gone) = self.replayed_removal(request, parent, from) {
+            return empty("rename", reply)(gone);
+        }
         let (fs, from, to) = (Arc::clone(&self.fs), name(from), name(to));
         let work = async move {
             if flags.bits() & !libc::RENAME_NOREPLACE != 0 {
@@ -225,6 +292,10 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        if let Some(fs) = self.replayed(request) {
+            let opened = fs.replayed_open();
+            return reply.opened(FileHandle(opened.fh.0), open_flags(opened, false));
+        }
         let (fs, caller, flags) = (Arc::clone(&self.fs), caller(request), flags.0);
         let noflush = self.settings.allows("noflush");
         let work = async move { fs.open(caller, ino(inode), flags).await };
@@ -244,18 +315,15 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
+        if let Some(made) = self.replayed_creation(request, parent, file) {
+            return created(reply, made.map(|entry| (entry, self.fs.replayed_open())), false);
+        }
         let (fs, caller, file) = (Arc::clone(&self.fs), caller(request), name(file));
         let noflush = self.settings.allows("noflush");
         // Asks nobody and is not interrupted: a handle that nobody was told of would never be released.
         self.runtime.spawn(async move {
             let work = async { fs.create(caller, ino(parent), file?, mode, flags).await };
-            match work.await {
-                Ok((entry, opened)) => {
-                    let (attr, flags) = (reply::attr(&entry), open_flags(opened, noflush));
-                    reply.created(&entry.ttl, &attr, GENERATION, FileHandle(opened.fh.0), flags);
-                }
-                Err(e) => reply.error(reply::errno("create", &e)),
-            }
+            created(reply, work.await, noflush);
         });
     }
 
@@ -306,6 +374,9 @@ impl Filesystem for Adapter {
     }
 
     fn flush(&self, request: &Request, _ino: INodeNo, fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
+        if self.replayed(request).is_some() {
+            return reply.ok();
+        }
         let (fs, caller) = (Arc::clone(&self.fs), caller(request));
         let work = async move { fs.flush(caller, Fh(fh.0)).await };
         self.spawn(request, work, empty("close", reply));
@@ -414,15 +485,20 @@ impl Filesystem for Adapter {
 
     fn setxattr(
         &self,
-        _request: &Request,
-        _ino: INodeNo,
-        _name: &OsStr,
+        request: &Request,
+        inode: INodeNo,
+        attribute: &OsStr,
         _value: &[u8],
         _flags: i32,
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        reply.error(Errno::EOPNOTSUPP);
+        if attribute != REFRESH {
+            return reply.error(Errno::EOPNOTSUPP);
+        }
+        let fs = Arc::clone(&self.fs);
+        let work = async move { fs.refresh(ino(inode)).await };
+        self.spawn(request, work, empty("refresh", reply));
     }
 
     fn removexattr(&self, _request: &Request, _ino: INodeNo, _name: &OsStr, reply: ReplyEmpty) {

@@ -1,16 +1,19 @@
 //! The kernel boundary: decode a request, one call on `Fs`, encode the answer. The only importer of `fuser`.
 //!
-//! Owns: the session, mounting, requests in flight, notifications. Does not own: any decision about files (`fs`).
+//! Owns: the session, mounting, requests in flight, notifications, replays. Does not own: any decision about files (`fs`).
 
 mod adapter;
 mod interrupt;
 mod mount;
 mod notifier;
+mod replay;
 mod reply;
 mod session;
+mod watchers;
 
 use crate::fs::Fs;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 pub use mount::{MountError, MountSettings, mount, unmount};
@@ -29,13 +32,15 @@ impl std::fmt::Debug for Session {
 const THREADS: usize = 2;
 
 impl Session {
-    /// Shakes hands with the kernel over the descriptor of a mount, and connects `fs` with the kernel's caches.
+    /// Shakes hands with the kernel over the descriptor of the mount at `mountpoint`, and connects `fs` with the kernel's
+    /// caches.
     ///
     /// # Errors
     /// What the kernel says.
     pub fn start(
         fs: &Arc<Fs>,
         fd: std::os::fd::OwnedFd,
+        mountpoint: &Path,
         settings: SessionSettings,
         runtime: tokio::runtime::Handle,
     ) -> io::Result<Session> {
@@ -44,7 +49,8 @@ impl Session {
         config.n_threads = Some(THREADS);
         // Who may ask is the kernel's business: without allow_other it lets nobody else through.
         let session = fuser::Session::from_fd(adapter, fd, fuser::SessionACL::All, config)?;
-        fs.set_kernel(Arc::new(notifier::KernelNotifier::start(session.notifier())?));
+        let replay = replay::start(fs, session.notifier(), mountpoint)?;
+        fs.set_kernel(Arc::new(notifier::KernelNotifier::start(session.notifier(), replay)?));
         Ok(Session(session))
     }
 

@@ -1,11 +1,12 @@
 //! Tells the kernel what to forget.
 //!
-//! Owns: the one thread that writes notifications, and its queue. Does not own: what is to be forgotten (`fs::invalidate`).
+//! Owns: the thread that writes notifications, and its queue. Does not own: what is to be forgotten (`fs::invalidate`),
+//! replaying changes (`replay`).
 //!
 //! Notifications take locks of the kernel that a request under way may hold, so they are never written by a thread that
 //! answers requests.
 
-use crate::fs::KernelCache;
+use crate::fs::{KernelCache, Replay};
 use crate::types::{Ino, Name};
 use fuser::{INodeNo, Notifier};
 use std::ffi::OsStr;
@@ -17,25 +18,29 @@ use std::thread;
 enum Forget {
     Entry(Ino, Name),
     Content(Ino),
+    Attr(Ino),
 }
 
 /// The kernel's caches behind a queue.
 #[derive(Debug)]
-pub(super) struct KernelNotifier(mpsc::Sender<Forget>);
+pub(super) struct KernelNotifier {
+    forget: mpsc::Sender<Forget>,
+    replay: mpsc::Sender<Replay>,
+}
 
 impl KernelNotifier {
-    /// Starts the thread; it ends when this is dropped.
+    /// Starts the thread; it ends when this is dropped. Changes to be replayed go to `replay`.
     ///
     /// # Errors
     /// No thread.
-    pub(super) fn start(notifier: Notifier) -> std::io::Result<KernelNotifier> {
-        let (sender, queue) = mpsc::channel();
+    pub(super) fn start(notifier: Notifier, replay: mpsc::Sender<Replay>) -> std::io::Result<KernelNotifier> {
+        let (forget, queue) = mpsc::channel();
         thread::Builder::new().name("notifier".to_owned()).spawn(move || run(&notifier, &queue))?;
-        Ok(KernelNotifier(sender))
+        Ok(KernelNotifier { forget, replay })
     }
 
     fn send(&self, forget: Forget) {
-        if self.0.send(forget).is_err() {
+        if self.forget.send(forget).is_err() {
             tracing::debug!("the session is over: nothing is left to forget");
         }
     }
@@ -49,6 +54,16 @@ impl KernelCache for KernelNotifier {
     fn forget_content(&self, ino: Ino) {
         self.send(Forget::Content(ino));
     }
+
+    fn forget_attr(&self, ino: Ino) {
+        self.send(Forget::Attr(ino));
+    }
+
+    fn replay(&self, replay: Replay) {
+        if self.replay.send(replay).is_err() {
+            tracing::debug!("nobody replays changes: the session is over");
+        }
+    }
 }
 
 fn run(notifier: &Notifier, queue: &mpsc::Receiver<Forget>) {
@@ -56,6 +71,8 @@ fn run(notifier: &Notifier, queue: &mpsc::Receiver<Forget>) {
         let told = match &forget {
             Forget::Entry(parent, name) => notifier.inval_entry(INodeNo(parent.0), OsStr::from_bytes(name.as_bytes())),
             Forget::Content(ino) => notifier.inval_inode(INodeNo(ino.0), 0, 0),
+            // A negative offset leaves the pages alone (fs/fuse/inode.c, fuse_reverse_inval_inode).
+            Forget::Attr(ino) => notifier.inval_inode(INodeNo(ino.0), -1, 0),
         };
         // ENOENT: the kernel knows nothing of it, which is as good.
         if let Err(e) = told

@@ -1,12 +1,13 @@
 //! Applies what the bucket showed to the catalogue.
 //!
-//! Owns: carrying out the verdicts of `reconcile` on rows, and what a finished listing means for names it did not show.
-//! Does not own: the rules (`reconcile`), telling the kernel (`fs::invalidate`).
+//! Owns: carrying out the verdicts of `reconcile` on rows: of one name, and of one page of a listing.
+//! Does not own: the rules (`reconcile`), the end of a listing (`finish`), telling the kernel (`fs::invalidate`).
 
 use super::pins::{Pins, RecentlyGone};
 use super::reconcile::{self, Defaults, Found, Sighting, Verdict};
+use super::watches::Watches;
 use crate::db::{InodeRow, RowResult, Rows};
-use crate::types::{FileKind, Ino, Key, Name, Timestamp, Unmappable};
+use crate::types::{FileKind, Ino, Key, Name, Timestamp};
 
 /// A change of the catalogue that came from the bucket, and that the kernel may have cached otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,18 +18,40 @@ pub enum Change {
         parent: Ino,
         /// The name.
         name: Name,
+        /// What it is.
+        kind: FileKind,
+        /// Whether the directory was known completely, so that the name is new in it and not only to us.
+        is_news: bool,
     },
-    /// A name that is gone, or that belongs to another inode now.
+    /// A name that is gone.
     Removed {
         /// The directory.
         parent: Ino,
         /// The name.
         name: Name,
-        /// The inode that had it.
+        /// The inode that had it, as it was.
+        ghost: Box<InodeRow>,
+    },
+    /// A name that belongs to another inode now, because the old one is open.
+    Replaced {
+        /// The directory.
+        parent: Ino,
+        /// The name.
+        name: Name,
+        /// The inode that has it now.
         ino: Ino,
     },
     /// An inode with other content.
     Content(Ino),
+    /// A file that has another name now, and is the same inode.
+    Moved {
+        /// The directory and the name that it had.
+        from: (Ino, Name),
+        /// Where it is now.
+        to: (Ino, Name),
+        /// The inode, as it is now.
+        row: Box<InodeRow>,
+    },
 }
 
 /// A key of a listing that no path can express.
@@ -48,7 +71,21 @@ pub(super) struct Context<'a> {
     pub(super) defaults: &'a Defaults,
     pub(super) pins: &'a Pins,
     pub(super) gone: &'a RecentlyGone,
+    pub(super) watches: &'a Watches,
     pub(super) began: Timestamp,
+    /// Whether the directory was known completely before, so that a new name in it is news.
+    pub(super) is_known: bool,
+    /// Whether new names are hidden until their event is raised.
+    pub(super) hides: bool,
+}
+
+impl Context<'_> {
+    /// For a listing of `parent`.
+    fn in_listing_of(self, rows: Rows<'_>, parent: Ino) -> RowResult<Self> {
+        let is_known = rows.get(parent)?.is_some_and(|dir| dir.complete_at.is_some());
+        let is_watched = is_known && self.watches.is_watched(parent);
+        Ok(Context { is_known, hides: is_watched || self.watches.is_fresh(parent), ..self })
+    }
 }
 
 /// Applies one sighting. Answers the row that the name has now, if any.
@@ -100,11 +137,48 @@ fn apply_to(
             if rows.local_below(row.ino)? {
                 return Ok(Some(row));
             }
-            detach(rows, cx.pins, &row, Loser::ToOthers)?;
-            changes.push(Change::Removed { parent, name: seen.name.clone(), ino: row.ino });
-            insert(rows, cx, parent, seen, changes).map(Some)
+            replace(rows, cx, parent, row, seen, changes).map(Some)
         }
     }
+}
+
+/// Gives the name to a new inode. A file that takes the place of another is no news of a directory: one name, other content.
+fn replace(
+    rows: Rows<'_>,
+    cx: Context<'_>,
+    parent: Ino,
+    old: InodeRow,
+    seen: &Sighting,
+    changes: &mut Vec<Change>,
+) -> RowResult<InodeRow> {
+    let of_files = old.attr.kind != FileKind::Dir && !is_dir(&seen.found);
+    if !of_files {
+        lose(rows, cx, parent, old, changes)?;
+        return insert(rows, cx, parent, seen, changes);
+    }
+    detach(rows, cx.pins, &old, Loser::ToOthers)?;
+    let row = insert(rows, Context { hides: false, ..cx }, parent, seen, &mut Vec::new())?;
+    changes.push(Change::Replaced { parent, name: seen.name.clone(), ino: row.ino });
+    Ok(row)
+}
+
+/// The name is gone, with what is below it.
+fn lose(rows: Rows<'_>, cx: Context<'_>, parent: Ino, row: InodeRow, changes: &mut Vec<Change>) -> RowResult<()> {
+    let Some(name) = row.name.clone() else { return Ok(()) };
+    if row.attr.kind == FileKind::Dir {
+        // Whoever watches below is to see each name go, children before parents.
+        for ino in rows.descendants(row.ino)?.into_iter().rev() {
+            if let Some(below) = rows.get(ino)?
+                && let (Some(dir), Some(name)) = (below.parent, below.name.clone())
+                && (cx.watches.is_watched_or_fresh(dir) || cx.watches.is_watched(ino))
+            {
+                changes.push(Change::Removed { parent: dir, name, ghost: Box::new(below) });
+            }
+        }
+    }
+    detach(rows, cx.pins, &row, Loser::ToOthers)?;
+    changes.push(Change::Removed { parent, name, ghost: Box::new(row) });
+    Ok(())
 }
 
 fn insert(
@@ -117,7 +191,14 @@ fn insert(
     let mut row = super::blank(parent, &seen.name, seen.found.kind(), cx.began);
     reconcile::adopt(&mut row, &seen.found, cx.defaults, cx.began);
     row.ino = rows.insert(&row)?;
-    changes.push(Change::Added { parent, name: seen.name.clone() });
+    if cx.hides {
+        // Before the transaction is committed: nobody has seen the name yet.
+        cx.watches.hide(parent, &seen.name, cx.began);
+        if row.attr.kind == FileKind::Dir {
+            cx.watches.freshen(row.ino);
+        }
+    }
+    changes.push(Change::Added { parent, name: seen.name.clone(), kind: row.attr.kind, is_news: cx.is_known });
     Ok(row)
 }
 
@@ -133,44 +214,8 @@ pub(super) fn apply_absence(
     if row.checked_at > cx.began || rows.local_below(row.ino)? {
         return Ok(Some(row));
     }
-    detach(rows, cx.pins, &row, Loser::ToOthers)?;
-    changes.push(Change::Removed { parent, name: name.clone(), ino: row.ino });
+    lose(rows, cx, parent, row, changes)?;
     Ok(None)
-}
-
-/// A listing of `parent` that began at `cx.began` is complete: what it did not show is gone.
-pub(super) fn finish_listing(
-    rows: Rows<'_>,
-    cx: Context<'_>,
-    parent: Ino,
-    dir_key: &Key,
-    hidden: &[Sighting],
-    changes: &mut Vec<Change>,
-) -> RowResult<()> {
-    for row in rows.unconfirmed(parent, cx.began)? {
-        if let Some(name) = &row.name {
-            apply_absence(rows, cx, parent, name, changes)?;
-        }
-    }
-    // Objects that stood beside a directory of the same name: either that was confirmed, and they are hidden by it, or it
-    // is gone by now, and the name is theirs.
-    for seen in hidden {
-        let dir = rows.child(parent, &seen.name)?.filter(|r| r.attr.kind == FileKind::Dir);
-        match (dir, &seen.found, dir_key.child(&seen.name)) {
-            (Some(_), Found::Object { version, .. }, Ok(key)) => {
-                let why = Unmappable::HiddenByDirectory.as_str();
-                rows.put_unmappable(parent, &key, why, version.size, cx.began)?;
-            }
-            (Some(_), _, _) => {}
-            (None, _, _) => drop(apply(rows, cx, parent, seen, changes)?),
-        }
-    }
-    rows.forget_unmappable(parent, cx.began)?;
-    if let Some(mut dir) = rows.get(parent)? {
-        dir.complete_at = Some(cx.began);
-        rows.update(&dir)?;
-    }
-    Ok(())
 }
 
 /// Why an inode loses its name.
@@ -216,6 +261,7 @@ pub(super) fn apply_page(
     seen: Vec<Sighting>,
     changes: &mut Vec<Change>,
 ) -> RowResult<Vec<Sighting>> {
+    let cx = cx.in_listing_of(rows, parent)?;
     let mut hidden = Vec::new();
     for sighting in seen {
         let known = rows.child(parent, &sighting.name)?;

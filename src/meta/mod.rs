@@ -9,11 +9,14 @@
 pub mod headers;
 
 mod apply;
+mod finish;
+mod listing;
 mod pins;
 mod reconcile;
 mod rename;
+mod watches;
 
-use crate::db::{RowResult, Rows};
+use crate::db::{RowResult, Rows, set_aside};
 use crate::types::{Attr, FileKind, Ino, Key, KeyError, Name, Timestamp, Version, WallClock};
 use pins::RecentlyGone;
 use std::path::Path;
@@ -21,9 +24,12 @@ use std::sync::Arc;
 
 pub use crate::db::{Catalogue, DbError, InodeRow, Marker};
 pub use apply::{Change, UnmappableKey};
+pub use finish::Leftover;
+pub use listing::{PageOutcome, TreePart};
 pub use pins::{Observation, Pins};
 pub use reconcile::{Defaults, Found, Headers, Sighting};
 pub use rename::Moved;
+pub use watches::Watches;
 
 use apply::{Context, Loser};
 
@@ -37,25 +43,20 @@ pub struct Meta {
     clock: Arc<dyn WallClock>,
     defaults: Arc<Defaults>,
     pins: Arc<Pins>,
+    watches: Arc<Watches>,
     gone: RecentlyGone,
-}
-
-/// What a directory's listing page means for it.
-#[derive(Debug, Default)]
-pub struct PageOutcome {
-    /// What changed.
-    pub changes: Vec<Change>,
-    /// Objects that must wait for the end of the listing; to be given to [`Meta::finish_listing`].
-    pub hidden: Vec<Sighting>,
+    /// What became of an earlier catalogue that could not be used.
+    notice: Option<String>,
 }
 
 impl Meta {
-    /// Opens the catalogue at `path`, makes the root, and drops what only open files of an earlier daemon held.
+    /// Opens the catalogue at `path`, makes the root, and drops what only open files of an earlier daemon held. A catalogue
+    /// that is damaged or of a newer objfs is set aside: the bucket has what is in it.
     ///
     /// # Errors
     /// As [`Catalogue::open`].
     pub async fn open(path: &Path, defaults: Defaults, clock: Arc<dyn WallClock>) -> Result<Meta> {
-        let catalogue = Catalogue::open(path)?;
+        let (catalogue, notice) = open_or_set_aside(path)?;
         let root = Attr {
             kind: FileKind::Dir,
             perm: defaults.dir_perm,
@@ -74,12 +75,22 @@ impl Meta {
             })
             .await?;
         let (pins, gone) = (Arc::new(Pins::default()), RecentlyGone::default());
-        Ok(Meta { catalogue, clock, defaults: Arc::new(defaults), pins, gone })
+        Ok(Meta { catalogue, clock, defaults: Arc::new(defaults), pins, watches: Arc::default(), gone, notice })
+    }
+
+    /// What became of an earlier catalogue that could not be used, for people.
+    pub fn notice(&self) -> Option<&str> {
+        self.notice.as_deref()
     }
 
     /// Which inodes are open.
     pub fn pins(&self) -> &Pins {
         &self.pins
+    }
+
+    /// Which inodes are watched, and which names are not shown yet.
+    pub fn watches(&self) -> &Watches {
+        &self.watches
     }
 
     /// Owner and mode of what names none.
@@ -298,57 +309,15 @@ impl Meta {
     ) -> Result<(Option<InodeRow>, Vec<Change>)> {
         self.applying(asked, move |rows, cx| {
             let mut changes = Vec::new();
+            // Whoever asked is shown the name at once.
+            let is_known = rows.get(parent)?.is_some_and(|dir| dir.complete_at.is_some());
+            let cx = Context { is_known, ..cx };
             let row = match found {
                 Some(found) => apply::apply(rows, cx, parent, &Sighting { name, found }, &mut changes)?,
                 None => apply::apply_absence(rows, cx, parent, &name, &mut changes)?,
             };
+            finish::touch_changed(rows, cx, &changes)?;
             Ok((row, changes))
-        })
-        .await
-    }
-
-    /// Applies one page of a listing of `parent`.
-    ///
-    /// # Errors
-    /// As [`Meta::get`].
-    pub async fn apply_page(
-        &self,
-        parent: Ino,
-        seen: Vec<Sighting>,
-        unmappable: Vec<UnmappableKey>,
-        marker: bool,
-        asked: &Observation,
-    ) -> Result<PageOutcome> {
-        self.applying(asked, move |rows, cx| {
-            let mut changes = Vec::new();
-            for key in &unmappable {
-                rows.put_unmappable(parent, &key.key, key.why, key.size, cx.began)?;
-            }
-            if marker && let Some(mut dir) = rows.get(parent)? {
-                dir.marker = Marker::Present;
-                rows.update(&dir)?;
-            }
-            let hidden = apply::apply_page(rows, cx, parent, seen, &mut changes)?;
-            Ok(PageOutcome { changes, hidden })
-        })
-        .await
-    }
-
-    /// A listing of `parent` is complete: names that it did not show are gone, and the directory answers for itself.
-    ///
-    /// # Errors
-    /// As [`Meta::get`].
-    pub async fn finish_listing(
-        &self,
-        parent: Ino,
-        dir_key: Key,
-        hidden: Vec<Sighting>,
-        asked: &Observation,
-    ) -> Result<Vec<Change>> {
-        self.applying(asked, move |rows, cx| {
-            let mut changes = Vec::new();
-            apply::finish_listing(rows, cx, parent, &dir_key, &hidden, &mut changes)?;
-            Ok(changes)
         })
         .await
     }
@@ -359,9 +328,13 @@ impl Meta {
         job: impl FnOnce(Rows<'_>, Context<'_>) -> RowResult<T> + Send + 'static,
     ) -> Result<T> {
         let (defaults, pins, gone) = (Arc::clone(&self.defaults), Arc::clone(&self.pins), self.gone.clone());
-        let began = asked.began();
+        let (watches, began) = (Arc::clone(&self.watches), asked.began());
         self.catalogue
-            .write(move |rows| job(rows, Context { defaults: &defaults, pins: &pins, gone: &gone, began }))
+            .write(move |rows| {
+                let (is_known, hides) = (false, false);
+                let (defaults, pins, gone, watches) = (&defaults, &pins, &gone, &watches);
+                job(rows, Context { defaults, pins, gone, watches, began, is_known, hides })
+            })
             .await
     }
 
@@ -425,6 +398,22 @@ impl Meta {
     pub fn close(&self) {
         self.catalogue.close();
     }
+}
+
+fn open_or_set_aside(path: &Path) -> Result<(Catalogue, Option<String>)> {
+    let why = match Catalogue::open(path) {
+        Ok(catalogue) => return Ok((catalogue, None)),
+        Err(e @ (DbError::Damaged { .. } | DbError::Newer { .. })) => e,
+        Err(e) => return Err(e),
+    };
+    let failed = |e: std::io::Error| DbError::Sqlite {
+        path: path.to_owned(),
+        message: format!("{why}; and it could not be set aside: {e}"),
+    };
+    let aside = set_aside(path).map_err(failed)?;
+    let notice = format!("{why}: kept as {}, and rebuilt from the bucket", aside.display());
+    tracing::error!(notice);
+    Ok((Catalogue::open(path)?, Some(notice)))
 }
 
 /// The key of the object or directory at a path.

@@ -1,19 +1,21 @@
-//! What the bucket says now: one name, or one directory, by asking.
+//! What the bucket says now: one name, one directory, or the whole tree, by asking.
 //!
-//! Owns: which requests answer a question about a name or a directory, how keys become names, when which directory is
+//! Owns: which requests answer a question about a name, a directory or the tree, how keys become names, when which directory is
 //! asked for again.
 //! Does not own: what the answers mean for the catalogue (`meta`), dirty data (`write`), who holds or watches a directory (`fs`).
 
 mod listing;
 mod lookup;
 mod schedule;
+mod tree;
 
 use crate::store::{ObjectHeaders, ObjectMeta, ObjectStore};
 use crate::types::{Key, Name, Unmappable, Version};
 use std::sync::Arc;
 
 pub use listing::DirPage;
-pub use schedule::{Budget, Held, Next, Periods};
+pub use schedule::{Budget, Held, Next, Periods, Whole};
+pub use tree::{DirPart, TreeWalk};
 
 /// The name at the mount's root under which objfs keeps its own objects (probe keys, orphans). Hidden from listings.
 pub const OWN_DIR: &str = ".objfs";

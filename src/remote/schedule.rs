@@ -40,11 +40,22 @@ pub struct Periods {
     pub others: Duration,
 }
 
+/// The whole tree, listed at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Whole {
+    /// LIST requests that it takes, as far as is known.
+    pub pages: u32,
+    /// When its last listing began.
+    pub listed_at: Timestamp,
+}
+
 /// What the poller does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     /// Lists this directory.
     List(Ino),
+    /// Lists the whole tree, and gives up beyond so many LISTs: then it is not cheaper.
+    ListWhole(u32),
     /// Waits: nothing is due before.
     Wait(Duration),
 }
@@ -55,9 +66,24 @@ impl Budget {
         self.interval * pages.max(1) / self.lists.max(1)
     }
 
+    /// How many LISTs the whole tree may take to be listed at once: no more than the budget, and fewer than the directories
+    /// that are held would take one by one.
+    fn whole_max(&self, held: &[Held]) -> u32 {
+        let pages = held.iter().fold(0u32, |sum, h| sum.saturating_add(h.pages.max(1)));
+        self.lists.min(pages.saturating_sub(1))
+    }
+
+    /// Whether the whole tree is listed at once.
+    pub fn covers_whole(&self, held: &[Held], whole: Whole) -> bool {
+        whole.pages <= self.whole_max(held)
+    }
+
     /// How often directories are listed: at the interval if the budget allows it. Where it does not, watched ones go first,
     /// but leave something to the others.
-    pub fn periods(&self, held: &[Held]) -> Periods {
+    pub fn periods(&self, held: &[Held], whole: Whole) -> Periods {
+        if self.covers_whole(held, whole) {
+            return Periods { watched: self.interval, others: self.interval };
+        }
         let pages = |watched| held.iter().filter(|h| h.watched == watched).map(|h| u64::from(h.pages.max(1))).sum();
         let (watched, others): (u64, u64) = (pages(true), pages(false));
         let budget = u64::from(self.lists.max(1));
@@ -73,9 +99,13 @@ impl Budget {
         self.interval.max(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)))
     }
 
-    /// What to list now: the directory that is overdue by most of its period.
-    pub fn next(&self, held: &[Held], now: Timestamp) -> Next {
-        let periods = self.periods(held);
+    /// What to list now: the whole tree if that costs less, else the directory that is overdue by most of its period.
+    pub fn next(&self, held: &[Held], whole: Whole, now: Timestamp) -> Next {
+        if self.covers_whole(held, whole) {
+            let due = whole.listed_at.plus(self.interval);
+            return if due <= now { Next::ListWhole(self.whole_max(held)) } else { Next::Wait(due.since(now)) };
+        }
+        let periods = self.periods(held, whole);
         let due = |h: &Held| h.listed_at.plus(if h.watched { periods.watched } else { periods.others });
         match held.iter().map(|h| (due(h), !h.watched, h.dir)).min() {
             Some((due, _, dir)) if due <= now => Next::List(dir),
@@ -91,6 +121,8 @@ mod tests {
 
     const BUDGET: Budget = Budget { interval: Duration::from_secs(60), lists: 20 };
 
+    const HUGE: Whole = Whole { pages: u32::MAX, listed_at: Timestamp::from_nanos(0) };
+
     fn held(dir: u64, watched: bool, pages: u32, listed: i64) -> Held {
         Held { dir: Ino(dir), watched, pages, listed_at: Timestamp::from_parts(listed, 0) }
     }
@@ -102,8 +134,8 @@ mod tests {
     #[test]
     fn within_the_budget_everything_is_listed_at_the_interval() {
         let some: Vec<Held> = (0..20).map(|i| held(i, i < 5, 1, 0)).collect();
-        assert_eq!(secs(BUDGET.periods(&some)), (60, 60));
-        assert_eq!(secs(BUDGET.periods(&[])), (60, 60));
+        assert_eq!(secs(BUDGET.periods(&some, HUGE)), (60, 60));
+        assert_eq!(secs(BUDGET.periods(&[], HUGE)), (60, 60));
     }
 
     #[test]
@@ -111,31 +143,34 @@ mod tests {
         let many = |watched, others| -> Vec<Held> {
             (0..watched).map(|i| held(i, true, 1, 0)).chain((0..others).map(|i| held(1000 + i, false, 1, 0))).collect()
         };
-        assert_eq!(secs(BUDGET.periods(&many(10, 100))), (60, 600));
-        assert_eq!(secs(BUDGET.periods(&many(30, 100))), (120, 1200), "a quarter is left to the others");
-        assert_eq!(secs(BUDGET.periods(&many(40, 0))), (120, 60), "nobody else needs it");
-        assert_eq!(secs(BUDGET.periods(&[held(1, true, 100, 0)])), (300, 60), "a large directory costs its pages");
+        assert_eq!(secs(BUDGET.periods(&many(10, 100), HUGE)), (60, 600));
+        assert_eq!(secs(BUDGET.periods(&many(30, 100), HUGE)), (120, 1200), "a quarter is left to the others");
+        assert_eq!(secs(BUDGET.periods(&many(40, 0), HUGE)), (120, 60), "nobody else needs it");
+        assert_eq!(secs(BUDGET.periods(&[held(1, true, 100, 0)], HUGE)), (300, 60), "a large directory costs its pages");
     }
 
     #[test]
     fn the_most_overdue_comes_first() {
         let at = |s| Timestamp::from_parts(s, 0);
         let dirs = [held(1, false, 1, 100), held(2, false, 1, 90), held(3, true, 1, 95)];
-        assert_eq!(BUDGET.next(&dirs, at(100)), Next::Wait(Duration::from_secs(50)));
-        assert_eq!(BUDGET.next(&dirs, at(150)), Next::List(Ino(2)));
+        assert_eq!(BUDGET.next(&dirs, HUGE, at(100)), Next::Wait(Duration::from_secs(50)));
+        assert_eq!(BUDGET.next(&dirs, HUGE, at(150)), Next::List(Ino(2)));
         let tied = [held(1, false, 1, 90), held(3, true, 1, 90)];
-        assert_eq!(BUDGET.next(&tied, at(150)), Next::List(Ino(3)), "watched ones first");
-        assert_eq!(BUDGET.next(&[], at(0)), Next::Wait(Duration::from_secs(60)));
+        assert_eq!(BUDGET.next(&tied, HUGE, at(150)), Next::List(Ino(3)), "watched ones first");
+        assert_eq!(BUDGET.next(&[], HUGE, at(0)), Next::Wait(Duration::from_secs(60)));
     }
 
     /// A simulated hour: the number of LISTs stays within the budget, and nothing waits longer than its period and one rest.
     #[test]
     fn an_hour_of_polling_keeps_budget_and_periods() {
-        let mut dirs: Vec<Held> = (0..90).map(|i| held(i, i % 9 == 0, 1 + (i % 3) as u32, 0)).collect();
-        let periods = BUDGET.periods(&dirs);
+        // Found one after another, as somebody opened them.
+        let found_at = |i: u64| if i % 9 == 0 { 0 } else { 12 * i as i64 - 1080 };
+        let mut dirs: Vec<Held> =
+            (0..90).map(|i| held(i, i % 9 == 0, 1 + (i % 3) as u32, found_at(i))).collect();
+        let periods = BUDGET.periods(&dirs, HUGE);
         let (mut now, mut lists, mut latest) = (Timestamp::from_parts(0, 0), 0, Duration::ZERO);
         while now < Timestamp::from_parts(3600, 0) {
-            let step = match BUDGET.next(&dirs, now) {
+            let step = match BUDGET.next(&dirs, HUGE, now) {
                 Next::List(dir) => {
                     let dir = dirs.iter_mut().find(|d| d.dir == dir).unwrap();
                     let period = if dir.watched { periods.watched } else { periods.others };
@@ -144,11 +179,26 @@ mod tests {
                     lists += dir.pages;
                     BUDGET.rest(dir.pages)
                 }
+                Next::ListWhole(_) => unreachable!("it is huge"),
                 Next::Wait(time) => time,
             };
             now = now.plus(step);
         }
         assert!(lists <= 60 * 20 + 3, "{lists}");
         assert!(latest <= periods.others / 4, "late by {latest:?}");
+    }
+
+    #[test]
+    fn a_small_tree_of_many_directories_is_listed_as_a_whole() {
+        let at = |s| Timestamp::from_parts(s, 0);
+        let dirs: Vec<Held> = (0..500).map(|i| held(i, i == 3, 1, 0)).collect();
+        let whole = |pages| Whole { pages, listed_at: at(10) };
+        assert_eq!(BUDGET.next(&dirs, whole(5), at(69)), Next::Wait(Duration::from_secs(1)));
+        assert_eq!(BUDGET.next(&dirs, whole(5), at(70)), Next::ListWhole(20));
+        assert_eq!(secs(BUDGET.periods(&dirs, whole(20))), (60, 60));
+        assert!(matches!(BUDGET.next(&dirs, whole(21), at(70)), Next::List(_)), "more than the budget");
+        assert_eq!(BUDGET.next(&dirs[..4], whole(3), at(70)), Next::ListWhole(3));
+        assert!(matches!(BUDGET.next(&dirs[..4], whole(4), at(70)), Next::List(_)), "not cheaper");
+        assert!(!BUDGET.covers_whole(&[], whole(1)), "nobody looks");
     }
 }

@@ -117,6 +117,12 @@ impl ErrorKind {
         matches!(self, Conflict | Throttled | Server | Timeout | Unreachable | Broken | Corrupt)
     }
 
+    /// Whether the server was not heard at all.
+    pub fn is_silence(self) -> bool {
+        use ErrorKind::*;
+        matches!(self, Timeout | Unreachable | Broken)
+    }
+
     /// Whether a write that failed so may have been carried out all the same.
     pub fn is_ambiguous(self) -> bool {
         use ErrorKind::*;

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Default)]
 pub struct Counters {
     verbs: [Verb; Op::ALL.len()],
+    /// When the first of the requests was sent that were not answered, if the last one was not.
+    silent_since: Mutex<Option<Instant>>,
 }
 
 /// Counters of one verb.
@@ -76,10 +78,22 @@ impl Counters {
         self.snapshot()[op as usize]
     }
 
+    /// How long the server has not answered, if it did not answer the last request.
+    pub fn silent_for(&self) -> Option<Duration> {
+        let since = *self.silent_since.lock().unwrap_or_else(PoisonError::into_inner);
+        since.map(|at| at.elapsed())
+    }
+
+    fn note_answer(&self, is_silence: bool, sent_at: Instant) {
+        let mut since = self.silent_since.lock().unwrap_or_else(PoisonError::into_inner);
+        *since = if is_silence { Some(since.unwrap_or(sent_at)) } else { None };
+    }
+
     async fn watch<T>(&self, op: Op, sent: usize, request: impl Future<Output = Result<T>>) -> Result<T> {
         let start = Instant::now();
         let answer = request.await;
         let took = start.elapsed();
+        self.note_answer(answer.as_ref().is_err_and(|e| e.kind.is_silence()), start);
         let verb = self.verb(op);
         verb.requests.fetch_add(1, Relaxed);
         verb.micros.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);

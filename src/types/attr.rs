@@ -59,7 +59,7 @@ pub struct Timestamp(i64);
 
 impl Timestamp {
     /// From nanoseconds since the epoch.
-    pub fn from_nanos(nanos: i64) -> Timestamp {
+    pub const fn from_nanos(nanos: i64) -> Timestamp {
         Timestamp(nanos)
     }
 
@@ -101,6 +101,11 @@ impl Timestamp {
     /// How long after `earlier` this point is; nothing if it is before.
     pub fn since(self, earlier: Timestamp) -> Duration {
         Duration::from_nanos(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+
+    /// This point, `by` earlier; saturates.
+    pub fn minus(self, by: Duration) -> Timestamp {
+        Timestamp(self.0.saturating_sub(i64::try_from(by.as_nanos()).unwrap_or(i64::MAX)))
     }
 
     /// This point, `by` later; saturates.

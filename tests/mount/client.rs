@@ -79,6 +79,12 @@ impl Client {
         self.wait(self.s3.head_object().bucket(&self.bucket).key(key).send()).unwrap().content_type
     }
 
+    /// A server-side copy, metadata included.
+    pub(crate) fn copy(&self, from: &str, to: &str) {
+        let source = format!("{}/{from}", self.bucket);
+        self.wait(self.s3.copy_object().bucket(&self.bucket).key(to).copy_source(source).send()).unwrap();
+    }
+
     pub(crate) fn delete(&self, key: &str) {
         self.wait(self.s3.delete_object().bucket(&self.bucket).key(key).send()).unwrap();
     }

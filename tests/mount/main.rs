@@ -8,6 +8,7 @@ mod common;
 mod conflicts;
 mod content;
 mod durability;
+mod events;
 mod features;
 mod foreign;
 #[path = "../servers/garage.rs"]

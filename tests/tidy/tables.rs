@@ -38,6 +38,7 @@ pub(crate) const CRATES: &[(&str, &[&str])] = &[
     ("hyper_util", &["store", "devserver"]),
     ("s3s", &["devserver"]),
     ("moka", &["read", "fs"]),
+    ("globset", &["fs"]),
     ("clap", &["cli"]),
     ("indicatif", &["cli"]),
     ("tracing_subscriber", &["telemetry"]),

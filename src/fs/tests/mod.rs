@@ -1,5 +1,7 @@
 //! Tests of the file system without a kernel: the real rooms over the in-memory store. Owns nothing else.
 
+mod model;
+
 use super::*;
 use crate::meta::Defaults;
 use crate::read;
@@ -24,12 +26,12 @@ struct Bench {
 async fn bench() -> Bench {
     let dir = tempfile::tempdir().unwrap();
     let memory = Arc::new(MemoryStore::new());
-    mount(dir, memory).await
+    let clock = Arc::new(ManualClock::new(Timestamp::from_system(std::time::SystemTime::now())));
+    mount(dir, memory, clock).await
 }
 
 /// The rooms over a state directory and a bucket, as a mount builds them.
-async fn mount(dir: tempfile::TempDir, memory: Arc<MemoryStore>) -> Bench {
-    let clock = Arc::new(ManualClock::new(Timestamp::from_system(std::time::SystemTime::now())));
+async fn mount(dir: tempfile::TempDir, memory: Arc<MemoryStore>, clock: Arc<ManualClock>) -> Bench {
     let faults = Arc::new(FaultStore::new(Arc::<MemoryStore>::clone(&memory), fault::Settings::default()));
     let fast = retry::Settings {
         attempts: 2,
@@ -59,6 +61,8 @@ async fn mount(dir: tempfile::TempDir, memory: Arc<MemoryStore>) -> Bench {
         read_only: false,
         poll_interval: Duration::from_secs(60),
         poll_budget: 0,
+        events: Events::Off,
+        filter: Filter::default(),
         host: "desk".to_owned(),
         patience: Duration::from_secs(1),
         prefix_len: 0,
@@ -79,8 +83,19 @@ fn key(k: &str) -> Key {
 impl Bench {
     async fn remount(self) -> Bench {
         self.fs.close();
-        let Bench { memory, dir, .. } = self;
-        mount(dir, memory).await
+        let Bench { memory, dir, clock, .. } = self;
+        clock.advance(Duration::from_millis(1));
+        mount(dir, memory, clock).await
+    }
+
+    /// A new daemon over what one left that was killed. Its threads cannot be: what it has sent is done.
+    async fn crash(self) -> Bench {
+        let Bench { fs, memory, dir, clock, .. } = self;
+        clock.advance(Duration::from_millis(1));
+        fs.meta.close();
+        fs.writer.close();
+        drop(fs);
+        mount(dir, memory, clock).await
     }
 
     async fn create(&self, n: &str) -> (Ino, Fh) {
@@ -115,6 +130,13 @@ impl Bench {
     async fn foreign(&self, k: &str, bytes: &'static str) {
         let body = Bytes::from_static(bytes.as_bytes());
         self.memory.put(&key(k), body, &ObjectHeaders::default(), &Condition::Always).await.unwrap();
+    }
+
+    async fn foreign_delete(&self, k: &str) {
+        match self.memory.delete(&key(k), None).await {
+            Err(e) if e.kind != ErrorKind::NotFound => panic!("{e}"),
+            _ => {}
+        }
     }
 
     async fn object(&self, k: &str) -> Option<String> {
@@ -251,11 +273,11 @@ async fn a_journaled_file_survives_the_loss_of_the_catalogue() {
     b.faults.fail_next(Op::Put, ErrorKind::Server, 99);
     assert!(b.fs.flush(CALLER, opened.fh).await.is_err());
     b.fs.close();
-    let Bench { memory, dir, .. } = b;
+    let Bench { memory, dir, clock, .. } = b;
     for file in ["catalogue.db", "catalogue.db-wal", "catalogue.db-shm"] {
         let _ = std::fs::remove_file(dir.path().join(file));
     }
-    let b = mount(dir, memory).await;
+    let b = mount(dir, memory, clock).await;
     assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
     assert_eq!(b.object("d/f").await.as_deref(), Some("precious"));
     let mode = b.memory.head(&key("d/f")).await.unwrap().headers.user["mode"].clone();
@@ -498,11 +520,11 @@ async fn two_journaled_files_survive_the_loss_of_the_catalogue_in_any_order() {
         b.advance(1);
     }
     b.fs.close();
-    let Bench { memory, dir, .. } = b;
+    let Bench { memory, dir, clock, .. } = b;
     for file in ["catalogue.db", "catalogue.db-wal", "catalogue.db-shm"] {
         let _ = std::fs::remove_file(dir.path().join(file));
     }
-    let b = mount(dir, memory).await;
+    let b = mount(dir, memory, clock).await;
     assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
     assert_eq!(b.object("d/f1").await.as_deref(), Some("f1"));
     assert_eq!(b.object("d/f2").await.as_deref(), Some("f2"));
