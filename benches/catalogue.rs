@@ -99,11 +99,11 @@ impl Bench {
 
     /// A whole listing of `dir` arrives, in one page.
     fn apply_listing(&self, dir: Ino, seen: Vec<Sighting>) -> usize {
-        let asked = self.meta.observe();
+        let (asked, since) = (self.meta.observe(), self.meta.last_ino().unwrap());
         self.runtime.block_on(async {
             let page = self.meta.apply_page(dir, seen, Vec::new(), false, &asked).await.unwrap();
             let key = Key::parse("dir-0000/").unwrap();
-            let gone = self.meta.finish_listing(dir, key, page.hidden, &asked).await.unwrap();
+            let gone = self.meta.finish_listing(dir, key, page.hidden, since, &asked).await.unwrap();
             page.changes.len() + gone.len()
         })
     }

@@ -7,8 +7,7 @@ use super::args::MountArgs;
 use super::exit_code::{ExitCode, Failure};
 use super::options::{Options, parse_endpoint, parse_time};
 use crate::daemon::{
-    Filter,
-    self, MountConfig, Ready, S3Settings, Secret, StaticCredentials, default_cache_dir, default_state_dir,
+    self, Filter, MountConfig, Ready, S3Settings, Secret, StaticCredentials, default_cache_dir, default_state_dir,
 };
 use crate::types::Key;
 use std::ffi::OsString;

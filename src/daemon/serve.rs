@@ -20,8 +20,8 @@ use crate::types::{Ino, Key, Name, SystemClock, Timestamp, WallClock};
 use crate::write::{self, DirDisk, Journal, Writer};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
@@ -315,10 +315,11 @@ fn start_session(rooms: &Arc<Rooms>) -> Result<oneshot::Receiver<()>, MountFailu
         MountFailure::new(kind, e.to_string())
     })?;
     let features = SessionSettings { disabled: config.disabled_features.clone() };
-    let session = Session::start(&rooms.fs, fd, &config.mountpoint, features, tokio::runtime::Handle::current()).map_err(|e| {
-        take_away(&config.mountpoint);
-        MountFailure::new(FailureKind::Other, format!("the kernel ended the session: {e}"))
-    })?;
+    let session = Session::start(&rooms.fs, fd, &config.mountpoint, features, tokio::runtime::Handle::current())
+        .map_err(|e| {
+            take_away(&config.mountpoint);
+            MountFailure::new(FailureKind::Other, format!("the kernel ended the session: {e}"))
+        })?;
     let (end, ended) = oneshot::channel();
     let run = move || {
         if let Err(e) = session.run() {
@@ -386,8 +387,7 @@ async fn drain(rooms: &Rooms) {
 }
 
 async fn refresh(fs: &Arc<Fs>, names: Vec<Vec<u8>>) -> Result<(), String> {
-    let names: Vec<Name> =
-        names.into_iter().map(Name::parse).collect::<Result<_, _>>().map_err(|e| e.to_string())?;
+    let names: Vec<Name> = names.into_iter().map(Name::parse).collect::<Result<_, _>>().map_err(|e| e.to_string())?;
     fs.refresh_path(&names).await.map_err(|e| e.to_string())
 }
 

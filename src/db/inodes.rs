@@ -185,9 +185,10 @@ impl Rows<'_> {
 
     /// The highest inode number that was given out.
     pub fn last_ino(&self) -> RowResult<Ino> {
-        let last = self.0.prepare_cached("SELECT max(seq) FROM sqlite_sequence WHERE name = 'inode'")?.query_row([], |r| {
-            r.get::<_, Option<i64>>(0)
-        })?;
+        let last = self
+            .0
+            .prepare_cached("SELECT max(seq) FROM sqlite_sequence WHERE name = 'inode'")?
+            .query_row([], |r| r.get::<_, Option<i64>>(0))?;
         Ok(ino_from(last.unwrap_or(0)))
     }
 
@@ -306,6 +307,17 @@ impl Rows<'_> {
              WHERE ino = ?1",
         )?;
         execute(&mut statement, Some(row.ino), row)
+    }
+
+    /// What was learned after `now`, by a clock that has been set back since, counts as learned long ago.
+    pub fn forget_future(&self, now: Timestamp) -> RowResult<()> {
+        self.0
+            .prepare_cached("UPDATE inode SET checked_at = 0 WHERE checked_at > ?1")?
+            .execute(params![now.nanos()])?;
+        self.0
+            .prepare_cached("UPDATE inode SET complete_at = 0 WHERE complete_at > ?1")?
+            .execute(params![now.nanos()])?;
+        Ok(())
     }
 
     /// Takes the row away.

@@ -182,8 +182,7 @@ impl Fs {
     async fn give_name_to(&self, row: &InodeRow, theirs: ObjectMeta) -> Result<()> {
         let (Some(parent), Some(name)) = (row.parent, row.name.clone()) else { return Ok(()) };
         let asked = self.meta.observe();
-        let (theirs, _) =
-            self.meta.apply_lookup(parent, name.clone(), Some(found_object(&theirs)), &asked).await?;
+        let (theirs, _) = self.meta.apply_lookup(parent, name.clone(), Some(found_object(&theirs)), &asked).await?;
         if let Some(theirs) = theirs {
             self.announce(vec![crate::meta::Change::Replaced { parent, name, ino: theirs.ino }]);
         }

@@ -26,8 +26,10 @@ impl Patterns {
             let mut set = GlobSetBuilder::new();
             for glob in globs.iter().filter(|g| g.contains('/') == with_slash) {
                 // Media libraries have .JPG beside .jpg.
-                let parsed =
-                    GlobBuilder::new(glob.trim_start_matches('/')).case_insensitive(true).literal_separator(true).build();
+                let parsed = GlobBuilder::new(glob.trim_start_matches('/'))
+                    .case_insensitive(true)
+                    .literal_separator(true)
+                    .build();
                 set.add(parsed.map_err(|e| e.to_string())?);
             }
             set.build().map_err(|e| e.to_string())

@@ -43,7 +43,12 @@ pub(super) struct Polled {
 
 impl Default for Polled {
     fn default() -> Polled {
-        Polled { held: Mutex::default(), whole: Mutex::default(), later: Mutex::default(), permits: Semaphore::new(LATER_AT_ONCE) }
+        Polled {
+            held: Mutex::default(),
+            whole: Mutex::default(),
+            later: Mutex::default(),
+            permits: Semaphore::new(LATER_AT_ONCE),
+        }
     }
 }
 
@@ -100,8 +105,11 @@ impl Polled {
     }
 
     fn snapshot(&self, is_watched: impl Fn(Ino) -> bool) -> Vec<Held> {
-        let each = |(dir, h): (&Ino, &HeldDir)| {
-            Held { dir: *dir, watched: is_watched(*dir), pages: h.pages, listed_at: h.listed_at }
+        let each = |(dir, h): (&Ino, &HeldDir)| Held {
+            dir: *dir,
+            watched: is_watched(*dir),
+            pages: h.pages,
+            listed_at: h.listed_at,
         };
         self.held().iter().map(each).collect()
     }

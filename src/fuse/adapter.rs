@@ -5,13 +5,13 @@
 use super::interrupt::InFlight;
 use super::reply;
 use super::session::SessionSettings;
-use crate::fs::{Caller, DirEntry, Fs, FsError, Opened, SetAttr, SetTime};
+use crate::fs::{Caller, DirEntry, Fs, FsError, SetAttr, SetTime};
 use crate::types::{Fh, Ino, Name, Timestamp};
 use bytes::Bytes;
 use fuser::{
-    AccessFlags, BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, KernelConfig, LockOwner,
-    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
-    ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, KernelConfig, LockOwner, OpenFlags,
+    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use std::ffi::OsStr;
 use std::future::Future;
@@ -21,8 +21,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// Inode numbers are never used twice, so one generation does.
-const GENERATION: Generation = Generation(0);
 /// Setting this attribute, to whatever value, asks the bucket at once.
 const REFRESH: &str = "user.objfs.refresh";
 
@@ -81,14 +79,6 @@ impl Adapter {
     }
 }
 
-/// What the kernel is told of an opened file.
-fn open_flags(opened: Opened, noflush_allowed: bool) -> FopenFlags {
-    let mut flags = FopenFlags::empty();
-    flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_cache);
-    flags.set(FopenFlags::FOPEN_NOFLUSH, opened.no_flush && noflush_allowed);
-    flags
-}
-
 fn caller(request: &Request) -> Caller {
     Caller { uid: request.uid(), gid: request.gid(), tid: request.pid() }
 }
@@ -108,41 +98,6 @@ fn time(time: TimeOrNow) -> SetTime {
     }
 }
 
-/// Answers that carry nothing.
-fn empty(operation: &'static str, reply: ReplyEmpty) -> impl FnOnce(Result<(), FsError>) + Send {
-    move |outcome| match outcome {
-        Ok(()) => reply.ok(),
-        Err(e) => reply.error(reply::errno(operation, &e)),
-    }
-}
-
-/// Answers that carry an entry.
-fn entry(operation: &'static str, reply: ReplyEntry) -> impl FnOnce(Result<crate::fs::Entry, FsError>) + Send {
-    move |outcome| match outcome {
-        Ok(entry) => reply.entry(&entry.ttl, &reply::attr(&entry), GENERATION),
-        Err(e) => reply.error(reply::errno(operation, &e)),
-    }
-}
-
-/// Answers that carry attributes.
-fn attr(operation: &'static str, reply: ReplyAttr) -> impl FnOnce(Result<crate::fs::Entry, FsError>) + Send {
-    move |outcome| match outcome {
-        Ok(entry) => reply.attr(&entry.ttl, &reply::attr(&entry)),
-        Err(e) => reply.error(reply::errno(operation, &e)),
-    }
-}
-
-/// Answers of CREATE.
-fn created(reply: ReplyCreate, outcome: Result<(crate::fs::Entry, Opened), FsError>, noflush_allowed: bool) {
-    match outcome {
-        Ok((entry, opened)) => {
-            let (attr, flags) = (reply::attr(&entry), open_flags(opened, noflush_allowed));
-            reply.created(&entry.ttl, &attr, GENERATION, FileHandle(opened.fh.0), flags);
-        }
-        Err(e) => reply.error(reply::errno("create", &e)),
-    }
-}
-
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
         self.settings.configure(config);
@@ -152,11 +107,11 @@ impl Filesystem for Adapter {
     fn lookup(&self, request: &Request, parent: INodeNo, file: &OsStr, reply: ReplyEntry) {
         if let Some(fs) = self.replayed(request) {
             let found = name(file).and_then(|file| fs.replayed_lookup(ino(parent), &file)?.ok_or(FsError::NotFound));
-            return entry("lookup", reply)(found);
+            return reply::to_entry("lookup", reply)(found);
         }
         let (fs, parent, file) = (Arc::clone(&self.fs), ino(parent), name(file));
         let work = async move { fs.lookup(parent, &file?).await?.ok_or(FsError::NotFound) };
-        self.spawn(request, work, entry("lookup", reply));
+        self.spawn(request, work, reply::to_entry("lookup", reply));
     }
 
     fn forget(&self, _request: &Request, inode: INodeNo, _lookups: u64) {
@@ -169,7 +124,7 @@ impl Filesystem for Adapter {
             Some(fs) => fs.replayed_attr(ino(inode)),
             None => self.fs.getattr(ino(inode)),
         };
-        attr("getattr", reply)(known);
+        reply::to_attr("getattr", reply)(known);
     }
 
     fn setattr(
@@ -191,12 +146,12 @@ impl Filesystem for Adapter {
         reply: ReplyAttr,
     ) {
         if let Some(fs) = self.replayed(request) {
-            return attr("setattr", reply)(fs.replayed_attr(ino(inode)));
+            return reply::to_attr("setattr", reply)(fs.replayed_attr(ino(inode)));
         }
         let set = SetAttr { mode, uid, gid, size, atime: atime.map(time), mtime: mtime.map(time) };
         let (fs, caller) = (Arc::clone(&self.fs), caller(request));
         let work = async move { fs.setattr(caller, ino(inode), set, fh.is_some()).await };
-        self.spawn(request, work, attr("setattr", reply));
+        self.spawn(request, work, reply::to_attr("setattr", reply));
     }
 
     fn readlink(&self, request: &Request, inode: INodeNo, reply: ReplyData) {
@@ -219,48 +174,48 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         if let Some(made) = self.replayed_creation(request, parent, file) {
-            return entry("mknod", reply)(made);
+            return reply::to_entry("mknod", reply)(made);
         }
         let (fs, caller, file) = (Arc::clone(&self.fs), caller(request), name(file));
         let work = async move { fs.mknod(caller, ino(parent), file?, mode, rdev).await };
-        self.spawn(request, work, entry("mknod", reply));
+        self.spawn(request, work, reply::to_entry("mknod", reply));
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, dir: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
         if let Some(made) = self.replayed_creation(request, parent, dir) {
-            return entry("mkdir", reply)(made);
+            return reply::to_entry("mkdir", reply)(made);
         }
         let (fs, caller, dir) = (Arc::clone(&self.fs), caller(request), name(dir));
         let work = async move { fs.mkdir(caller, ino(parent), dir?, mode).await };
-        self.spawn(request, work, entry("mkdir", reply));
+        self.spawn(request, work, reply::to_entry("mkdir", reply));
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, file: &OsStr, reply: ReplyEmpty) {
         if let Some(gone) = self.replayed_removal(request, parent, file) {
-            return empty("unlink", reply)(gone);
+            return reply::to_empty("unlink", reply)(gone);
         }
         let (fs, file) = (Arc::clone(&self.fs), name(file));
         let work = async move { fs.unlink(ino(parent), file?).await };
-        self.spawn(request, work, empty("unlink", reply));
+        self.spawn(request, work, reply::to_empty("unlink", reply));
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, dir: &OsStr, reply: ReplyEmpty) {
         if let Some(gone) = self.replayed_removal(request, parent, dir) {
-            return empty("rmdir", reply)(gone);
+            return reply::to_empty("rmdir", reply)(gone);
         }
         let (fs, dir) = (Arc::clone(&self.fs), name(dir));
         let work = async move { fs.rmdir(ino(parent), dir?).await };
-        self.spawn(request, work, empty("rmdir", reply));
+        self.spawn(request, work, reply::to_empty("rmdir", reply));
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, link: &OsStr, target: &Path, reply: ReplyEntry) {
         if let Some(made) = self.replayed_creation(request, parent, link) {
-            return entry("symlink", reply)(made);
+            return reply::to_entry("symlink", reply)(made);
         }
         let (fs, caller, link) = (Arc::clone(&self.fs), caller(request), name(link));
         let target = Bytes::copy_from_slice(target.as_os_str().as_bytes());
         let work = async move { fs.symlink(caller, ino(parent), link?, target).await };
-        self.spawn(request, work, entry("symlink", reply));
+        self.spawn(request, work, reply::to_entry("symlink", reply));
     }
 
     fn rename(
@@ -274,7 +229,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         if let Some(gone) = self.replayed_removal(request, parent, from) {
-            return empty("rename", reply)(gone);
+            return reply::to_empty("rename", reply)(gone);
         }
         let (fs, from, to) = (Arc::clone(&self.fs), name(from), name(to));
         let work = async move {
@@ -284,7 +239,7 @@ impl Filesystem for Adapter {
             let no_replace = flags.bits() & libc::RENAME_NOREPLACE != 0;
             fs.rename((ino(parent), from?), (ino(new_parent), to?), no_replace).await
         };
-        self.spawn(request, work, empty("rename", reply));
+        self.spawn(request, work, reply::to_empty("rename", reply));
     }
 
     fn link(&self, _request: &Request, _ino: INodeNo, _parent: INodeNo, _name: &OsStr, reply: ReplyEntry) {
@@ -294,13 +249,13 @@ impl Filesystem for Adapter {
     fn open(&self, request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         if let Some(fs) = self.replayed(request) {
             let opened = fs.replayed_open();
-            return reply.opened(FileHandle(opened.fh.0), open_flags(opened, false));
+            return reply.opened(FileHandle(opened.fh.0), reply::open_flags(opened, false));
         }
         let (fs, caller, flags) = (Arc::clone(&self.fs), caller(request), flags.0);
         let noflush = self.settings.allows("noflush");
         let work = async move { fs.open(caller, ino(inode), flags).await };
         self.spawn(request, work, move |outcome| match outcome {
-            Ok(opened) => reply.opened(FileHandle(opened.fh.0), open_flags(opened, noflush)),
+            Ok(opened) => reply.opened(FileHandle(opened.fh.0), reply::open_flags(opened, noflush)),
             Err(e) => reply.error(reply::errno("open", &e)),
         });
     }
@@ -316,14 +271,14 @@ impl Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         if let Some(made) = self.replayed_creation(request, parent, file) {
-            return created(reply, made.map(|entry| (entry, self.fs.replayed_open())), false);
+            return reply::to_created(reply, made.map(|entry| (entry, self.fs.replayed_open())), false);
         }
         let (fs, caller, file) = (Arc::clone(&self.fs), caller(request), name(file));
         let noflush = self.settings.allows("noflush");
         // Asks nobody and is not interrupted: a handle that nobody was told of would never be released.
         self.runtime.spawn(async move {
             let work = async { fs.create(caller, ino(parent), file?, mode, flags).await };
-            created(reply, work.await, noflush);
+            reply::to_created(reply, work.await, noflush);
         });
     }
 
@@ -379,7 +334,7 @@ impl Filesystem for Adapter {
         }
         let (fs, caller) = (Arc::clone(&self.fs), caller(request));
         let work = async move { fs.flush(caller, Fh(fh.0)).await };
-        self.spawn(request, work, empty("close", reply));
+        self.spawn(request, work, reply::to_empty("close", reply));
     }
 
     fn release(
@@ -402,7 +357,7 @@ impl Filesystem for Adapter {
     fn fsync(&self, request: &Request, _ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
         let fs = Arc::clone(&self.fs);
         let work = async move { fs.fsync(Fh(fh.0)).await };
-        self.spawn(request, work, empty("fsync", reply));
+        self.spawn(request, work, reply::to_empty("fsync", reply));
     }
 
     fn opendir(&self, request: &Request, inode: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -437,7 +392,7 @@ impl Filesystem for Adapter {
         let mut add = |e: DirEntry| {
             let attr = reply::attr(&e.entry);
             let file = OsStr::from_bytes(&e.name);
-            reply.add(INodeNo(e.entry.ino.0), e.cookie, file, &e.entry.ttl, &attr, GENERATION)
+            reply.add(INodeNo(e.entry.ino.0), e.cookie, file, &e.entry.ttl, &attr, reply::GENERATION)
         };
         match self.fs.readdir(ino(inode), offset, &mut add) {
             Ok(()) => reply.ok(),
@@ -448,7 +403,7 @@ impl Filesystem for Adapter {
     fn fsyncdir(&self, request: &Request, inode: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
         let fs = Arc::clone(&self.fs);
         let work = async move { fs.fsyncdir(ino(inode)).await };
-        self.spawn(request, work, empty("fsyncdir", reply));
+        self.spawn(request, work, reply::to_empty("fsyncdir", reply));
     }
 
     fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
@@ -498,7 +453,7 @@ impl Filesystem for Adapter {
         }
         let fs = Arc::clone(&self.fs);
         let work = async move { fs.refresh(ino(inode)).await };
-        self.spawn(request, work, empty("refresh", reply));
+        self.spawn(request, work, reply::to_empty("refresh", reply));
     }
 
     fn removexattr(&self, _request: &Request, _ino: INodeNo, _name: &OsStr, reply: ReplyEmpty) {

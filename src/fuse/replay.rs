@@ -128,12 +128,7 @@ impl Replayer {
     }
 
     /// Waits for those who watch recursively to watch the new directories that are due, and answers what is in those.
-    fn settle(
-        &self,
-        fs: &Fs,
-        waiting: &mut Vec<(Instant, Replay)>,
-        made: &HashMap<Ino, Instant>,
-    ) -> VecDeque<Replay> {
+    fn settle(&self, fs: &Fs, waiting: &mut Vec<(Instant, Replay)>, made: &HashMap<Ino, Instant>) -> VecDeque<Replay> {
         let due = |since: &Instant, replay: &Replay| {
             let dir = fs.waits_for_watchers(replay)?;
             Some((dir, made.get(&dir).map_or(*since + TO_APPEAR, |at| *at + TO_WATCH)))
@@ -211,7 +206,11 @@ impl Replayer {
                 Mode::empty(),
             )?,
         };
-        if fstat(root.as_fd())?.st_dev == self.dev { Ok(root) } else { Err(io::Error::other("it is not mounted any more")) }
+        if fstat(root.as_fd())?.st_dev == self.dev {
+            Ok(root)
+        } else {
+            Err(io::Error::other("it is not mounted any more"))
+        }
     }
 }
 

@@ -1,10 +1,17 @@
 //! Our answers in FUSE's words.
 //!
-//! Owns: errors to errnos with their log line, attributes to `FileAttr`. Does not own: which answer (`fs`).
+//! Owns: errors to errnos with their log line, attributes to `FileAttr`, the shapes of answers. Does not own: which answer
+//! (`fs`).
 
-use crate::fs::{Entry, FsError};
+use crate::fs::{Entry, FsError, Opened};
 use crate::types::{FileKind, Timestamp};
-use fuser::{Errno, FileAttr, FileType, INodeNo};
+use fuser::{
+    Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, ReplyAttr, ReplyCreate, ReplyEmpty,
+    ReplyEntry,
+};
+
+/// Inode numbers are never used twice, so one generation does.
+pub(super) const GENERATION: Generation = Generation(0);
 
 /// The errno of a failure, after its one line in the log.
 pub(super) fn errno(operation: &'static str, error: &FsError) -> Errno {
@@ -50,5 +57,48 @@ pub(super) fn file_type(kind: FileKind) -> FileType {
         FileKind::Socket => FileType::Socket,
         FileKind::CharDevice => FileType::CharDevice,
         FileKind::BlockDevice => FileType::BlockDevice,
+    }
+}
+
+/// What the kernel is told of an opened file.
+pub(super) fn open_flags(opened: Opened, noflush_allowed: bool) -> FopenFlags {
+    let mut flags = FopenFlags::empty();
+    flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_cache);
+    flags.set(FopenFlags::FOPEN_NOFLUSH, opened.no_flush && noflush_allowed);
+    flags
+}
+
+/// Answers that carry nothing.
+pub(super) fn to_empty(operation: &'static str, reply: ReplyEmpty) -> impl FnOnce(Result<(), FsError>) + Send {
+    move |outcome| match outcome {
+        Ok(()) => reply.ok(),
+        Err(e) => reply.error(errno(operation, &e)),
+    }
+}
+
+/// Answers that carry an entry.
+pub(super) fn to_entry(operation: &'static str, reply: ReplyEntry) -> impl FnOnce(Result<Entry, FsError>) + Send {
+    move |outcome| match outcome {
+        Ok(entry) => reply.entry(&entry.ttl, &attr(&entry), GENERATION),
+        Err(e) => reply.error(errno(operation, &e)),
+    }
+}
+
+/// Answers that carry attributes.
+pub(super) fn to_attr(operation: &'static str, reply: ReplyAttr) -> impl FnOnce(Result<Entry, FsError>) + Send {
+    move |outcome| match outcome {
+        Ok(entry) => reply.attr(&entry.ttl, &attr(&entry)),
+        Err(e) => reply.error(errno(operation, &e)),
+    }
+}
+
+/// Answers of CREATE.
+pub(super) fn to_created(reply: ReplyCreate, outcome: Result<(Entry, Opened), FsError>, noflush_allowed: bool) {
+    match outcome {
+        Ok((entry, opened)) => {
+            let (attr, flags) = (attr(&entry), open_flags(opened, noflush_allowed));
+            reply.created(&entry.ttl, &attr, GENERATION, FileHandle(opened.fh.0), flags);
+        }
+        Err(e) => reply.error(errno("create", &e)),
     }
 }

@@ -74,6 +74,7 @@ pub(super) fn finish(
     for (dir, key, seen) in hidden {
         settle_hidden(rows, cx, dir, &key, &seen, changes)?;
     }
+    rows.set_kv(super::LATEST, &cx.began.nanos().to_string())?;
     touch_changed(rows, cx, changes)
 }
 
@@ -103,10 +104,10 @@ fn settle_hidden(
 
 /// Directories' mtimes move when a child appears or goes.
 pub(super) fn touch_changed(rows: Rows<'_>, cx: Context<'_>, changes: &[Change]) -> RowResult<()> {
-    let mut touched = HashSet::new();
+    let mut touched: HashSet<Ino> = HashSet::new();
     for change in changes {
         match change {
-            Change::Added { parent, is_news: true, .. } | Change::Removed { parent, .. } => drop(touched.insert(*parent)),
+            Change::Added { parent, is_news: true, .. } | Change::Removed { parent, .. } => touched.extend([*parent]),
             Change::Moved { from, to, .. } => touched.extend([from.0, to.0]),
             Change::Added { .. } | Change::Replaced { .. } | Change::Content(_) => {}
         }

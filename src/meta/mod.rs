@@ -33,6 +33,9 @@ pub use watches::Watches;
 
 use apply::{Context, Loser};
 
+/// Where the catalogue keeps the time of the last listing, in ns since the epoch.
+const LATEST: &str = "latest";
+
 /// What the catalogue answers.
 pub type Result<T> = std::result::Result<T, DbError>;
 
@@ -57,6 +60,7 @@ impl Meta {
     /// As [`Catalogue::open`].
     pub async fn open(path: &Path, defaults: Defaults, clock: Arc<dyn WallClock>) -> Result<Meta> {
         let (catalogue, notice) = open_or_set_aside(path)?;
+        let now = clock.now();
         let root = Attr {
             kind: FileKind::Dir,
             perm: defaults.dir_perm,
@@ -71,6 +75,13 @@ impl Meta {
         catalogue
             .write(move |rows| {
                 rows.ensure_root(&root)?;
+                let latest = rows.kv(LATEST)?.and_then(|nanos| nanos.parse().ok()).map(Timestamp::from_nanos);
+                if latest.is_some_and(|latest| latest > now) {
+                    tracing::warn!(
+                        "the clock was set back since the last mount: everything known will be asked for again"
+                    );
+                    rows.forget_future(now)?;
+                }
                 rows.delete_nameless()
             })
             .await?;

@@ -152,3 +152,18 @@ async fn keys_follow_renames_of_directories() {
     b.meta.rename(d.ino, e.ino, name("g"), vec![]).await.unwrap();
     assert_eq!(b.meta.key(&f).unwrap().unwrap().unwrap().as_str(), "e/g/f");
 }
+
+#[tokio::test]
+async fn a_clock_that_was_set_back_between_two_mounts_hides_no_change() {
+    let b = bench().await;
+    b.clock.advance(Duration::from_secs(3600));
+    b.list(vec![vec![file("a", "1")]]).await;
+    b.meta.close();
+    let clock = Arc::new(ManualClock::new(Timestamp::from_parts(2000, 0)));
+    let defaults = Defaults { mounted_at: clock.now(), ..b.meta.defaults().clone() };
+    let path = b._dir.path().join("c.db");
+    let meta = Meta::open(&path, defaults, Arc::<ManualClock>::clone(&clock)).await.unwrap();
+    let b = Bench { meta, clock, _dir: b._dir };
+    let changes = b.list(vec![vec![file("a", "2")]]).await;
+    assert!(matches!(changes[..], [Change::Content(_)]), "{changes:?}");
+}

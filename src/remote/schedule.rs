@@ -146,7 +146,11 @@ mod tests {
         assert_eq!(secs(BUDGET.periods(&many(10, 100), HUGE)), (60, 600));
         assert_eq!(secs(BUDGET.periods(&many(30, 100), HUGE)), (120, 1200), "a quarter is left to the others");
         assert_eq!(secs(BUDGET.periods(&many(40, 0), HUGE)), (120, 60), "nobody else needs it");
-        assert_eq!(secs(BUDGET.periods(&[held(1, true, 100, 0)], HUGE)), (300, 60), "a large directory costs its pages");
+        assert_eq!(
+            secs(BUDGET.periods(&[held(1, true, 100, 0)], HUGE)),
+            (300, 60),
+            "a large directory costs its pages"
+        );
     }
 
     #[test]
@@ -164,9 +168,8 @@ mod tests {
     #[test]
     fn an_hour_of_polling_keeps_budget_and_periods() {
         // Found one after another, as somebody opened them.
-        let found_at = |i: u64| if i % 9 == 0 { 0 } else { 12 * i as i64 - 1080 };
-        let mut dirs: Vec<Held> =
-            (0..90).map(|i| held(i, i % 9 == 0, 1 + (i % 3) as u32, found_at(i))).collect();
+        let found_at = |i: u64| if i.is_multiple_of(9) { 0 } else { 12 * i as i64 - 1080 };
+        let mut dirs: Vec<Held> = (0..90).map(|i| held(i, i % 9 == 0, 1 + (i % 3) as u32, found_at(i))).collect();
         let periods = BUDGET.periods(&dirs, HUGE);
         let (mut now, mut lists, mut latest) = (Timestamp::from_parts(0, 0), 0, Duration::ZERO);
         while now < Timestamp::from_parts(3600, 0) {

@@ -163,7 +163,11 @@ impl Remote {
     ///
     /// # Errors
     /// A LIST that failed.
-    pub async fn list_flat(&self, top: &Key, continuation: Option<String>) -> Result<(Vec<ListedObject>, Option<String>)> {
+    pub async fn list_flat(
+        &self,
+        top: &Key,
+        continuation: Option<String>,
+    ) -> Result<(Vec<ListedObject>, Option<String>)> {
         let request = ListRequest { prefix: top.clone(), delimited: false, continuation, max_keys: PAGE_MAX };
         let page = self.store.list(&request).await?;
         Ok((page.objects, page.next))
@@ -177,7 +181,8 @@ mod tests {
 
     fn objects(keys: &[&str]) -> Vec<ListedObject> {
         let version = Version { etag: ETag::parse("e"), last_modified: None, size: 1 };
-        let object = |k: &&str| ListedObject { key: Key::parse(k).unwrap(), version: version.clone(), storage_class: None };
+        let object =
+            |k: &&str| ListedObject { key: Key::parse(k).unwrap(), version: version.clone(), storage_class: None };
         keys.iter().map(object).collect()
     }
 
@@ -217,8 +222,17 @@ mod tests {
         let keys = [".objfs/probe", "a", "a-b", "a/", "a/b/c", "a/d", "e/f/g/h", "z"];
         let parts = walk.page(objects(&keys), true);
         let wanted = [
-            ": a a-b a/", "a/: b/ *", "a/b/: c .", "a/: d .", ": e/", "e/: f/", "e/f/: g/", "e/f/g/: h .", "e/f/: .",
-            "e/: .", ": z .",
+            ": a a-b a/",
+            "a/: b/ *",
+            "a/b/: c .",
+            "a/: d .",
+            ": e/",
+            "e/: f/",
+            "e/f/: g/",
+            "e/f/g/: h .",
+            "e/f/: .",
+            "e/: .",
+            ": z .",
         ];
         assert_eq!(text(&parts), wanted);
         assert_eq!(parts[2].key.as_str(), "a/b/");

@@ -4,8 +4,9 @@
 
 use super::Timestamp;
 use std::fmt::Debug;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Tells the time of day. Everything that compares its own past with the bucket's asks one of these.
 pub trait WallClock: Send + Sync + Debug {
@@ -13,13 +14,21 @@ pub trait WallClock: Send + Sync + Debug {
     fn now(&self) -> Timestamp;
 }
 
-/// The system's clock.
+/// The system's clock, but that it never goes back: after somebody sets it back, time goes on from where it was. What was
+/// learned before would otherwise look as if it came from the future, and never be asked for again.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
+/// When this process first asked, and how far the time of day was ahead of the time since then, at most, in ns.
+static STARTED: OnceLock<Instant> = OnceLock::new();
+static AHEAD: AtomicI64 = AtomicI64::new(i64::MIN);
+
 impl WallClock for SystemClock {
     fn now(&self) -> Timestamp {
-        Timestamp::from_system(SystemTime::now())
+        let elapsed = STARTED.get_or_init(Instant::now).elapsed();
+        let elapsed = i64::try_from(elapsed.as_nanos()).unwrap_or(i64::MAX);
+        let ahead = Timestamp::from_system(SystemTime::now()).nanos().saturating_sub(elapsed);
+        Timestamp::from_nanos(elapsed.saturating_add(AHEAD.fetch_max(ahead, Ordering::Relaxed).max(ahead)))
     }
 }
 
@@ -42,5 +51,22 @@ impl ManualClock {
 impl WallClock for ManualClock {
     fn now(&self) -> Timestamp {
         Timestamp::from_nanos(self.0.load(Ordering::SeqCst))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_systems_clock_tells_the_time_and_does_not_go_back() {
+        let first = SystemClock.now();
+        assert!(Timestamp::from_system(SystemTime::now()).since(first) < Duration::from_secs(60));
+        // Somebody sets the clock: an hour ahead, and back again.
+        AHEAD.fetch_add(3_600_000_000_000, Ordering::Relaxed);
+        let ahead = SystemClock.now();
+        assert!(ahead.since(first) >= Duration::from_secs(3600));
+        assert!(SystemClock.now() >= ahead, "it goes on from there");
+        AHEAD.store(i64::MIN, Ordering::Relaxed);
     }
 }

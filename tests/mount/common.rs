@@ -272,7 +272,7 @@ impl Mount<'_> {
         self.daemon = Some(Daemon { pid, _watchdog: watch(pid, self.root()) });
     }
 
-    fn try_mount(&self) -> Output {
+    pub(crate) fn try_mount(&self) -> Output {
         let place = &self.store.place;
         let mut options = vec![
             format!("endpoint={},region={}", place.endpoint, place.region),

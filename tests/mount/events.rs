@@ -49,7 +49,8 @@ impl Watcher {
         for event in self.inotify.read_events().unwrap_or_default() {
             let Some(dir) = self.dirs.get(&event.wd).cloned() else { continue };
             let Some(name) = event.name else { continue };
-            let path = if dir.is_empty() { name.into_string().unwrap() } else { format!("{dir}/{}", name.to_str().unwrap()) };
+            let path =
+                if dir.is_empty() { name.into_string().unwrap() } else { format!("{dir}/{}", name.to_str().unwrap()) };
             let mask = event.mask;
             let kinds = [
                 (AddWatchFlags::IN_CREATE, "CREATE"),
@@ -89,7 +90,12 @@ impl Watcher {
         let seen = std::mem::take(&mut self.seen);
         let missing: Vec<_> = wanted.keys().filter(|event| !seen.contains_key(*event)).take(5).collect();
         let other: Vec<_> = seen.iter().filter(|(event, n)| wanted.get(*event) != Some(n)).take(5).collect();
-        assert!(seen == wanted, "{what}: {} of {} in time; missing {missing:?}, wrong {other:?}", in_time, wanted.len());
+        assert!(
+            seen == wanted,
+            "{what}: {} of {} in time; missing {missing:?}, wrong {other:?}",
+            in_time,
+            wanted.len()
+        );
     }
 }
 

@@ -15,6 +15,7 @@ mod foreign;
 mod garage;
 mod interrupts;
 mod names;
+mod offline;
 mod programs;
 mod renames;
 mod requests;

@@ -1,7 +1,7 @@
 //! How many requests everyday work costs, counted by the server.
 
-use crate::common::{Mount, Store};
-use objfs::devserver::Counts;
+use crate::common::{Mount, Store, eventually};
+use objfs::devserver::{Counts, Effect, Rule};
 use std::fs;
 
 /// What `work` costs in requests.
@@ -164,11 +164,61 @@ fn a_shell_redirection_of_several_programs_is_one_upload() {
 }
 
 #[test]
-fn an_idle_mount_asks_nothing() {
+fn an_idle_mount_asks_for_what_is_in_use_once_in_an_interval_and_within_its_budget() {
+    let pause = |millis| std::thread::sleep(std::time::Duration::from_millis(millis));
     let store = Store::dev();
     tree(&store);
-    let mount = store.mount();
-    mount.sh("ls -l d > /dev/null; cat d/001 > /dev/null");
-    let counts = cost(&store, || std::thread::sleep(std::time::Duration::from_millis(2500)));
+    for (options, max) in [("poll_interval=600s", 0), ("poll_interval=1s,poll_budget=0", 0), ("poll_interval=1s", 3)] {
+        let mut mount = store.mount_with(&[options]);
+        mount.sh("ls -l d > /dev/null; cat d/001 > /dev/null");
+        let counts = cost(&store, || pause(2500));
+        // Two directories, and one LIST that shows both.
+        assert!(counts.total() <= max && counts.of("ListObjectsV2") == counts.total(), "{options}: {counts:?}");
+        mount.unmount();
+    }
+    (0..30).for_each(|i| store.put(&format!("many/{i}/{}", "x".repeat(i)), "x"));
+    (0..2100).for_each(|i| store.put(&format!("large/{i}"), "x"));
+    let mount = store.mount_with(&["poll_interval=1s,poll_budget=2"]);
+    mount.sh("ls -R > /dev/null");
+    let counts = cost(&store, || pause(5000));
+    assert!(counts.of("ListObjectsV2") <= 2 * 5 + 3, "{counts:?}");
+    assert_eq!(counts.of("ListObjectsV2"), counts.total(), "{counts:?}");
+    let status = mount.status();
+    assert!(status["poll_period"].as_f64() > Some(10.0), "33 directories in 35 pages: {status}");
+}
+
+#[test]
+fn a_tree_of_small_directories_costs_few_requests() {
+    let store = Store::dev();
+    for author in 0..20 {
+        (0..10).for_each(|book| store.put(&format!("a{author:02}/b{book}/text.epub"), "x"));
+    }
+    let mount = store.mount_with(&["poll_interval=600s"]);
+    let counts = cost(&store, || assert_eq!(mount.sh("find . -type f | wc -l").trim(), "200"));
+    // The root, the first author and its books one by one until it is clear that somebody walks; then each author at once.
+    assert!(counts.total() <= 40, "{counts:?}");
+    let counts = cost(&store, || assert_eq!(mount.sh("find . -type f | wc -l").trim(), "200"));
     assert_eq!(counts.total(), 0, "{counts:?}");
+}
+
+#[test]
+fn after_a_remount_find_waits_for_nothing_and_changes_show_within_an_interval() {
+    let store = Store::dev();
+    for i in 0..300 {
+        store.put(&format!("d{:02}/f{i:03}", i % 30), format!("content {i}"));
+    }
+    let mut mount = store.mount_with(&["poll_interval=2s"]);
+    assert_eq!(mount.sh("find . -type f | wc -l").trim(), "300");
+    let before = mount.sh("find . -printf '%i %p %T@ %m\\n' | sort");
+    mount.unmount();
+    (0..200).for_each(|i| store.put(&format!("d{:02}/new{i:03}", i % 30), "new"));
+    // Nobody who waited for an answer would be done before.
+    store.fault(Rule::new(Effect::Latency { ms: 3000 }));
+    mount.mount_again();
+    let start = std::time::Instant::now();
+    let after = mount.sh("find . -printf '%i %p %T@ %m\\n' | sort");
+    assert!(start.elapsed() < std::time::Duration::from_millis(2500), "{:?}", start.elapsed());
+    assert_eq!(after, before);
+    store.heal();
+    eventually("200 changes show", || (mount.sh("find . -name 'new*' | wc -l").trim() == "200").then_some(()));
 }

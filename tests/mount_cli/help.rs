@@ -7,7 +7,7 @@ use std::os::unix::fs::symlink;
 
 const WIDTH_MAX: usize = 100;
 
-const OPTIONS: [&str; 22] = [
+const OPTIONS: [&str; 26] = [
     "ro",
     "rw",
     "allow_other",
@@ -27,6 +27,10 @@ const OPTIONS: [&str; 22] = [
     "memory=SIZE",
     "requests=N",
     "poll_interval=TIME",
+    "poll_budget=N",
+    "events=auto|all|off",
+    "include=GLOB",
+    "exclude=GLOB",
     "drain_timeout=TIME",
     "disable=NAME[+NAME]",
     "log=FILTER",
@@ -74,7 +78,7 @@ fn lists_mount_options(text: &str) {
 fn objfs() {
     let world = World::new();
     let text = printed(world.run(world.objfs(["--help"])));
-    for command in ["mount", "umount", "status", "ls", "demo", "dev-server"] {
+    for command in ["mount", "umount", "status", "refresh", "ls", "demo", "dev-server"] {
         assert!(
             text.lines().any(|l| l.trim_start().starts_with(&format!("{command} "))),
             "{command} is not in\n{text}"
@@ -114,9 +118,10 @@ fn mount_objfs() {
 #[test]
 fn every_other_command() {
     let world = World::new();
-    let cases: [(&str, &[&str]); 5] = [
+    let cases: [(&str, &[&str]); 6] = [
         ("umount", &["--timeout", "--force", "<MOUNTPOINT>"]),
         ("status", &["--json", "<MOUNTPOINT>"]),
+        ("refresh", &["<PATH>"]),
         ("ls", &["--unmappable", "<MOUNTPOINT>"]),
         ("demo", &["--dir", "--foreground", "<MOUNTPOINT>"]),
         ("dev-server", &["--listen", "--dir", "--bucket", "--synthetic", "--faults", "--allow-remote"]),

@@ -299,8 +299,7 @@ impl World {
         }
         // What stands beside a directory of its name is hidden by it.
         let is_shown = |key: &&String| !key.ends_with('/') && !wanted_dirs.contains(&format!("{key}/"));
-        let wanted: BTreeMap<&String, &String> =
-            bucket.iter().filter(|(key, _)| is_shown(key)).collect();
+        let wanted: BTreeMap<&String, &String> = bucket.iter().filter(|(key, _)| is_shown(key)).collect();
         let shown: BTreeMap<&String, &String> = files.iter().map(|(path, (content, _))| (path, content)).collect();
         assert_eq!(shown, wanted, "files");
         assert_eq!(dirs, wanted_dirs, "directories");
@@ -314,8 +313,7 @@ impl World {
 }
 
 async fn work(steps: &[(Step, bool)]) {
-    let mut world =
-        World { bench: Some(bench().await), next: 0, inos: BTreeMap::new(), emptied: BTreeSet::new() };
+    let mut world = World { bench: Some(bench().await), next: 0, inos: BTreeMap::new(), emptied: BTreeSet::new() };
     for (step, compare) in steps {
         world.run(step).await;
         if *compare {
