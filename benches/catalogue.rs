@@ -93,17 +93,17 @@ impl Bench {
 
     /// A page of a listing of `dir` arrives. Answers how many changes it meant.
     fn apply_page(&self, dir: Ino, seen: Vec<Sighting>) -> usize {
-        let asked = self.meta.observe();
-        self.runtime.block_on(self.meta.apply_page(dir, seen, Vec::new(), false, &asked)).unwrap().changes.len()
+        let listing = self.meta.begin_listing(dir).unwrap();
+        self.runtime.block_on(self.meta.apply_page(seen, Vec::new(), false, &listing)).unwrap().changes.len()
     }
 
     /// A whole listing of `dir` arrives, in one page.
     fn apply_listing(&self, dir: Ino, seen: Vec<Sighting>) -> usize {
-        let (asked, since) = (self.meta.observe(), self.meta.last_ino().unwrap());
+        let listing = self.meta.begin_listing(dir).unwrap();
         self.runtime.block_on(async {
-            let page = self.meta.apply_page(dir, seen, Vec::new(), false, &asked).await.unwrap();
+            let page = self.meta.apply_page(seen, Vec::new(), false, &listing).await.unwrap();
             let key = Key::parse("dir-0000/").unwrap();
-            let gone = self.meta.finish_listing(dir, key, page.hidden, since, &asked).await.unwrap();
+            let gone = self.meta.finish_listing(key, page.hidden, &listing).await.unwrap();
             page.changes.len() + gone.len()
         })
     }

@@ -131,14 +131,22 @@ impl Rows<'_> {
         self.many(query, params![sql(parent.0), sql(after.0), sql(limit as u64)])
     }
 
-    /// Gives `visit` entries of `parent` with inode numbers above `after`, in that order, until it says that it has enough.
-    /// Only these are read.
-    pub fn each_child(&self, parent: Ino, after: Ino, mut visit: impl FnMut(InodeRow) -> bool) -> RowResult<()> {
-        let query = select_inodes!("WHERE parent = ?1 AND ino > ?2 ORDER BY ino");
-        let mut statement = self.0.prepare_cached(query)?;
+    /// Gives `visit` number, name and attributes of entries of `parent` with inode numbers above `after`, in that order, until
+    /// it says that it has enough. Only these are read, and nothing is copied.
+    pub fn each_child(
+        &self,
+        parent: Ino,
+        after: Ino,
+        mut visit: impl FnMut(Ino, &[u8], Attr) -> bool,
+    ) -> RowResult<()> {
+        let mut statement = self.0.prepare_cached(
+            "SELECT ino, parent, name, mode, uid, gid, rdev, size, atime, mtime, ctime FROM inode
+             WHERE parent = ?1 AND ino > ?2 ORDER BY ino",
+        )?;
         let mut rows = statement.query(params![sql(parent.0), sql(after.0)])?;
         while let Some(row) = rows.next()? {
-            if visit(inode_row(row)?) {
+            let name = row.get_ref(2)?.as_blob()?;
+            if visit(ino_from(row.get(0)?), name, attr_of(row)?) {
                 break;
             }
         }
@@ -154,6 +162,14 @@ impl Rows<'_> {
         let params = params![sql(parent.0), sql(after.0), since.nanos(), sql(limit as u64)];
         let inos = statement.query_map(params, |r| r.get(0).map(ino_from))?;
         inos.collect()
+    }
+
+    /// Entries of `parent` above `after` that have an object whose headers were not read, by inode number, `limit` at most.
+    pub fn unread(&self, parent: Ino, after: Ino, limit: usize) -> RowResult<Vec<InodeRow>> {
+        let query = select_inodes!(
+            "WHERE parent = ?1 AND ino > ?2 AND headers IS NULL AND local = 0 AND etag IS NOT NULL ORDER BY ino LIMIT ?3"
+        );
+        self.many(query, params![sql(parent.0), sql(after.0), sql(limit as u64)])
     }
 
     /// Whether the directory has more than `limit` entries.
@@ -279,15 +295,15 @@ impl Rows<'_> {
         Ok(())
     }
 
-    /// Makes an inode of every column of `row` but its number, and gives it one. Fails if the name is taken.
-    pub fn insert(&self, row: &InodeRow) -> RowResult<Ino> {
+    /// Makes an inode of every column of `row` but its number, and gives it one. `None` if the name is taken.
+    pub fn insert(&self, row: &InodeRow) -> RowResult<Option<Ino>> {
         let mut statement = self.0.prepare_cached(
-            "INSERT INTO inode(ino, parent, name, mode, uid, gid, rdev, size, atime, mtime, ctime, etag, object_size,
+            "INSERT OR IGNORE INTO inode(ino, parent, name, mode, uid, gid, rdev, size, atime, mtime, ctime, etag, object_size,
                  last_modified, storage_class, symlink, headers, local, checked_at, complete_at, marker)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)",
         )?;
-        execute(&mut statement, None, row)?;
-        Ok(ino_from(self.0.last_insert_rowid()))
+        let made = execute(&mut statement, None, row)?;
+        Ok((made > 0).then(|| ino_from(self.0.last_insert_rowid())))
     }
 
     /// The bucket confirmed the row as it is.
@@ -306,7 +322,7 @@ impl Rows<'_> {
                  symlink = ?16, headers = ?17, local = ?18, checked_at = ?19, complete_at = ?20, marker = ?21
              WHERE ino = ?1",
         )?;
-        execute(&mut statement, Some(row.ino), row)
+        execute(&mut statement, Some(row.ino), row).map(drop)
     }
 
     /// What was learned after `now`, by a clock that has been set back since, counts as learned long ago.
@@ -436,7 +452,7 @@ fn ino_from(value: i64) -> Ino {
 }
 
 /// Runs a statement whose parameters are the columns of a row, in the order of [`select_inodes`].
-fn execute(statement: &mut rusqlite::CachedStatement<'_>, ino: Option<Ino>, row: &InodeRow) -> RowResult<()> {
+fn execute(statement: &mut rusqlite::CachedStatement<'_>, ino: Option<Ino>, row: &InodeRow) -> RowResult<usize> {
     let version = row.version.as_ref();
     statement.execute(params![
         ino.map(|ino| sql(ino.0)),
@@ -464,13 +480,27 @@ fn execute(statement: &mut rusqlite::CachedStatement<'_>, ino: Option<Ino>, row:
             Marker::Present => 1,
             Marker::Owed => 2,
         },
-    ])?;
-    Ok(())
+    ])
+}
+
+/// The attributes of a row whose columns begin as those of [`select_inodes`].
+fn attr_of(r: &Row<'_>) -> RowResult<Attr> {
+    let mode: u32 = r.get(3)?;
+    let time = |i: usize| r.get(i).map(Timestamp::from_nanos);
+    Ok(Attr {
+        kind: FileKind::from_mode(mode).unwrap_or(FileKind::File),
+        perm: (mode & 0o7777) as u16,
+        uid: r.get(4)?,
+        gid: r.get(5)?,
+        rdev: r.get(6)?,
+        size: unsql(r.get(7)?),
+        atime: time(8)?,
+        mtime: time(9)?,
+        ctime: time(10)?,
+    })
 }
 
 fn inode_row(r: &Row<'_>) -> RowResult<InodeRow> {
-    let mode: u32 = r.get(3)?;
-    let time = |i: usize| r.get(i).map(Timestamp::from_nanos);
     let etag: Option<String> = r.get(11)?;
     let object_size = unsql(r.get::<_, Option<i64>>(12)?.unwrap_or(0));
     let last_modified = r.get::<_, Option<i64>>(13)?.map(Timestamp::from_nanos);
@@ -478,23 +508,13 @@ fn inode_row(r: &Row<'_>) -> RowResult<InodeRow> {
         ino: ino_from(r.get(0)?),
         parent: r.get::<_, Option<i64>>(1)?.map(ino_from),
         name: r.get::<_, Option<Vec<u8>>>(2)?.and_then(|n| Name::parse(n).ok()),
-        attr: Attr {
-            kind: FileKind::from_mode(mode).unwrap_or(FileKind::File),
-            perm: (mode & 0o7777) as u16,
-            uid: r.get(4)?,
-            gid: r.get(5)?,
-            rdev: r.get(6)?,
-            size: unsql(r.get(7)?),
-            atime: time(8)?,
-            mtime: time(9)?,
-            ctime: time(10)?,
-        },
+        attr: attr_of(r)?,
         version: etag.map(|e| Version { etag: ETag::parse(&e), last_modified, size: object_size }),
         storage_class: r.get(14)?,
         symlink: r.get(15)?,
         headers: r.get(16)?,
         local: r.get(17)?,
-        checked_at: time(18)?,
+        checked_at: r.get(18).map(Timestamp::from_nanos)?,
         complete_at: r.get::<_, Option<i64>>(19)?.map(Timestamp::from_nanos),
         marker: match r.get::<_, i64>(20)? {
             1 => Marker::Present,

@@ -102,3 +102,53 @@ impl Schema {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::{Catalogue, Journal};
+    use crate::types::{Ino, Name};
+    use rusqlite::Connection;
+
+    /// Databases as each version made them, oldest first.
+    const CATALOGUES: [&str; 1] = [include_str!("frozen/catalogue-1.sql")];
+    const JOURNALS: [&str; 1] = [include_str!("frozen/journal-1.sql")];
+
+    fn shape(conn: &Connection) -> Vec<(String, String)> {
+        let mut all = conn.prepare("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name").unwrap();
+        let rows = all.query_map([], |r| Ok((r.get(0)?, r.get(1)?))).unwrap();
+        rows.collect::<Result<_, _>>().unwrap()
+    }
+
+    #[test]
+    fn every_version_becomes_the_newest() {
+        for (schema, frozen) in [(Schema::CATALOGUE, &CATALOGUES), (Schema::JOURNAL, &JOURNALS)] {
+            assert_eq!(schema.migrations.len(), frozen.len(), "a copy of each version is kept in frozen/");
+            let path = Path::new(schema.name);
+            let mut new = Connection::open_in_memory().unwrap();
+            schema.migrate(&mut new, path).unwrap();
+            for old in frozen {
+                let mut conn = Connection::open_in_memory().unwrap();
+                conn.execute_batch(old).unwrap();
+                schema.migrate(&mut conn, path).unwrap();
+                assert_eq!(shape(&conn), shape(&new));
+            }
+        }
+    }
+
+    #[test]
+    fn rows_of_every_version_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        for (version, (catalogue, journal)) in CATALOGUES.iter().zip(JOURNALS).enumerate() {
+            let path = |name: &str| dir.path().join(format!("{name}-{version}.db"));
+            Connection::open(path("catalogue")).unwrap().execute_batch(catalogue).unwrap();
+            Connection::open(path("journal")).unwrap().execute_batch(journal).unwrap();
+            let catalogue = Catalogue::open(&path("catalogue")).unwrap();
+            let rows = catalogue.read(|rows| rows.children(Ino(7), Ino(0), 9)).unwrap();
+            let names: Vec<_> = rows.iter().map(|r| (r.ino.0, r.name.as_ref().map(Name::as_bytes))).collect();
+            assert_eq!(names, [(9, Some(&b"a.epub"[..])), (10, Some(&b"link"[..]))]);
+            assert_eq!((rows[0].attr.size, rows[1].symlink.as_deref()), (42, Some(&b"a.epub"[..])));
+            assert_eq!(Journal::open(&path("journal")).unwrap().rows().unwrap().len(), 1);
+        }
+    }
+}

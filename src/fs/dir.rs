@@ -14,9 +14,9 @@ use std::sync::Arc;
 
 /// An entry as readdir shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DirEntry {
+pub struct DirEntry<'a> {
     /// The name; `.` and `..` included.
-    pub name: Vec<u8>,
+    pub name: &'a [u8],
     /// The inode, as LOOKUP would show it.
     pub entry: Entry,
     /// Where a later readdir goes on after this entry.
@@ -39,16 +39,25 @@ impl Fs {
         if dir.parent.is_none() && ino != Ino::ROOT {
             return Ok(());
         }
-        let Some(complete_at) = dir.complete_at else { return self.list_on_open(&dir).await };
+        self.freshen_dir(&dir).await?;
+        if let Some(listed_at) = self.row(ino)?.complete_at {
+            self.read_headers_later(ino, listed_at);
+        }
+        Ok(())
+    }
+
+    async fn freshen_dir(self: &Arc<Self>, dir: &InodeRow) -> Result<()> {
+        let ino = dir.ino;
+        let Some(complete_at) = dir.complete_at else { return self.list_on_open(dir).await };
         if self.is_fresh(complete_at) {
             self.polled.shown(ino, complete_at);
-            return self.walk_past(&dir);
+            return self.walk_past(dir);
         }
         if self.is_of_earlier_mount(complete_at) {
             self.list_later(ino);
             return Ok(());
         }
-        match self.patiently(self.list_on_open(&dir)).await {
+        match self.patiently(self.list_on_open(dir)).await {
             Err(e) if e.is_outage() => {
                 tracing::warn!(dir = %ino, error = %e, "the bucket does not answer: showing the directory as it was");
                 Ok(())
@@ -62,7 +71,7 @@ impl Fs {
     ///
     /// # Errors
     /// [`FsError`].
-    pub fn readdir(&self, ino: Ino, cookie: u64, add: &mut dyn FnMut(DirEntry) -> bool) -> Result<()> {
+    pub fn readdir(&self, ino: Ino, cookie: u64, add: &mut dyn FnMut(DirEntry<'_>) -> bool) -> Result<()> {
         if cookie < COOKIE_DOTDOT {
             let dir = self.dir_row(ino)?;
             let parent = match dir.parent {
@@ -71,7 +80,7 @@ impl Fs {
             };
             let dots = [(".", dir, COOKIE_DOT), ("..", parent, COOKIE_DOTDOT)];
             for (name, row, own) in dots {
-                let entry = DirEntry { name: name.as_bytes().to_vec(), entry: self.entry(&row), cookie: own };
+                let entry = DirEntry { name: name.as_bytes(), entry: self.entry(&row), cookie: own };
                 if cookie < own && add(entry) {
                     return Ok(());
                 }
@@ -80,13 +89,17 @@ impl Fs {
         let after = Ino(cookie.saturating_sub(COOKIE_DOTDOT));
         let hidden = self.meta.watches().hidden_in(ino, self.meta.now());
         let (filter, path) = (&self.settings.filter, self.filter_path(ino));
-        self.meta.each_child(ino, after, |row| {
-            let Some(name) = &row.name else { return false };
-            if hidden.as_ref().is_some_and(|names| names.contains(name)) || !filter.shows(name, &path, row.attr.kind) {
+        let is_shown = |name: &[u8], kind| {
+            let Ok(name) = Name::parse(name) else { return false };
+            let is_hidden = hidden.as_ref().is_some_and(|names| names.contains(&name));
+            !is_hidden && filter.shows(&name, &path, kind)
+        };
+        let all_shown = hidden.is_none() && filter.is_off();
+        self.meta.each_child(ino, after, |ino, name, attr| {
+            if !all_shown && !is_shown(name, attr.kind) {
                 return false;
             }
-            let name = name.as_bytes().to_vec();
-            add(DirEntry { name, entry: self.entry(&row), cookie: row.ino.0 + COOKIE_DOTDOT })
+            add(DirEntry { name, entry: self.entry_of(ino, attr), cookie: ino.0 + COOKIE_DOTDOT })
         })?;
         Ok(())
     }

@@ -103,14 +103,14 @@ impl Fs {
     async fn list_dir(&self, ino: Ino, news: &mut News) -> Result<()> {
         let dir = self.dir_row(ino)?;
         let key = self.dir_key(&dir)?;
-        let (asked, since) = (self.meta.observe(), self.meta.last_ino()?);
+        let listing = self.meta.begin_listing(ino)?;
         let (mut hidden, mut continuation, mut pages) = (Vec::new(), None, 0);
         loop {
             pages += 1;
             let page = self.remote.list_dir(&key, continuation).await?;
             let DirPage { entries, unlisted, marker, next } = page;
             let (seen, unmappable) = (sightings(entries), unmappable(unlisted));
-            let outcome = self.meta.apply_page(ino, seen, unmappable, marker, &asked).await?;
+            let outcome = self.meta.apply_page(seen, unmappable, marker, &listing).await?;
             news.add(self, outcome.changes);
             hidden.extend(outcome.hidden);
             continuation = next;
@@ -118,8 +118,8 @@ impl Fs {
                 break;
             }
         }
-        let changes = self.meta.finish_listing(ino, key, hidden, since, &asked).await?;
-        self.polled.listed(ino, pages, asked.began());
+        let changes = self.meta.finish_listing(key, hidden, &listing).await?;
+        self.polled.listed(ino, pages, listing.began());
         news.add(self, changes);
         Ok(())
     }
@@ -127,16 +127,16 @@ impl Fs {
     /// Lists a directory with all that is below it in one request, or, where that does not fit into a page, it alone.
     async fn list_dir_and_below(&self, ino: Ino, news: &mut News) -> Result<()> {
         let key = self.dir_key(&self.dir_row(ino)?)?;
-        let (asked, since) = (self.meta.observe(), self.meta.last_ino()?);
+        let listing = self.meta.begin_listing(ino)?;
         let (objects, next) = self.remote.list_flat(&key, None).await?;
         if next.is_some() {
             return self.list_dir(ino, news).await;
         }
         let parts = TreeWalk::below(key).page(objects, true).into_iter().map(tree_part).collect();
-        let (changes, leftover) = self.meta.apply_tree(ino, parts, Leftover::default(), &asked).await?;
+        let (changes, leftover) = self.meta.apply_tree(parts, Leftover::default(), &listing).await?;
         news.add(self, changes);
-        let changes = self.meta.finish_tree(leftover, since, &asked).await?;
-        self.polled.listed(ino, 1, asked.began());
+        let changes = self.meta.finish_tree(leftover, &listing).await?;
+        self.polled.listed(ino, 1, listing.began());
         news.add(self, changes);
         Ok(())
     }
@@ -151,7 +151,7 @@ impl Fs {
     }
 
     async fn list_tree(&self, pages_max: u32, news: &mut News) -> Result<Option<u32>> {
-        let (asked, since) = (self.meta.observe(), self.meta.last_ino()?);
+        let listing = self.meta.begin_listing(Ino::ROOT)?;
         let (mut walk, mut leftover) = (TreeWalk::below(Key::root()), Leftover::default());
         let (mut continuation, mut pages) = (None, 0);
         loop {
@@ -161,15 +161,15 @@ impl Fs {
             pages += 1;
             let (objects, next) = self.remote.list_flat(&Key::root(), continuation).await?;
             let parts = walk.page(objects, next.is_none()).into_iter().map(tree_part).collect();
-            let (changes, left) = self.meta.apply_tree(Ino::ROOT, parts, leftover, &asked).await?;
+            let (changes, left) = self.meta.apply_tree(parts, leftover, &listing).await?;
             news.add(self, changes);
             (leftover, continuation) = (left, next);
             if continuation.is_none() {
                 break;
             }
         }
-        let changes = self.meta.finish_tree(leftover, since, &asked).await?;
-        self.polled.listed_whole(pages, asked.began());
+        let changes = self.meta.finish_tree(leftover, &listing).await?;
+        self.polled.listed_whole(pages, listing.began());
         news.add(self, changes);
         Ok(Some(pages))
     }
@@ -187,12 +187,7 @@ impl News {
     }
 
     fn add(&mut self, fs: &Fs, changes: Vec<Change>) {
-        // What a first listing finds is no news, and may be a million names.
-        let counts = |c: &Change| match c {
-            Change::Added { parent, is_news, .. } => *is_news || fs.meta.watches().is_watched_or_fresh(*parent),
-            _ => true,
-        };
-        self.changes.extend(changes.into_iter().filter(counts));
+        self.changes.extend(changes);
         if !self.waits || self.changes.len() > NEWS_MAX {
             fs.announce(std::mem::take(&mut self.changes));
         }

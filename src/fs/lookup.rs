@@ -145,11 +145,12 @@ impl Fs {
         }
     }
 
-    async fn read_headers(self: &Arc<Self>, row: &InodeRow) -> Result<Option<InodeRow>> {
+    pub(super) async fn read_headers(self: &Arc<Self>, row: &InodeRow) -> Result<Option<InodeRow>> {
         let (Some(parent), Some(name)) = (row.parent, row.name.clone()) else { return Ok(Some(row.clone())) };
         let key = self.key(row)?;
         let asked = self.meta.observe();
         let head = self.remote.head(&key).await?;
+        head.iter().for_each(|meta| self.note_headers(&meta.headers));
         let found = match (row.attr.kind, head) {
             (FileKind::Dir, Some(meta)) => {
                 Some(Found::Dir { marker: Some(true), read: Some((meta.version, to_meta(&meta.headers))) })
@@ -186,6 +187,7 @@ impl Fs {
             }
             result => result?,
         };
+        head.iter().for_each(|meta| self.note_headers(&meta.headers));
         let (now, changes) = self.meta.apply_lookup(parent, name, head.as_ref().map(found_object), &asked).await?;
         self.announce(changes);
         match now {

@@ -14,6 +14,7 @@
 //! | read, write, fsync | `io` |
 //! | commits, conflicts, background | `commit`, `background` |
 //! | listing, ahead of walks, by the poller | `listing`, `walk`, `poll` |
+//! | headers that listings do not show | `unread` |
 //! | events of changes made elsewhere | `events` |
 
 mod attr;
@@ -35,6 +36,7 @@ mod place;
 mod poll;
 mod rename;
 mod rename_dir;
+mod unread;
 mod walk;
 
 use crate::meta::{InodeRow, Meta};
@@ -141,6 +143,7 @@ pub struct Fs {
     listings: Mutex<HashMap<Ino, listing::Running>>,
     polled: poll::Polled,
     walks: walk::Walks,
+    unread: unread::Unread,
     /// The version that each inode had when it was last opened: the kernel's pages are of that one.
     seen: moka::sync::Cache<Ino, Version>,
     /// Copies that serve readers of files which were deleted or replaced while open.
@@ -162,6 +165,7 @@ impl Fs {
         if settings.events == Events::All {
             meta.watches().watch_all();
         }
+        let unread = Fs::unread_of(&meta);
         Arc::new(Fs {
             meta,
             remote: Remote::new(Arc::clone(&store)),
@@ -175,6 +179,7 @@ impl Fs {
             listings: Mutex::default(),
             polled: poll::Polled::default(),
             walks: walk::Walks::default(),
+            unread,
             seen: moka::sync::Cache::new(SEEN_MAX),
             orphans: Mutex::default(),
             conflicts: AtomicU64::new(0),
@@ -244,8 +249,7 @@ impl Fs {
     }
 
     /// Attributes as they are shown: what is staged is newer than the row.
-    fn shown(&self, row: &InodeRow) -> Attr {
-        let mut attr = row.attr.clone();
+    fn shown(&self, ino: Ino, mut attr: Attr) -> Attr {
         let defaults = self.meta.defaults();
         if defaults.uid_forced {
             attr.uid = defaults.uid;
@@ -253,7 +257,7 @@ impl Fs {
         if defaults.gid_forced {
             attr.gid = defaults.gid;
         }
-        if let Some(staged) = self.writer.get(row.ino) {
+        if let Some(staged) = self.writer.get(ino) {
             attr.size = staged.size();
             if let Some(at) = staged.written_at() {
                 attr.mtime = at;
@@ -264,7 +268,11 @@ impl Fs {
     }
 
     fn entry(&self, row: &InodeRow) -> Entry {
-        Entry { ino: row.ino, attr: self.shown(row), ttl: TTL }
+        self.entry_of(row.ino, row.attr.clone())
+    }
+
+    fn entry_of(&self, ino: Ino, attr: Attr) -> Entry {
+        Entry { ino, attr: self.shown(ino, attr), ttl: TTL }
     }
 
     fn queue(&self) -> MutexGuard<'_, CommitQueue> {

@@ -371,9 +371,9 @@ impl Filesystem for Adapter {
     }
 
     fn readdir(&self, _request: &Request, inode: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let mut add = |e: DirEntry| {
+        let mut add = |e: DirEntry<'_>| {
             let kind = reply::file_type(e.entry.attr.kind);
-            reply.add(INodeNo(e.entry.ino.0), e.cookie, kind, OsStr::from_bytes(&e.name))
+            reply.add(INodeNo(e.entry.ino.0), e.cookie, kind, OsStr::from_bytes(e.name))
         };
         match self.fs.readdir(ino(inode), offset, &mut add) {
             Ok(()) => reply.ok(),
@@ -389,9 +389,9 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let mut add = |e: DirEntry| {
+        let mut add = |e: DirEntry<'_>| {
             let attr = reply::attr(&e.entry);
-            let file = OsStr::from_bytes(&e.name);
+            let file = OsStr::from_bytes(e.name);
             reply.add(INodeNo(e.entry.ino.0), e.cookie, file, &e.entry.ttl, &attr, reply::GENERATION)
         };
         match self.fs.readdir(ino(inode), offset, &mut add) {

@@ -115,7 +115,7 @@ fn apply_to(
     let pinned = row.as_ref().is_some_and(|r| cx.pins.is_pinned(r.ino));
     match (reconcile::judge(row.as_ref(), &seen.found, pinned, cx.began), row) {
         (Verdict::Keep, row) => Ok(row),
-        (Verdict::Insert, _) | (_, None) => insert(rows, cx, parent, seen, changes).map(Some),
+        (Verdict::Insert, _) | (_, None) => insert(rows, cx, parent, seen, changes),
         (Verdict::Confirm, Some(before)) => {
             let mut row = before.clone();
             reconcile::confirm(&mut row, &seen.found, cx.defaults, cx.began);
@@ -137,7 +137,7 @@ fn apply_to(
             if rows.local_below(row.ino)? {
                 return Ok(Some(row));
             }
-            replace(rows, cx, parent, row, seen, changes).map(Some)
+            replace(rows, cx, parent, row, seen, changes)
         }
     }
 }
@@ -150,7 +150,7 @@ fn replace(
     old: InodeRow,
     seen: &Sighting,
     changes: &mut Vec<Change>,
-) -> RowResult<InodeRow> {
+) -> RowResult<Option<InodeRow>> {
     let of_files = old.attr.kind != FileKind::Dir && !is_dir(&seen.found);
     if !of_files {
         lose(rows, cx, parent, old, changes)?;
@@ -158,7 +158,9 @@ fn replace(
     }
     detach(rows, cx.pins, &old, Loser::ToOthers)?;
     let row = insert(rows, Context { hides: false, ..cx }, parent, seen, &mut Vec::new())?;
-    changes.push(Change::Replaced { parent, name: seen.name.clone(), ino: row.ino });
+    if let Some(row) = &row {
+        changes.push(Change::Replaced { parent, name: seen.name.clone(), ino: row.ino });
+    }
     Ok(row)
 }
 
@@ -181,16 +183,18 @@ fn lose(rows: Rows<'_>, cx: Context<'_>, parent: Ino, row: InodeRow, changes: &m
     Ok(())
 }
 
+/// Makes the row of a name. `None` if there is one.
 fn insert(
     rows: Rows<'_>,
     cx: Context<'_>,
     parent: Ino,
     seen: &Sighting,
     changes: &mut Vec<Change>,
-) -> RowResult<InodeRow> {
+) -> RowResult<Option<InodeRow>> {
     let mut row = super::blank(parent, &seen.name, seen.found.kind(), cx.began);
     reconcile::adopt(&mut row, &seen.found, cx.defaults, cx.began);
-    row.ino = rows.insert(&row)?;
+    let Some(ino) = rows.insert(&row)? else { return Ok(None) };
+    row.ino = ino;
     if cx.hides {
         // Before the transaction is committed: nobody has seen the name yet.
         cx.watches.hide(parent, &seen.name, cx.began);
@@ -198,8 +202,11 @@ fn insert(
             cx.watches.freshen(row.ino);
         }
     }
-    changes.push(Change::Added { parent, name: seen.name.clone(), kind: row.attr.kind, is_news: cx.is_known });
-    Ok(row)
+    // What a first listing finds is no news to anybody.
+    if cx.is_known || cx.hides {
+        changes.push(Change::Added { parent, name: seen.name.clone(), kind: row.attr.kind, is_news: cx.is_known });
+    }
+    Ok(Some(row))
 }
 
 /// The name is not in the bucket, as a question asked at `cx.began` found.
@@ -264,6 +271,11 @@ pub(super) fn apply_page(
     let cx = cx.in_listing_of(rows, parent)?;
     let mut hidden = Vec::new();
     for sighting in seen {
+        // In a directory that was never listed most names are new: made without looking for them first.
+        let may_be_new = !cx.is_known && !cx.gone.is_newer(parent, &sighting.name, cx.began);
+        if may_be_new && insert(rows, cx, parent, &sighting, changes)?.is_some() {
+            continue;
+        }
         let known = rows.child(parent, &sighting.name)?;
         let clash = known.as_ref().is_some_and(|r| (r.attr.kind == FileKind::Dir) != is_dir(&sighting.found));
         match known {

@@ -30,16 +30,22 @@ impl Leftover {
     }
 }
 
-/// All names of `dir` were shown.
-pub(super) fn finish_dir(
-    rows: Rows<'_>,
-    began: Timestamp,
-    dir: Ino,
-    key: Key,
-    hidden: Vec<Sighting>,
-    leftover: &mut Leftover,
-) -> RowResult<()> {
-    leftover.gone.extend(rows.unconfirmed(dir, began)?);
+/// A directory all of whose names were shown.
+pub(super) struct Done {
+    pub(super) dir: Ino,
+    pub(super) key: Key,
+    /// Objects that must wait for the end of the listing.
+    pub(super) hidden: Vec<Sighting>,
+    /// Whether anything was known of it before the listing.
+    pub(super) may_have_lost: bool,
+}
+
+/// All names of a directory were shown.
+pub(super) fn finish_dir(rows: Rows<'_>, began: Timestamp, done: Done, leftover: &mut Leftover) -> RowResult<()> {
+    let Done { dir, key, hidden, may_have_lost } = done;
+    if may_have_lost {
+        leftover.gone.extend(rows.unconfirmed(dir, began)?);
+    }
     leftover.hide(dir, key, hidden);
     rows.forget_unmappable(dir, began)?;
     rows.completed(dir, began)

@@ -6,8 +6,26 @@
 use super::apply::{self, Change, Context, UnmappableKey};
 use super::finish::{self, Leftover};
 use super::{Marker, Meta, Observation, Result, Sighting};
-use crate::db::{RowResult, Rows};
+use crate::db::{InodeRow, RowResult, Rows};
 use crate::types::{FileKind, Ino, Key, Name, Timestamp};
+
+/// A listing under way, of a directory or of the tree below it.
+#[derive(Debug)]
+pub struct Listing {
+    asked: Observation,
+    top: Ino,
+    /// The highest inode number given out before it: what the listing makes is above.
+    since: Ino,
+    /// Whether nothing was known of what is in the directory: then nothing can be gone from it.
+    was_empty: bool,
+}
+
+impl Listing {
+    /// When it began: its answer is as old as this moment.
+    pub fn began(&self) -> Timestamp {
+        self.asked.began()
+    }
+}
 
 /// What a page of a directory's listing means for it.
 #[derive(Debug, Default)]
@@ -36,12 +54,14 @@ pub struct TreePart {
 }
 
 impl Meta {
-    /// The highest inode number given out: what a listing that begins now makes is above it.
+    /// Begins a listing of the directory `top`, or of all that is below it.
     ///
     /// # Errors
     /// As [`Meta::get`].
-    pub fn last_ino(&self) -> Result<Ino> {
-        self.catalogue.read(|rows| rows.last_ino())
+    pub fn begin_listing(&self, top: Ino) -> Result<Listing> {
+        let asked = self.observe();
+        let (since, was_empty) = self.catalogue.read(|rows| Ok((rows.last_ino()?, !rows.has_children(top)?)))?;
+        Ok(Listing { asked, top, since, was_empty })
     }
 
     /// Subdirectories of `parent` above `after` that were not listed since `since`, `limit` at most.
@@ -52,19 +72,27 @@ impl Meta {
         self.catalogue.read(|rows| rows.unlisted_dirs(parent, after, since, limit))
     }
 
-    /// Applies one page of a listing of `parent`.
+    /// Entries of `parent` above `after` that have an object whose headers were not read, `limit` at most.
+    ///
+    /// # Errors
+    /// As [`Meta::get`].
+    pub fn unread(&self, parent: Ino, after: Ino, limit: usize) -> Result<Vec<InodeRow>> {
+        self.catalogue.read(|rows| rows.unread(parent, after, limit))
+    }
+
+    /// Applies one page of a listing of a directory.
     ///
     /// # Errors
     /// As [`Meta::get`].
     pub async fn apply_page(
         &self,
-        parent: Ino,
         seen: Vec<Sighting>,
         unmappable: Vec<UnmappableKey>,
         marker: bool,
-        asked: &Observation,
+        listing: &Listing,
     ) -> Result<PageOutcome> {
-        self.applying(asked, move |rows, cx| {
+        let parent = listing.top;
+        self.applying(&listing.asked, move |rows, cx| {
             let mut changes = Vec::new();
             let hidden = apply_page(rows, cx, parent, seen, &unmappable, marker, &mut changes)?;
             finish::touch_changed(rows, cx, &changes)?;
@@ -73,43 +101,46 @@ impl Meta {
         .await
     }
 
-    /// A listing of `parent` is complete: names that it did not show are gone, and the directory answers for itself. `since`
-    /// is what [`Meta::last_ino`] said before it began.
+    /// A listing of a directory is complete: names that it did not show are gone, and the directory answers for itself.
     ///
     /// # Errors
     /// As [`Meta::get`].
-    pub async fn finish_listing(
-        &self,
-        parent: Ino,
-        key: Key,
-        hidden: Vec<Sighting>,
-        since: Ino,
-        asked: &Observation,
-    ) -> Result<Vec<Change>> {
-        self.applying(asked, move |rows, cx| {
+    pub async fn finish_listing(&self, key: Key, hidden: Vec<Sighting>, listing: &Listing) -> Result<Vec<Change>> {
+        let (dir, since, may_have_lost) = (listing.top, listing.since, !listing.was_empty);
+        self.applying(&listing.asked, move |rows, cx| {
             let (mut changes, mut leftover) = (Vec::new(), Leftover::default());
-            finish::finish_dir(rows, cx.began, parent, key, hidden, &mut leftover)?;
+            let done = finish::Done { dir, key, hidden, may_have_lost };
+            finish::finish_dir(rows, cx.began, done, &mut leftover)?;
             finish::finish(rows, cx, leftover, since, &mut changes)?;
             Ok(changes)
         })
         .await
     }
 
-    /// Applies one page of a listing of the tree below `top`. What it leaves is added to `leftover`, for [`Meta::finish_tree`].
+    /// Applies one page of a listing of a tree. What it leaves is added to `leftover`, for [`Meta::finish_tree`].
     ///
     /// # Errors
     /// As [`Meta::get`].
     pub async fn apply_tree(
         &self,
-        top: Ino,
         parts: Vec<TreePart>,
         mut leftover: Leftover,
-        asked: &Observation,
+        listing: &Listing,
     ) -> Result<(Vec<Change>, Leftover)> {
-        self.applying(asked, move |rows, cx| {
+        let (top, since, was_empty) = (listing.top, listing.since, listing.was_empty);
+        self.applying(&listing.asked, move |rows, cx| {
             let (mut changes, mut at) = (Vec::new(), Vec::new());
             for part in parts {
-                apply_part(rows, cx, top, part, &mut at, &mut leftover, &mut changes)?;
+                let Some(dir) = find_dir(rows, top, &part.path, &mut at)? else { continue };
+                let TreePart { key, seen, unmappable, marker, is_last, .. } = part;
+                let hidden = apply_page(rows, cx, dir, seen, &unmappable, marker, &mut changes)?;
+                if is_last {
+                    let may_have_lost = dir <= since && !(dir == top && was_empty);
+                    let done = finish::Done { dir, key, hidden, may_have_lost };
+                    finish::finish_dir(rows, cx.began, done, &mut leftover)?;
+                } else {
+                    leftover.hide(dir, key, hidden);
+                }
             }
             finish::touch_changed(rows, cx, &changes)?;
             Ok((changes, leftover))
@@ -121,8 +152,9 @@ impl Meta {
     ///
     /// # Errors
     /// As [`Meta::get`].
-    pub async fn finish_tree(&self, leftover: Leftover, since: Ino, asked: &Observation) -> Result<Vec<Change>> {
-        self.applying(asked, move |rows, cx| {
+    pub async fn finish_tree(&self, leftover: Leftover, listing: &Listing) -> Result<Vec<Change>> {
+        let since = listing.since;
+        self.applying(&listing.asked, move |rows, cx| {
             let mut changes = Vec::new();
             finish::finish(rows, cx, leftover, since, &mut changes)?;
             Ok(changes)
@@ -151,26 +183,6 @@ fn apply_page(
         rows.update(&dir)?;
     }
     apply::apply_page(rows, cx, parent, seen, changes)
-}
-
-/// Applies what a page shows of one directory. `at` are the directories from `top` to the one before, with their inodes.
-fn apply_part(
-    rows: Rows<'_>,
-    cx: Context<'_>,
-    top: Ino,
-    part: TreePart,
-    at: &mut Vec<(Name, Ino)>,
-    leftover: &mut Leftover,
-    changes: &mut Vec<Change>,
-) -> RowResult<()> {
-    let Some(dir) = find_dir(rows, top, &part.path, at)? else { return Ok(()) };
-    let hidden = apply_page(rows, cx, dir, part.seen, &part.unmappable, part.marker, changes)?;
-    if part.is_last {
-        finish::finish_dir(rows, cx.began, dir, part.key, hidden, leftover)?;
-    } else {
-        leftover.hide(dir, part.key, hidden);
-    }
-    Ok(())
 }
 
 /// The directory at `path` below `top`. `None` if we show something else there: a file of ours that the bucket does not have yet.

@@ -25,7 +25,7 @@ use std::sync::Arc;
 pub use crate::db::{Catalogue, DbError, InodeRow, Marker};
 pub use apply::{Change, UnmappableKey};
 pub use finish::Leftover;
-pub use listing::{PageOutcome, TreePart};
+pub use listing::{Listing, PageOutcome, TreePart};
 pub use pins::{Observation, Pins};
 pub use reconcile::{Defaults, Found, Headers, Sighting};
 pub use rename::Moved;
@@ -143,11 +143,12 @@ impl Meta {
         self.catalogue.read(|rows| rows.children(parent, after, limit))
     }
 
-    /// Gives `visit` entries of `parent` with inode numbers above `after`, in that order, until it says that it has enough.
+    /// Gives `visit` number, name and attributes of entries of `parent` with inode numbers above `after`, in that order, until
+    /// it says that it has enough.
     ///
     /// # Errors
     /// As [`Meta::get`].
-    pub fn each_child(&self, parent: Ino, after: Ino, visit: impl FnMut(InodeRow) -> bool) -> Result<()> {
+    pub fn each_child(&self, parent: Ino, after: Ino, visit: impl FnMut(Ino, &[u8], Attr) -> bool) -> Result<()> {
         self.catalogue.read(|rows| rows.each_child(parent, after, visit))
     }
 
@@ -209,11 +210,9 @@ impl Meta {
         row.checked_at = now;
         self.catalogue
             .write(move |rows| {
-                let (Some(parent), Some(name)) = (row.parent, row.name.clone()) else { return Ok(None) };
-                if rows.child(parent, &name)?.is_some() {
-                    return Ok(None);
-                }
-                row.ino = rows.insert(&row)?;
+                let Some(parent) = row.parent else { return Ok(None) };
+                let Some(ino) = rows.insert(&row)? else { return Ok(None) };
+                row.ino = ino;
                 touch(rows, parent, now)?;
                 Ok(Some(row))
             })

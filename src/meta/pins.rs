@@ -122,7 +122,7 @@ impl RecentlyGone {
     /// Whether the name was removed at or after `began`, so that an answer of that age does not count.
     pub(super) fn is_newer(&self, parent: Ino, name: &Name, began: Timestamp) -> bool {
         let recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        recent.gone.get(&(parent, name.clone())).is_some_and(|at| *at >= began)
+        !recent.gone.is_empty() && recent.gone.get(&(parent, name.clone())).is_some_and(|at| *at >= began)
     }
 }
 

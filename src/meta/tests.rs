@@ -42,14 +42,14 @@ fn dir(n: &str) -> Sighting {
 impl Bench {
     async fn list(&self, pages: Vec<Vec<Sighting>>) -> Vec<Change> {
         self.clock.advance(Duration::from_secs(1));
-        let (asked, since) = (self.meta.observe(), self.meta.last_ino().unwrap());
+        let listing = self.meta.begin_listing(Ino::ROOT).unwrap();
         let (mut changes, mut hidden) = (Vec::new(), Vec::new());
         for page in pages {
-            let outcome = self.meta.apply_page(Ino::ROOT, page, vec![], false, &asked).await.unwrap();
+            let outcome = self.meta.apply_page(page, vec![], false, &listing).await.unwrap();
             changes.extend(outcome.changes);
             hidden.extend(outcome.hidden);
         }
-        changes.extend(self.meta.finish_listing(Ino::ROOT, Key::root(), hidden, since, &asked).await.unwrap());
+        changes.extend(self.meta.finish_listing(Key::root(), hidden, &listing).await.unwrap());
         changes
     }
 
@@ -112,15 +112,15 @@ async fn a_listing_that_began_earlier_does_not_undo_our_unlink_or_our_commit() {
     let b = bench().await;
     b.list(vec![vec![file("a", "1"), file("c", "1")]]).await;
     b.clock.advance(Duration::from_secs(1));
-    let asked = b.meta.observe();
+    let listing = b.meta.begin_listing(Ino::ROOT).unwrap();
     b.clock.advance(Duration::from_secs(1));
     let (a, c) =
         (b.meta.child(Ino::ROOT, &name("a")).unwrap().unwrap(), b.meta.child(Ino::ROOT, &name("c")).unwrap().unwrap());
     b.meta.remove(a.ino).await.unwrap();
     let newer = Version { etag: ETag::parse("2"), last_modified: None, size: 9 };
     b.meta.committed(c.ino, newer.clone(), "{}".into(), || false).await.unwrap();
-    b.meta.apply_page(Ino::ROOT, vec![file("a", "1"), file("c", "1")], vec![], false, &asked).await.unwrap();
-    b.meta.finish_listing(Ino::ROOT, Key::root(), vec![], Ino(99), &asked).await.unwrap();
+    b.meta.apply_page(vec![file("a", "1"), file("c", "1")], vec![], false, &listing).await.unwrap();
+    b.meta.finish_listing(Key::root(), vec![], &listing).await.unwrap();
     assert_eq!(b.meta.child(Ino::ROOT, &name("a")).unwrap(), None);
     assert_eq!(b.meta.child(Ino::ROOT, &name("c")).unwrap().unwrap().version, Some(newer));
 }

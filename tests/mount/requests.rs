@@ -222,3 +222,22 @@ fn after_a_remount_find_waits_for_nothing_and_changes_show_within_an_interval() 
     store.heal();
     eventually("200 changes show", || (mount.sh("find . -name 'new*' | wc -l").trim() == "200").then_some(()));
 }
+
+#[test]
+fn ten_thousand_files_are_the_same_after_a_remount_and_after_a_crash() {
+    let store = Store::dev();
+    (0..10_000).for_each(|i| store.put(&format!("d{:02}/f{i:05}", i % 50), "x"));
+    let mut mount = store.mount_with(&["poll_interval=600s"]);
+    assert_eq!(mount.sh("find . -type f | wc -l").trim(), "10000");
+    mount.sh("chmod 600 d07/*; touch -d 2001-02-03T04:05:06.789 d08/*; mv d09 moved; mkdir empty; rm d10/*");
+    let tree = |mount: &Mount<'_>| {
+        mount.sh("find . -type f -printf '%i %p %T@ %m %U %G %s\\n' -o -printf '%i %p %m\\n' | sort")
+    };
+    let before = tree(&mount);
+    assert_eq!(before.lines().count(), 10_000 - 200 + 52);
+    mount.remount();
+    assert_eq!(tree(&mount), before, "after a remount");
+    mount.kill();
+    mount.mount_again();
+    assert_eq!(tree(&mount), before, "after kill -9");
+}

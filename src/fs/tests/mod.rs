@@ -149,8 +149,8 @@ impl Bench {
     async fn ls(&self, dir: Ino) -> Vec<String> {
         self.fs.opendir(dir).await.unwrap();
         let mut names = Vec::new();
-        let mut add = |entry: super::DirEntry| {
-            names.push(String::from_utf8(entry.name).unwrap());
+        let mut add = |entry: DirEntry<'_>| {
+            names.push(String::from_utf8(entry.name.to_vec()).unwrap());
             false
         };
         self.fs.readdir(dir, 2, &mut add).unwrap();
@@ -615,4 +615,47 @@ async fn the_kernels_pages_are_kept_unless_they_are_of_another_version() {
     assert!(!again.keep_cache, "the pages are of the first version");
     let third = b.fs.open(CALLER, ino, libc::O_RDONLY).await.unwrap();
     assert!(third.keep_cache);
+}
+
+/// `ls -l` makes no HEAD, but once anything shows that the bucket's objects carry attributes, what was listed is read.
+#[tokio::test]
+async fn headers_of_a_listed_directory_are_read_in_the_background_if_the_bucket_has_any() {
+    let b = bench().await;
+    let put = |n: String, mode: Option<&'static str>| {
+        let mut headers = ObjectHeaders::default();
+        headers.user.extend(mode.map(|m| ("mode".to_owned(), m.to_owned())));
+        let memory = Arc::clone(&b.memory);
+        async move { memory.put(&key(&n), Bytes::from_static(b"x"), &headers, &Condition::Always).await.map(drop).unwrap() }
+    };
+    for i in 0..150 {
+        put(format!("plain/{i:03}"), None).await;
+        put(format!("rich/{i:03}"), Some("33152")).await;
+    }
+    let dir = |n: &'static str| async { b.fs.lookup(Ino::ROOT, &name(n)).await.unwrap().unwrap().ino };
+    let (plain, rich) = (dir("plain").await, dir("rich").await);
+    b.ls(plain).await;
+    b.fs.lookup(plain, &name("007")).await.unwrap().unwrap();
+    b.ls(plain).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(
+        b.fs.meta.unread(plain, Ino(0), 1000).unwrap().len(),
+        149,
+        "one shows nothing: the others are left alone"
+    );
+    b.ls(rich).await;
+    b.fs.lookup(rich, &name("007")).await.unwrap().unwrap();
+    b.ls(rich).await;
+    for _ in 0..500 {
+        if b.fs.meta.unread(rich, Ino(0), 1000).unwrap().is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let heads = b.count(Op::Head);
+    assert_eq!(b.fs.meta.unread(rich, Ino(0), 1000).unwrap(), vec![]);
+    assert_eq!(b.fs.meta.child(rich, &name("100")).unwrap().unwrap().attr.perm, 0o600);
+    b.advance(61);
+    b.ls(rich).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(b.count(Op::Head), heads, "once for each version, ever");
 }

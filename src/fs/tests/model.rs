@@ -264,8 +264,8 @@ impl World {
                 fs.refresh(dir).await.unwrap();
             }
             let mut entries = Vec::new();
-            let mut add = |e: crate::fs::DirEntry| {
-                entries.push((String::from_utf8(e.name).unwrap(), e.entry));
+            let mut add = |e: DirEntry<'_>| {
+                entries.push((String::from_utf8(e.name.to_vec()).unwrap(), e.entry));
                 false
             };
             fs.readdir(dir, 2, &mut add).unwrap();

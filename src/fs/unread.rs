@@ -1,0 +1,122 @@
+//! Headers that nobody has read yet: read in the background, where they are worth it.
+//!
+//! Owns: finding out whether the bucket's objects carry attributes in their headers, and reading those of directories that
+//! are shown. Does not own: reading one (`lookup`), what headers mean (`meta::headers`).
+//!
+//! A listing shows no headers, and a HEAD for each object of a bucket that has none of ours would cost money for nothing.
+//! Lookups and opens read headers anyway: once any of them shows attributes, the bucket is one of those that carry them,
+//! and the directories that somebody lists are read to the end, a few objects at a time.
+
+use super::Fs;
+use crate::meta::headers::from_user;
+use crate::store::ObjectHeaders;
+use crate::types::{Ino, Timestamp};
+use futures::StreamExt;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Semaphore;
+
+/// Objects whose headers are read at once, in all directories together.
+const AT_ONCE: usize = 4;
+/// Objects that one listing has read, at most. The next goes on with the others.
+const READ_MAX: usize = 2000;
+/// Rows that are looked up together.
+const PAGE: usize = 64;
+/// Directories that are remembered as read.
+const DIRS_MAX: usize = 10_000;
+/// Where the catalogue keeps that the bucket's objects carry attributes.
+const CARRIES: &str = "attributes";
+
+/// What is known of unread headers.
+#[derive(Debug)]
+pub(super) struct Unread {
+    carries: AtomicBool,
+    /// Directories that were read, or are being read, by the listing that showed them.
+    read: Mutex<HashMap<Ino, Timestamp>>,
+    permits: Semaphore,
+}
+
+impl Unread {
+    /// `carries`: whether an earlier mount found attributes.
+    fn new(carries: bool) -> Unread {
+        Unread { carries: AtomicBool::new(carries), read: Mutex::default(), permits: Semaphore::new(AT_ONCE) }
+    }
+
+    /// Whether the directory is to be read now, as its listing of this time shows it.
+    fn begin(&self, dir: Ino, listed_at: Timestamp) -> bool {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if read.len() >= DIRS_MAX {
+            read.clear();
+        }
+        read.insert(dir, listed_at) != Some(listed_at)
+    }
+
+    fn again(&self, dir: Ino) {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner).remove(&dir);
+    }
+}
+
+impl Fs {
+    pub(super) fn unread_of(meta: &crate::meta::Meta) -> Unread {
+        Unread::new(meta.kv(CARRIES).is_ok_and(|known| known.is_some()))
+    }
+
+    /// Somebody read these headers.
+    pub(super) fn note_headers(self: &Arc<Self>, headers: &ObjectHeaders) {
+        let said = from_user(&headers.user);
+        let carries = said.perm.is_some() || said.mtime.is_some() || said.uid.is_some();
+        if !carries || self.unread.carries.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let fs = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Err(e) = fs.meta.set_kv(CARRIES, "1".to_owned()).await {
+                tracing::debug!(error = %e, "found again by the next mount");
+            }
+        });
+    }
+
+    /// The directory is shown: what its listing does not tell of its entries is read in the background.
+    pub(super) fn read_headers_later(self: &Arc<Self>, dir: Ino, listed_at: Timestamp) {
+        if !self.unread.carries.load(Ordering::Relaxed) || !self.unread.begin(dir, listed_at) {
+            return;
+        }
+        let fs = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Err(e) = fs.read_unread(dir).await {
+                tracing::debug!(dir = %dir, error = %e, "headers could not be read");
+                fs.unread.again(dir);
+            }
+        });
+    }
+
+    async fn read_unread(self: &Arc<Self>, dir: Ino) -> super::Result<()> {
+        let (mut after, mut left) = (Ino(0), READ_MAX);
+        loop {
+            let rows = self.meta.unread(dir, after, PAGE.min(left))?;
+            let Some(last) = rows.last() else { return Ok(()) };
+            after = last.ino;
+            left -= rows.len();
+            let reads = rows.into_iter().map(|row| async move {
+                // Never closed, so that a failure to acquire cannot be.
+                let _permit = self.unread.permits.acquire().await;
+                let now = self.read_headers(&row).await?;
+                if let (Some(now), Some(kernel)) = (now, self.kernel.get())
+                    && now.attr != row.attr
+                {
+                    kernel.forget_attr(now.ino);
+                }
+                super::Result::Ok(())
+            });
+            let mut reads = futures::stream::iter(reads).buffer_unordered(AT_ONCE);
+            while let Some(read) = reads.next().await {
+                read?;
+            }
+            if left == 0 {
+                self.unread.again(dir);
+                return Ok(());
+            }
+        }
+    }
+}
