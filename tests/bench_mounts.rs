@@ -68,6 +68,7 @@ fn one_failure_is_no_success() {
 fn what_was_capped_or_not_durable_is_marked() {
     let figures = Figures { amount: 1.0, seconds: 1.0, capped: true, durable: Some(false), ..Figures::default() };
     let row = row(Unit::Operations, &[("peer", vec![Outcome::Done(figures)])]);
+    assert_eq!(row.best_peer(), None, "what is not durable is no better");
     let markdown = table::markdown(std::slice::from_ref(&row));
     assert!(markdown.contains("1.00 /s ⏱ ☁"), "{markdown}");
     assert!(table::short(&[&row]).contains("| a <row> (lan) | 1.00 /s ☁ |"));

@@ -188,7 +188,7 @@ fn told(trouble: &Trouble, mounted: &mut Mounted) -> String {
     match trouble {
         _ if !mounted.is_alive() => format!("crashed: {}", mounted.last_words()),
         Trouble::Refused(why) => why.clone(),
-        Trouble::Hung => "hung, and was killed".to_owned(),
+        Trouble::Endless(limit) => format!("did not end within {} s, and was killed", limit.as_secs()),
     }
 }
 

@@ -162,10 +162,11 @@ impl Row {
         if self.unit == Unit::Milliseconds { b / a } else { a / b }
     }
 
-    /// The best median of the peers: all but us and the limit.
+    /// The best median of the peers: all but us and the limit, and those that acknowledged what the bucket did not have.
     pub(crate) fn best_peer(&self) -> Option<f64> {
         let peers = self.outcomes.keys().filter(|name| *name != LIMIT && *name != OBJFS);
-        let medians = peers.filter_map(|name| self.summary(name).ok()).map(|s| s.median);
+        let peers = peers.filter_map(|name| self.summary(name).ok());
+        let medians = peers.filter(|s| s.durable != Some(false)).map(|s| s.median);
         medians.reduce(|best, median| if self.ratio(median, best) > 1.0 { median } else { best })
     }
 

@@ -30,9 +30,10 @@ use contestant::Contestant;
 use data::Bucket;
 use figures::{LIMIT, Outcome, Row};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use report::{About, Results};
 use server::{PROFILES, Server};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 use workload::{Action, WORKLOADS, Workload};
 
@@ -64,6 +65,9 @@ struct Arguments {
     /// Lists workloads and profiles
     #[arg(long)]
     list: bool,
+    /// Writes the report of an earlier run's results.json again, and measures nothing
+    #[arg(long, value_name = "FILE")]
+    render: Option<PathBuf>,
     /// For the program itself: one step, in a process of its own
     #[arg(long, hide = true)]
     step: Option<String>,
@@ -86,6 +90,12 @@ fn main() -> anyhow::Result<()> {
     }
     if arguments.list {
         return list();
+    }
+    if let Some(earlier) = &arguments.render {
+        let (results, folder) = (Results::read(earlier)?, folder(&arguments));
+        report::write(&folder, &results)?;
+        show(&results, &folder);
+        return Ok(());
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(run(&arguments))
@@ -147,8 +157,10 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     data::make_local(&work.path().join("local")).context("the local files")?;
     let pages_dropped = process::drop_pages();
     let bar = progress(planned.iter().map(|p| cells(p, &contestants)).sum::<usize>() * arguments.rounds);
-    let report = Report::new(arguments, &contestants, pages_dropped);
-    let mut rows = Vec::new();
+    tokio::spawn(process::watch_for_interrupt());
+    let start = Instant::now();
+    let folder = folder(arguments);
+    let mut results = Results { about: about(arguments, &contestants, pages_dropped), rows: Vec::new() };
     for (profile, _) in PROFILES {
         let of: Vec<&Planned> = planned.iter().filter(|p| p.profile == profile).collect();
         if of.is_empty() {
@@ -159,48 +171,45 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
         bucket.wait().await?;
         let bench = Bench { server, bucket, work: work.path().to_owned(), cap: arguments.cap };
         for planned in of {
-            rows.extend(one(&bench, planned, &contestants, arguments.rounds, &bar).await);
+            let rows = one(&bench, planned, &contestants, arguments.rounds, &bar).await;
+            if process::is_interrupted() {
+                bail!("interrupted; what was measured before is in {}", folder.display());
+            }
+            results.rows.extend(rows);
+            results.about.seconds = start.elapsed().as_secs_f64();
             // After each workload, so that a run that is ended leaves what it has measured.
-            report.write(&rows)?;
+            report::write(&folder, &results)?;
         }
     }
     bar.finish_and_clear();
-    println!("{}", table::text(&rows));
-    println!("{}\n", table::LEGEND);
-    println!("{} rows; the report is in {}", rows.len(), report.folder.display());
+    show(&results, &folder);
     Ok(())
 }
 
-/// Where the report goes, and what it says of the run.
-struct Report<'a> {
-    folder: PathBuf,
-    start: Instant,
-    arguments: &'a Arguments,
-    contestants: &'a [Contestant],
-    pages_dropped: bool,
+/// Where the report goes.
+fn folder(arguments: &Arguments) -> PathBuf {
+    let is_whole = arguments.workloads.is_empty() && arguments.profile.is_empty();
+    let usual = if is_whole { "docs/benchmarks" } else { "docs/benchmarks/partial" };
+    arguments.out.clone().unwrap_or_else(|| PathBuf::from(usual))
 }
 
-impl<'a> Report<'a> {
-    fn new(arguments: &'a Arguments, contestants: &'a [Contestant], pages_dropped: bool) -> Report<'a> {
-        let whole = arguments.workloads.is_empty() && arguments.profile.is_empty();
-        let folder = arguments.out.clone();
-        let folder =
-            folder.unwrap_or_else(|| PathBuf::from(if whole { "docs/benchmarks" } else { "docs/benchmarks/partial" }));
-        Report { folder, start: Instant::now(), arguments, contestants, pages_dropped }
+fn about(arguments: &Arguments, contestants: &[Contestant], pages_dropped: bool) -> About {
+    let words: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+    About {
+        contestants: contestants.iter().map(report::described).collect(),
+        machine: report::machine(),
+        rounds: arguments.rounds,
+        cap: arguments.cap,
+        command: ["scripts/bench".to_owned()].into_iter().chain(words).collect::<Vec<_>>().join(" "),
+        seconds: 0.0,
+        pages_dropped,
     }
+}
 
-    fn write(&self, rows: &[Row]) -> anyhow::Result<()> {
-        let words: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
-        let about = report::About {
-            contestants: self.contestants,
-            rounds: self.arguments.rounds,
-            cap: self.arguments.cap,
-            command: ["scripts/bench".to_owned()].into_iter().chain(words).collect::<Vec<_>>().join(" "),
-            seconds: self.start.elapsed().as_secs_f64(),
-            pages_dropped: self.pages_dropped,
-        };
-        report::write(&self.folder, rows, &about)
-    }
+fn show(results: &Results, folder: &Path) {
+    println!("{}", table::text(&results.rows));
+    println!("{}\n", table::LEGEND);
+    println!("{} rows in {:.0} s; the report is in {}", results.rows.len(), results.about.seconds, folder.display());
 }
 
 fn cells(planned: &Planned, contestants: &[Contestant]) -> usize {
@@ -240,7 +249,7 @@ async fn one(
         bar.inc(1);
         let count = if workload.without_peers { 1 } else { contestants.len() };
         for contestant in &contestants[..count] {
-            if !given_up.contains(&contestant.name) {
+            if !given_up.contains(&contestant.name) && !process::is_interrupted() {
                 say(bar, planned, contestant.name, round);
                 let results = bench.run(workload, contestant, round).await;
                 let is_enough = |(_, o): &(&str, Outcome)| {

@@ -7,6 +7,7 @@ use crate::figures::Row;
 use crate::server::PROFILES;
 use crate::{picture, table};
 use anyhow::Context;
+use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
@@ -27,8 +28,11 @@ const SHORT: [(&str, &str); 11] = [
 ];
 
 /// What the report says beside the figures.
-pub(crate) struct About<'a> {
-    pub(crate) contestants: &'a [Contestant],
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct About {
+    /// Name, version and options of each contestant.
+    pub(crate) contestants: Vec<[String; 3]>,
+    pub(crate) machine: String,
     pub(crate) rounds: usize,
     pub(crate) cap: f64,
     /// The command that makes this report again.
@@ -37,8 +41,29 @@ pub(crate) struct About<'a> {
     pub(crate) pages_dropped: bool,
 }
 
+/// All that a report is made of.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Results {
+    pub(crate) about: About,
+    pub(crate) rows: Vec<Row>,
+}
+
+impl Results {
+    /// What an earlier run has measured.
+    pub(crate) fn read(path: &Path) -> anyhow::Result<Results> {
+        let json = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        serde_json::from_str(&json).with_context(|| format!("{} is not one of this program's results", path.display()))
+    }
+}
+
+/// Name, version and options, as the report lists them.
+pub(crate) fn described(contestant: &Contestant) -> [String; 3] {
+    [contestant.name.to_owned(), contestant.version.clone(), contestant.options.join(" ")]
+}
+
 /// Writes all of it.
-pub(crate) fn write(folder: &Path, rows: &[Row], about: &About<'_>) -> anyhow::Result<()> {
+pub(crate) fn write(folder: &Path, results: &Results) -> anyhow::Result<()> {
+    let Results { about, rows } = results;
     fs::create_dir_all(folder)?;
     let mut page = format!("# Benchmarks\n\n{}\n", introduction(about));
     for (profile, what) in PROFILES {
@@ -63,11 +88,11 @@ pub(crate) fn write(folder: &Path, rows: &[Row], about: &About<'_>) -> anyhow::R
         .filter_map(|(profile, name)| rows.iter().find(|r| r.profile == *profile && r.name == *name))
         .collect();
     fs::write(folder.join("short.md"), table::short(&short))?;
-    fs::write(folder.join("results.json"), serde_json::to_string_pretty(rows)? + "\n")?;
+    fs::write(folder.join("results.json"), serde_json::to_string(results)? + "\n")?;
     Ok(())
 }
 
-fn introduction(about: &About<'_>) -> String {
+fn introduction(about: &About) -> String {
     let mut text = format!(
         "Made by `{}` in {:.0} minutes: {} rounds, interleaved (every contestant once, then again), one step capped at {} s. \
          A step that reached the cap, or failed, was not run again in later rounds.\n\n",
@@ -76,7 +101,7 @@ fn introduction(about: &About<'_>) -> String {
         about.rounds,
         about.cap
     );
-    _ = writeln!(text, "- Machine: {}", machine());
+    _ = writeln!(text, "- Machine: {}", about.machine);
     _ = writeln!(
         text,
         "- Server, daemon and program share its cores, so figures compare contestants with each other and with the limit; \
@@ -84,13 +109,9 @@ fn introduction(about: &About<'_>) -> String {
     );
     let dropped = if about.pages_dropped { "dropped before every cold step" } else { "NOT dropped (only root can)" };
     _ = writeln!(text, "- The kernel's pages, dentries and inodes were {dropped}. Each mount began with empty caches.");
-    for contestant in about.contestants {
-        let options = if contestant.options.is_empty() {
-            "no options".to_owned()
-        } else {
-            format!("`{}`", contestant.options.join(" "))
-        };
-        _ = writeln!(text, "- {}: {}; {options}", contestant.name, contestant.version);
+    for [name, version, options] in &about.contestants {
+        let options = if options.is_empty() { "no options".to_owned() } else { format!("`{options}`") };
+        _ = writeln!(text, "- {name}: {version}; {options}");
     }
     _ = writeln!(
         text,
@@ -103,7 +124,8 @@ fn introduction(about: &About<'_>) -> String {
     text
 }
 
-fn machine() -> String {
+/// The computer, in one line.
+pub(crate) fn machine() -> String {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let cpu = read("/proc/cpuinfo");
     let model = cpu

@@ -14,7 +14,8 @@ pub(crate) const LEGEND: &str = "\
 median of the rounds, spread = (largest - smallest) / median; ratios above 1 are better; first byte in ms; CPU = seconds of \
 the daemon per GiB or per 1,000 operations; RSS = peak in MiB; requests and wire (MiB) per GiB or per 1,000 operations. \
 ⏱ stopped at the cap: the rate is that of what was done until then, measured once. \
-☁ the bucket did not have everything when the step returned: what was acknowledged was not durable yet.";
+☁ the bucket did not have everything when the step returned: what was acknowledged was not durable yet, so it does not \
+count as the best peer.";
 
 /// Contestants in the order of the table: ours, peers, the limit.
 pub(crate) fn order(row: &Row) -> Vec<&str> {

@@ -196,7 +196,7 @@ fn fio_jobs() -> Vec<Workload> {
     let rand = fio("fio-rand", about, Bytes, limit, "--rw=randread --bs=256k --runtime=5 --time_based");
     let about = "mountpoint-s3's fio job seq_read_skip_17m, 1 GiB";
     let skip = fio("fio-skip-17m", about, Bytes, Limit::Get, "--rw=read:17m --bs=256m");
-    let about = "mountpoint-s3's fio job ttfb, 10 loops: mean time to the first byte";
+    let about = "mountpoint-s3's fio job ttfb: mean time of 10";
     let arguments = "--rw=read --bs=1 --io_size=1 --direct=1 --loops=10";
     let ttfb = fio("fio-ttfb", about, Milliseconds, Limit::RandomGet(1), arguments);
     vec![

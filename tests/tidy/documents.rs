@@ -101,6 +101,16 @@ fn readme_names_the_environment() {
 }
 
 #[test]
+fn readme_shows_the_figures_of_the_report() {
+    let table = read("docs/benchmarks/short.md");
+    assert!(table.lines().count() > 5, "{table}");
+    assert!(
+        read("README.md").contains(table.trim_end()),
+        "the table of benchmarks in README.md is not that of docs/benchmarks/short.md, which scripts/bench writes"
+    );
+}
+
+#[test]
 fn links_between_documents_lead_somewhere() {
     for document in ["README.md", "ARCHITECTURE.md", "SEMANTICS.md", "CHANGELOG.md"] {
         let text = read(document);
