@@ -10,7 +10,7 @@ use criterion::{BatchSize, Criterion, Throughput};
 use fastrand::Rng;
 use futures::future::join_all;
 use objfs::db::Catalogue;
-use objfs::meta::{Defaults, Found, InodeRow, Meta, Sighting};
+use objfs::meta::{Defaults, Found, InodeRow, Meta, Page, Sighting};
 use objfs::types::{Attr, ETag, FileKind, Ino, Key, Name, SystemClock, Timestamp, Version, WallClock};
 use std::path::Path;
 use std::sync::Arc;
@@ -94,18 +94,23 @@ impl Bench {
     /// A page of a listing of `dir` arrives. Answers how many changes it meant.
     fn apply_page(&self, dir: Ino, seen: Vec<Sighting>) -> usize {
         let listing = self.meta.begin_listing(dir).unwrap();
-        self.runtime.block_on(self.meta.apply_page(seen, Vec::new(), false, &listing)).unwrap().changes.len()
+        let page = Page { seen, ..Page::default() };
+        self.runtime
+            .block_on(self.meta.apply_page(page, Key::parse("dir-0000/").unwrap(), Vec::new(), &listing))
+            .unwrap()
+            .0
+            .len()
     }
 
     /// A whole listing of `dir` arrives, in one page.
     fn apply_listing(&self, dir: Ino, seen: Vec<Sighting>) -> usize {
         let listing = self.meta.begin_listing(dir).unwrap();
-        self.runtime.block_on(async {
-            let page = self.meta.apply_page(seen, Vec::new(), false, &listing).await.unwrap();
-            let key = Key::parse("dir-0000/").unwrap();
-            let gone = self.meta.finish_listing(key, page.hidden, &listing).await.unwrap();
-            page.changes.len() + gone.len()
-        })
+        let page = Page { seen, is_last: true, ..Page::default() };
+        self.runtime
+            .block_on(self.meta.apply_page(page, Key::parse("dir-0000/").unwrap(), Vec::new(), &listing))
+            .unwrap()
+            .0
+            .len()
     }
 }
 

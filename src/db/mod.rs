@@ -7,19 +7,23 @@
 //! Invariants: all writes of a database go through its one writer thread, in the order in which they were sent; a write is
 //! answered after its transaction is committed, so whoever awaited it reads it back.
 
+use checkpoint::{Checkpointer, LOG_LEN};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
 
+mod checkpoint;
 mod damage;
 mod inodes;
 mod journal;
+mod listings;
 mod schema;
 
 pub use damage::set_aside;
-pub use inodes::{Catalogue, FileVersion, InodeRow, Marker, RowResult, Rows};
+pub use inodes::{Catalogue, InodeRow, Marker, RowResult, Rows};
 pub use journal::{Journal, StagedRow};
+pub use listings::FileVersion;
 pub use schema::Schema;
 
 /// Writes that one transaction takes at most: bounds how long a reader of the answer waits for others.
@@ -105,12 +109,18 @@ impl Db {
         let mut conn = rusqlite::Connection::open(path).map_err(fail)?;
         configure(&conn, durability).map_err(fail)?;
         schema.migrate(&mut conn, path)?;
+        let no_thread =
+            |e: std::io::Error| DbError::Sqlite { path: path.to_owned(), message: format!("no thread: {e}") };
+        let checkpointer = Checkpointer::start(path).map_err(no_thread)?;
         let (sender, jobs) = mpsc::channel::<Job>();
         let owned = path.to_owned();
         let thread = thread::Builder::new()
             .name(format!("db-{}", schema.name))
-            .spawn(move || run_writer(&conn, &owned, &jobs))
-            .map_err(|e| DbError::Sqlite { path: path.to_owned(), message: format!("no writer thread: {e}") })?;
+            .spawn(move || {
+                run_writer(&conn, &owned, &jobs, &checkpointer);
+                drop(checkpointer);
+            })
+            .map_err(no_thread)?;
         Ok(Db {
             path: path.to_owned(),
             writer: Mutex::new(Some(sender)),
@@ -192,7 +202,7 @@ fn configure(conn: &rusqlite::Connection, durability: Durability) -> rusqlite::R
     };
     conn.execute_batch(&format!(
         "PRAGMA page_size=8192; PRAGMA journal_mode=WAL; PRAGMA synchronous={synchronous}; PRAGMA temp_store=MEMORY;
-         PRAGMA cache_size=-16384; PRAGMA mmap_size=0; PRAGMA wal_autocheckpoint=4000; PRAGMA busy_timeout=10000;"
+         PRAGMA cache_size=-16384; PRAGMA mmap_size=0; PRAGMA wal_autocheckpoint=0; PRAGMA journal_size_limit={LOG_LEN}; PRAGMA busy_timeout=10000;"
     ))?;
     conn.set_prepared_statement_cache_capacity(64);
     Ok(())
@@ -222,7 +232,7 @@ fn in_savepoint<T>(
 
 /// The writer thread: takes what has been sent, up to [`GROUP_COMMIT_MAX`] jobs, into one transaction, and answers them
 /// all after the commit.
-fn run_writer(conn: &rusqlite::Connection, path: &Path, jobs: &mpsc::Receiver<Job>) {
+fn run_writer(conn: &rusqlite::Connection, path: &Path, jobs: &mpsc::Receiver<Job>, checkpointer: &Checkpointer) {
     while let Ok(first) = jobs.recv() {
         if let Err(e) = conn.execute_batch("BEGIN IMMEDIATE") {
             first(conn)(Err(sqlite_error(path, &e)));
@@ -242,6 +252,7 @@ fn run_writer(conn: &rusqlite::Connection, path: &Path, jobs: &mpsc::Receiver<Jo
             }
         }
         answers.into_iter().for_each(|answer| answer(commit.clone()));
+        checkpointer.committed();
     }
 }
 

@@ -5,7 +5,7 @@
 
 use super::headers::to_found;
 use super::{Fs, Result, to_the_end};
-use crate::meta::{Change, Leftover, Sighting, TreePart, UnmappableKey};
+use crate::meta::{Change, Leftover, Page, Sighting, TreePart, UnmappableKey};
 use crate::remote::{DirPage, DirPart, Listed, TreeWalk, Unlisted};
 use crate::store::StoreError;
 use crate::types::{Ino, Key, Unmappable};
@@ -109,18 +109,16 @@ impl Fs {
             pages += 1;
             let page = self.remote.list_dir(&key, continuation).await?;
             let DirPage { entries, unlisted, marker, next } = page;
-            let (seen, unmappable) = (sightings(entries), unmappable(unlisted));
-            let outcome = self.meta.apply_page(seen, unmappable, marker, &listing).await?;
-            news.add(self, outcome.changes);
-            hidden.extend(outcome.hidden);
-            continuation = next;
-            if continuation.is_none() {
+            let (seen, unmappable, is_last) = (sightings(entries), unmappable(unlisted), next.is_none());
+            let page = Page { seen, unmappable, marker, is_last };
+            let (changes, left) = self.meta.apply_page(page, key.clone(), hidden, &listing).await?;
+            news.add(self, changes);
+            (hidden, continuation) = (left, next);
+            if is_last {
                 break;
             }
         }
-        let changes = self.meta.finish_listing(key, hidden, &listing).await?;
         self.polled.listed(ino, pages, listing.began());
-        news.add(self, changes);
         Ok(())
     }
 
@@ -133,9 +131,7 @@ impl Fs {
             return self.list_dir(ino, news).await;
         }
         let parts = TreeWalk::below(key).page(objects, true).into_iter().map(tree_part).collect();
-        let (changes, leftover) = self.meta.apply_tree(parts, Leftover::default(), &listing).await?;
-        news.add(self, changes);
-        let changes = self.meta.finish_tree(leftover, &listing).await?;
+        let (changes, _) = self.meta.apply_tree(parts, Leftover::default(), true, &listing).await?;
         self.polled.listed(ino, 1, listing.began());
         news.add(self, changes);
         Ok(())
@@ -160,17 +156,16 @@ impl Fs {
             }
             pages += 1;
             let (objects, next) = self.remote.list_flat(&Key::root(), continuation).await?;
-            let parts = walk.page(objects, next.is_none()).into_iter().map(tree_part).collect();
-            let (changes, left) = self.meta.apply_tree(parts, leftover, &listing).await?;
+            let is_last = next.is_none();
+            let parts = walk.page(objects, is_last).into_iter().map(tree_part).collect();
+            let (changes, left) = self.meta.apply_tree(parts, leftover, is_last, &listing).await?;
             news.add(self, changes);
             (leftover, continuation) = (left, next);
-            if continuation.is_none() {
+            if is_last {
                 break;
             }
         }
-        let changes = self.meta.finish_tree(leftover, &listing).await?;
         self.polled.listed_whole(pages, listing.began());
-        news.add(self, changes);
         Ok(Some(pages))
     }
 }

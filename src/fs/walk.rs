@@ -63,7 +63,8 @@ impl Walk {
         }
         let window = (WINDOW_MIN << (self.steps - 2).min(8)).min(WINDOW_MAX);
         let missing = window - self.waiting.len().min(window);
-        let ahead = (missing * 2 >= window).then(|| (self.ahead.map_or(dir, |ahead| ahead.max(dir)), missing));
+        // A few at a time: what is listed together is answered together, and somebody waits for the first.
+        let ahead = (missing * 8 >= window).then(|| (self.ahead.map_or(dir, |ahead| ahead.max(dir)), missing));
         Next { is_walk: true, ahead }
     }
 

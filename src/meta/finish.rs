@@ -80,8 +80,7 @@ pub(super) fn finish(
     for (dir, key, seen) in hidden {
         settle_hidden(rows, cx, dir, &key, &seen, changes)?;
     }
-    rows.set_kv(super::LATEST, &cx.began.nanos().to_string())?;
-    touch_changed(rows, cx, changes)
+    rows.set_kv(super::LATEST, &cx.began.nanos().to_string())
 }
 
 /// Objects that stood beside a directory of the same name: either that was confirmed, and they are hidden by it, or it is gone

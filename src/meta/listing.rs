@@ -27,13 +27,17 @@ impl Listing {
     }
 }
 
-/// What a page of a directory's listing means for it.
+/// A page of a directory's listing.
 #[derive(Debug, Default)]
-pub struct PageOutcome {
-    /// What changed.
-    pub changes: Vec<Change>,
-    /// Objects that must wait for the end of the listing; to be given to [`Meta::finish_listing`].
-    pub hidden: Vec<Sighting>,
+pub struct Page {
+    /// Names in it.
+    pub seen: Vec<Sighting>,
+    /// Keys that no path can express.
+    pub unmappable: Vec<UnmappableKey>,
+    /// Whether its marker was shown.
+    pub marker: bool,
+    /// Whether it is the last: names that were not shown are gone, and the directory answers for itself.
+    pub is_last: bool,
 }
 
 /// What a page of a tree's listing shows of one directory.
@@ -80,44 +84,35 @@ impl Meta {
         self.catalogue.read(|rows| rows.unread(parent, after, limit))
     }
 
-    /// Applies one page of a listing of a directory.
+    /// Applies one page of a listing of a directory, whose key is `key`. What it leaves is added to `hidden`: objects that must
+    /// wait for the end of the listing.
     ///
     /// # Errors
     /// As [`Meta::get`].
     pub async fn apply_page(
         &self,
-        seen: Vec<Sighting>,
-        unmappable: Vec<UnmappableKey>,
-        marker: bool,
+        page: Page,
+        key: Key,
+        mut hidden: Vec<Sighting>,
         listing: &Listing,
-    ) -> Result<PageOutcome> {
-        let parent = listing.top;
-        self.applying(&listing.asked, move |rows, cx| {
-            let mut changes = Vec::new();
-            let hidden = apply_page(rows, cx, parent, seen, &unmappable, marker, &mut changes)?;
-            finish::touch_changed(rows, cx, &changes)?;
-            Ok(PageOutcome { changes, hidden })
-        })
-        .await
-    }
-
-    /// A listing of a directory is complete: names that it did not show are gone, and the directory answers for itself.
-    ///
-    /// # Errors
-    /// As [`Meta::get`].
-    pub async fn finish_listing(&self, key: Key, hidden: Vec<Sighting>, listing: &Listing) -> Result<Vec<Change>> {
+    ) -> Result<(Vec<Change>, Vec<Sighting>)> {
         let (dir, since, may_have_lost) = (listing.top, listing.since, !listing.was_empty);
         self.applying(&listing.asked, move |rows, cx| {
-            let (mut changes, mut leftover) = (Vec::new(), Leftover::default());
-            let done = finish::Done { dir, key, hidden, may_have_lost };
-            finish::finish_dir(rows, cx.began, done, &mut leftover)?;
-            finish::finish(rows, cx, leftover, since, &mut changes)?;
-            Ok(changes)
+            let mut changes = Vec::new();
+            hidden.extend(apply_page(rows, cx, dir, page.seen, &page.unmappable, page.marker, &mut changes)?);
+            if page.is_last {
+                let mut leftover = Leftover::default();
+                let hidden = std::mem::take(&mut hidden);
+                finish::finish_dir(rows, cx.began, finish::Done { dir, key, hidden, may_have_lost }, &mut leftover)?;
+                finish::finish(rows, cx, leftover, since, &mut changes)?;
+            }
+            finish::touch_changed(rows, cx, &changes)?;
+            Ok((changes, hidden))
         })
         .await
     }
 
-    /// Applies one page of a listing of a tree. What it leaves is added to `leftover`, for [`Meta::finish_tree`].
+    /// Applies one page of a listing of a tree. What it leaves is added to `leftover`; the last page settles it.
     ///
     /// # Errors
     /// As [`Meta::get`].
@@ -125,6 +120,7 @@ impl Meta {
         &self,
         parts: Vec<TreePart>,
         mut leftover: Leftover,
+        is_last: bool,
         listing: &Listing,
     ) -> Result<(Vec<Change>, Leftover)> {
         let (top, since, was_empty) = (listing.top, listing.since, listing.was_empty);
@@ -142,22 +138,11 @@ impl Meta {
                     leftover.hide(dir, key, hidden);
                 }
             }
+            if is_last {
+                finish::finish(rows, cx, std::mem::take(&mut leftover), since, &mut changes)?;
+            }
             finish::touch_changed(rows, cx, &changes)?;
             Ok((changes, leftover))
-        })
-        .await
-    }
-
-    /// A listing of a tree is complete.
-    ///
-    /// # Errors
-    /// As [`Meta::get`].
-    pub async fn finish_tree(&self, leftover: Leftover, listing: &Listing) -> Result<Vec<Change>> {
-        let since = listing.since;
-        self.applying(&listing.asked, move |rows, cx| {
-            let mut changes = Vec::new();
-            finish::finish(rows, cx, leftover, since, &mut changes)?;
-            Ok(changes)
         })
         .await
     }

@@ -25,7 +25,7 @@ use std::sync::Arc;
 pub use crate::db::{Catalogue, DbError, InodeRow, Marker};
 pub use apply::{Change, UnmappableKey};
 pub use finish::Leftover;
-pub use listing::{Listing, PageOutcome, TreePart};
+pub use listing::{Listing, Page, TreePart};
 pub use pins::{Observation, Pins};
 pub use reconcile::{Defaults, Found, Headers, Sighting};
 pub use rename::Moved;

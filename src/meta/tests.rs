@@ -44,12 +44,13 @@ impl Bench {
         self.clock.advance(Duration::from_secs(1));
         let listing = self.meta.begin_listing(Ino::ROOT).unwrap();
         let (mut changes, mut hidden) = (Vec::new(), Vec::new());
-        for page in pages {
-            let outcome = self.meta.apply_page(page, vec![], false, &listing).await.unwrap();
-            changes.extend(outcome.changes);
-            hidden.extend(outcome.hidden);
+        let count = pages.len();
+        for (i, seen) in pages.into_iter().enumerate() {
+            let page = Page { seen, is_last: i + 1 == count, ..Page::default() };
+            let (changed, left) = self.meta.apply_page(page, Key::root(), hidden, &listing).await.unwrap();
+            changes.extend(changed);
+            hidden = left;
         }
-        changes.extend(self.meta.finish_listing(Key::root(), hidden, &listing).await.unwrap());
         changes
     }
 
@@ -119,8 +120,8 @@ async fn a_listing_that_began_earlier_does_not_undo_our_unlink_or_our_commit() {
     b.meta.remove(a.ino).await.unwrap();
     let newer = Version { etag: ETag::parse("2"), last_modified: None, size: 9 };
     b.meta.committed(c.ino, newer.clone(), "{}".into(), || false).await.unwrap();
-    b.meta.apply_page(vec![file("a", "1"), file("c", "1")], vec![], false, &listing).await.unwrap();
-    b.meta.finish_listing(Key::root(), vec![], &listing).await.unwrap();
+    let page = Page { seen: vec![file("a", "1"), file("c", "1")], is_last: true, ..Page::default() };
+    b.meta.apply_page(page, Key::root(), vec![], &listing).await.unwrap();
     assert_eq!(b.meta.child(Ino::ROOT, &name("a")).unwrap(), None);
     assert_eq!(b.meta.child(Ino::ROOT, &name("c")).unwrap().unwrap().version, Some(newer));
 }

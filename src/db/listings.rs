@@ -1,0 +1,133 @@
+//! The catalogue's rows as listings see them.
+//!
+//! Owns: SQL for what a listing confirms, leaves out and moves, for what was listed when, and for keys that no path can
+//! express. Does not own: rows one by one (`inodes`), what absence means (`meta`).
+
+use super::inodes::{InodeRow, RowResult, Rows, ino_from, select_inodes, sql, unsql};
+use crate::types::{Ino, Key, Timestamp};
+use rusqlite::{Row, params};
+
+/// What two files with the same content have in common.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileVersion {
+    /// The inode.
+    pub ino: Ino,
+    /// ETag of its object.
+    pub etag: String,
+    /// Size of its object in bytes.
+    pub size: u64,
+}
+
+impl Rows<'_> {
+    /// Subdirectories of `parent` above `after` that were not listed since `since`, by inode number, `limit` at most.
+    pub fn unlisted_dirs(&self, parent: Ino, after: Ino, since: Timestamp, limit: usize) -> RowResult<Vec<Ino>> {
+        // 0x4000 of 0xf000: S_IFDIR of S_IFMT (inode(7)).
+        let query = "SELECT ino FROM inode WHERE parent = ?1 AND ino > ?2 AND mode & 0xf000 = 0x4000
+             AND (complete_at IS NULL OR complete_at < ?3) ORDER BY ino LIMIT ?4";
+        let mut statement = self.0.prepare_cached(query)?;
+        let params = params![sql(parent.0), sql(after.0), since.nanos(), sql(limit as u64)];
+        let inos = statement.query_map(params, |r| r.get(0).map(ino_from))?;
+        inos.collect()
+    }
+
+    /// Entries of `parent` above `after` that have an object whose headers were not read, by inode number, `limit` at most.
+    pub fn unread(&self, parent: Ino, after: Ino, limit: usize) -> RowResult<Vec<InodeRow>> {
+        let query = select_inodes!(
+            "WHERE parent = ?1 AND ino > ?2 AND headers IS NULL AND local = 0 AND etag IS NOT NULL ORDER BY ino LIMIT ?3"
+        );
+        self.many(query, params![sql(parent.0), sql(after.0), sql(limit as u64)])
+    }
+
+    /// Entries of `parent` that the bucket last confirmed before `before`, that hold no changes of ours and owe no marker.
+    pub fn unconfirmed(&self, parent: Ino, before: Timestamp) -> RowResult<Vec<Ino>> {
+        let query = "SELECT ino FROM inode WHERE parent = ?1 AND checked_at < ?2 AND local = 0 AND marker <> 2";
+        let mut statement = self.0.prepare_cached(query)?;
+        let inos = statement.query_map(params![sql(parent.0), before.nanos()], |r| r.get(0).map(ino_from))?;
+        inos.collect()
+    }
+
+    /// The directory was listed completely by a listing that began at `at`.
+    pub fn completed(&self, dir: Ino, at: Timestamp) -> RowResult<()> {
+        self.0
+            .prepare_cached("UPDATE inode SET complete_at = ?2 WHERE ino = ?1")?
+            .execute(params![sql(dir.0), at.nanos()])?;
+        Ok(())
+    }
+
+    /// The highest inode number that was given out.
+    pub fn last_ino(&self) -> RowResult<Ino> {
+        let last = self
+            .0
+            .prepare_cached("SELECT max(seq) FROM sqlite_sequence WHERE name = 'inode'")?
+            .query_row([], |r| r.get::<_, Option<i64>>(0))?;
+        Ok(ino_from(last.unwrap_or(0)))
+    }
+
+    /// Files with inode numbers above `since` that a listing which began at `at` has shown.
+    pub fn new_files(&self, since: Ino, at: Timestamp, limit: usize) -> RowResult<Vec<FileVersion>> {
+        self.versions(
+            "SELECT ino, etag, object_size FROM inode
+             WHERE ino > ?1 AND checked_at = ?2 AND local = 0 AND parent IS NOT NULL AND etag IS NOT NULL LIMIT ?3",
+            params![sql(since.0), at.nanos(), sql(limit as u64)],
+        )
+    }
+
+    /// The file `ino`, or the files below the directory `ino`.
+    pub fn file_versions(&self, ino: Ino, limit: usize) -> RowResult<Vec<FileVersion>> {
+        self.versions(
+            "WITH RECURSIVE tree(ino) AS (SELECT ?1 UNION ALL SELECT i.ino FROM inode i JOIN tree t ON i.parent = t.ino)
+             SELECT i.ino, i.etag, i.object_size FROM inode i JOIN tree t ON i.ino = t.ino
+             WHERE i.local = 0 AND i.etag IS NOT NULL LIMIT ?2",
+            params![sql(ino.0), sql(limit as u64)],
+        )
+    }
+
+    /// What was learned after `now`, by a clock that has been set back since, counts as learned long ago.
+    pub fn forget_future(&self, now: Timestamp) -> RowResult<()> {
+        self.0
+            .prepare_cached("UPDATE inode SET checked_at = 0 WHERE checked_at > ?1")?
+            .execute(params![now.nanos()])?;
+        self.0
+            .prepare_cached("UPDATE inode SET complete_at = 0 WHERE complete_at > ?1")?
+            .execute(params![now.nanos()])?;
+        Ok(())
+    }
+
+    /// Remembers a key that no path can express, found in the listing of `parent`.
+    pub fn put_unmappable(&self, parent: Ino, key: &Key, why: &str, size: u64, seen_at: Timestamp) -> RowResult<()> {
+        self.0
+            .prepare_cached(
+                "INSERT OR REPLACE INTO unmappable(key, parent, why, size, seen_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![key.as_str(), sql(parent.0), why, sql(size), seen_at.nanos()])?;
+        Ok(())
+    }
+
+    /// Forgets the keys of `parent` that a listing which began at `before` has not seen again.
+    pub fn forget_unmappable(&self, parent: Ino, before: Timestamp) -> RowResult<()> {
+        self.0
+            .prepare_cached("DELETE FROM unmappable WHERE parent = ?1 AND seen_at < ?2")?
+            .execute(params![sql(parent.0), before.nanos()])?;
+        Ok(())
+    }
+
+    /// How many keys are known that no path can express.
+    pub fn count_unmappable(&self) -> RowResult<u64> {
+        self.0.prepare_cached("SELECT count(*) FROM unmappable")?.query_row([], |r| r.get(0).map(unsql))
+    }
+
+    /// Those keys after `after`, in order: key, reason, size in bytes.
+    pub fn unmappable(&self, after: &str, limit: usize) -> RowResult<Vec<(String, String, u64)>> {
+        let query = format!("SELECT key, why, size FROM unmappable WHERE key > ?1 ORDER BY key LIMIT {limit}");
+        let mut statement = self.0.prepare_cached(&query)?;
+        let rows = statement.query_map(params![after], |r| Ok((r.get(0)?, r.get(1)?, unsql(r.get(2)?))))?;
+        rows.collect()
+    }
+
+    fn versions(&self, query: &str, params: impl rusqlite::Params) -> RowResult<Vec<FileVersion>> {
+        let mut statement = self.0.prepare_cached(query)?;
+        let each = |r: &Row<'_>| Ok(FileVersion { ino: ino_from(r.get(0)?), etag: r.get(1)?, size: unsql(r.get(2)?) });
+        let versions = statement.query_map(params, each)?;
+        versions.collect()
+    }
+}
