@@ -54,6 +54,8 @@ impl Fs {
             return self.walk_past(dir);
         }
         if self.is_of_earlier_mount(complete_at) {
+            // Should too many wait for that already, the poller gets to it.
+            self.polled.shown(ino, complete_at);
             self.list_later(ino);
             return Ok(());
         }
