@@ -49,7 +49,10 @@ impl Rows<'_> {
     /// The directory was listed completely by a listing that began at `at`.
     pub fn completed(&self, dir: Ino, at: Timestamp) -> RowResult<()> {
         self.0
-            .prepare_cached("UPDATE inode SET complete_at = ?2 WHERE ino = ?1")?
+            .prepare_cached(
+                // A marker would have been shown: without one there are no headers to be read.
+                "UPDATE inode SET complete_at = ?2, headers = coalesce(headers, iif(marker = 1, NULL, '{}')) WHERE ino = ?1",
+            )?
             .execute(params![sql(dir.0), at.nanos()])?;
         Ok(())
     }

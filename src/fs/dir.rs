@@ -89,6 +89,7 @@ impl Fs {
             }
         }
         let after = Ino(cookie.saturating_sub(COOKIE_DOTDOT));
+        self.unread.showing(ino);
         let hidden = self.meta.watches().hidden_in(ino, self.meta.now());
         let (filter, path) = (&self.settings.filter, self.filter_path(ino));
         let is_shown = |name: &[u8], kind| {

@@ -58,7 +58,10 @@ impl Fs {
         self.meta.watches().show(parent, name);
         match self.meta.child(parent, name)? {
             Some(row) if row.local || row.marker == Marker::Owed => Ok(Some(row)),
-            Some(row) if self.is_fresh(row.checked_at) => self.with_headers(row).await,
+            Some(row) if self.is_fresh(row.checked_at) => {
+                let is_read = row.headers.is_some() || !self.unread.is_worth_asking(parent);
+                if is_read { Ok(Some(row)) } else { self.with_headers(row).await }
+            }
             Some(row) if self.is_shown_while_listed(&dir, &row)? => Ok(Some(row)),
             None if dir.complete_at.is_some_and(|at| self.is_fresh(at)) => Ok(None),
             None => self.ask(&dir, name).await,

@@ -13,8 +13,9 @@ use crate::store::ObjectHeaders;
 use crate::types::{Ino, Timestamp};
 use futures::StreamExt;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::Semaphore;
 
 /// Objects whose headers are read at once, in all directories together.
@@ -23,6 +24,12 @@ const AT_ONCE: usize = 4;
 const READ_MAX: usize = 2000;
 /// Rows that are looked up together.
 const PAGE: usize = 64;
+/// How long after a readdir lookups in the directory count as part of it.
+const SHOWN: Duration = Duration::from_secs(30);
+/// Lookups after a readdir that read headers all the same.
+const SAMPLES: u32 = 8;
+/// The same for all directories together: by then it is known whether the bucket's objects carry attributes.
+const SAMPLES_MAX: u32 = 64;
 /// Directories that are remembered as read.
 const DIRS_MAX: usize = 10_000;
 /// Where the catalogue keeps that the bucket's objects carry attributes.
@@ -35,12 +42,18 @@ pub(super) struct Unread {
     /// Directories that were read, or are being read, by the listing that showed them.
     read: Mutex<HashMap<Ino, Timestamp>>,
     permits: Semaphore,
+    /// Directories that somebody reads just now, with how many of their names were looked up since.
+    shown: moka::sync::Cache<Ino, Arc<AtomicU32>>,
+    /// Lookups after a readdir that read headers.
+    samples: AtomicU32,
 }
 
 impl Unread {
     /// `carries`: whether an earlier mount found attributes.
     fn new(carries: bool) -> Unread {
-        Unread { carries: AtomicBool::new(carries), read: Mutex::default(), permits: Semaphore::new(AT_ONCE) }
+        let shown = moka::sync::Cache::builder().max_capacity(DIRS_MAX as u64).time_to_live(SHOWN).build();
+        let (carries, read, permits) = (AtomicBool::new(carries), Mutex::default(), Semaphore::new(AT_ONCE));
+        Unread { carries, read, permits, shown, samples: AtomicU32::new(0) }
     }
 
     /// Whether the directory is to be read now, as its listing of this time shows it.
@@ -50,6 +63,20 @@ impl Unread {
             read.clear();
         }
         read.insert(dir, listed_at) != Some(listed_at)
+    }
+
+    /// Somebody reads the directory: `ls -l` or the like may follow, which looks up every name.
+    pub(super) fn showing(&self, dir: Ino) {
+        let looked_up = self.shown.get(&dir).unwrap_or_default();
+        self.shown.insert(dir, looked_up);
+    }
+
+    /// Whether a name of the directory is looked up for itself. After a readdir all names may be, and then a few tell whether
+    /// headers are worth reading; the others are shown as the listing has them.
+    pub(super) fn is_worth_asking(&self, dir: Ino) -> bool {
+        let Some(looked_up) = self.shown.get(&dir) else { return true };
+        looked_up.fetch_add(1, Ordering::Relaxed) < SAMPLES
+            && self.samples.fetch_add(1, Ordering::Relaxed) < SAMPLES_MAX
     }
 
     fn again(&self, dir: Ino) {

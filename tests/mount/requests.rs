@@ -241,3 +241,14 @@ fn ten_thousand_files_are_the_same_after_a_remount_and_after_a_crash() {
     mount.mount_again();
     assert_eq!(tree(&mount), before, "after kill -9");
 }
+
+#[test]
+fn an_ls_l_of_a_large_directory_makes_no_request_for_each_file() {
+    let store = Store::dev();
+    (0..3000).for_each(|i| store.put(&format!("d/{i:04}"), "x"));
+    let mount = store.mount_with(&["poll_interval=600s"]);
+    let counts = cost(&store, || assert_eq!(mount.sh("ls -l d | wc -l").trim(), "3001"));
+    assert!(counts.of("HeadObject") <= 12 && counts.of("ListObjectsV2") <= 5, "{counts:?}");
+    let counts = cost(&store, || assert_eq!(mount.sh("find . -size +0 | wc -l").trim(), "3000"));
+    assert!(counts.total() <= 8, "{counts:?}");
+}
