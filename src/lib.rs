@@ -33,8 +33,8 @@
 //! - **write**: `fuse` > `fs::io` > `write::staging`; at close or fsync `fs::commit`: claim the key > fetch what the file
 //!   keeps of its base > PUT or multipart, conditional > catalogue row > journal row, if there is one, cleared. A close by
 //!   another process, and what failed: fdatasync, journal row, then `write::queue` > the same commit in the background.
-//! - **change elsewhere**: seen when somebody asks (lookup, open, opendir) > `meta::reconcile` > `fs::invalidate` >
-//!   `KernelCache`. A poller in `remote` that asks by itself, and inotify events, are to come.
+//! - **change elsewhere**: `remote::schedule` says which directory is due (or somebody asks) > `fs::listing` > `meta::reconcile`
+//!   > `fs::events` > `KernelCache`: the kernel forgets, or, where somebody watches, `fuse::replay` does the change again.
 //!
 //! ARCHITECTURE.md has the rules, the table of who may import whom, and the way to the room that you look for;
 //! SEMANTICS.md has the promises to users.

@@ -50,6 +50,23 @@ pub struct InodeRow {
     pub marker: Marker,
 }
 
+/// How well an inode is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    /// When the bucket last confirmed it, or we wrote it.
+    pub checked_at: Timestamp,
+    /// Whether its headers were read for this version, or there are none.
+    pub is_read: bool,
+    /// Whether it holds changes that the bucket does not have.
+    pub local: bool,
+}
+
+impl From<&InodeRow> for Known {
+    fn from(row: &InodeRow) -> Known {
+        Known { checked_at: row.checked_at, is_read: row.headers.is_some(), local: row.local }
+    }
+}
+
 /// `catalogue.db`.
 #[derive(Debug)]
 pub struct Catalogue(Db);
@@ -120,22 +137,24 @@ impl Rows<'_> {
         self.many(query, params![sql(parent.0), sql(after.0), sql(limit as u64)])
     }
 
-    /// Gives `visit` number, name and attributes of entries of `parent` with inode numbers above `after`, in that order, until
-    /// it says that it has enough. Only these are read, and nothing is copied.
+    /// Gives `visit` number, name, attributes and what is known of entries of `parent` with inode numbers above `after`, in that
+    /// order, until it says that it has enough. Only these are read, and nothing is copied.
     pub fn each_child(
         &self,
         parent: Ino,
         after: Ino,
-        mut visit: impl FnMut(Ino, &[u8], Attr) -> bool,
+        mut visit: impl FnMut(Ino, &[u8], Attr, Known) -> bool,
     ) -> RowResult<()> {
         let mut statement = self.0.prepare_cached(
-            "SELECT ino, parent, name, mode, uid, gid, rdev, size, atime, mtime, ctime FROM inode
-             WHERE parent = ?1 AND ino > ?2 ORDER BY ino",
+            "SELECT ino, parent, name, mode, uid, gid, rdev, size, atime, mtime, ctime, checked_at, headers IS NOT NULL, local
+             FROM inode WHERE parent = ?1 AND ino > ?2 ORDER BY ino",
         )?;
         let mut rows = statement.query(params![sql(parent.0), sql(after.0)])?;
         while let Some(row) = rows.next()? {
             let name = row.get_ref(2)?.as_blob()?;
-            if visit(ino_from(row.get(0)?), name, attr_of(row)?) {
+            let known =
+                Known { checked_at: Timestamp::from_nanos(row.get(11)?), is_read: row.get(12)?, local: row.get(13)? };
+            if visit(ino_from(row.get(0)?), name, attr_of(row)?, known) {
                 break;
             }
         }

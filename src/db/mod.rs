@@ -21,7 +21,7 @@ mod listings;
 mod schema;
 
 pub use damage::set_aside;
-pub use inodes::{Catalogue, InodeRow, Marker, RowResult, Rows};
+pub use inodes::{Catalogue, InodeRow, Known, Marker, RowResult, Rows};
 pub use journal::{Journal, StagedRow};
 pub use listings::FileVersion;
 pub use schema::Schema;

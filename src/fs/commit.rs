@@ -6,7 +6,7 @@
 
 use super::headers::{for_new, found_object};
 use super::{Fs, FsError, Result};
-use crate::meta::InodeRow;
+use crate::meta::{Change, InodeRow};
 use crate::store::{Condition, ObjectHeaders, ObjectMeta};
 use crate::types::{Ino, Key, Name, ObjectRef};
 use crate::write::{CommitError, Committed, Span, Staged, conflict_name};
@@ -68,6 +68,10 @@ impl Fs {
             Err(CommitError::BaseDeleted) => {
                 tracing::warn!(%key, "was deleted elsewhere while it was changed here: it is created again");
                 self.recreate(staged, &row, &key, headers).await
+            }
+            Err(CommitError::BaseLost) => {
+                self.keep_apart(staged, row, &key).await?;
+                Err(CommitError::BaseLost.into())
             }
             Err(e) => Err(e.into()),
         }
@@ -151,6 +155,39 @@ impl Fs {
         self.give_name_to(&row, theirs).await
     }
 
+    /// The version that was changed here is gone, and bytes of it are missing: what was written cannot be completed. Theirs keeps
+    /// the name; ours stays staged under that of a conflict copy, where what there is of it can be read.
+    async fn keep_apart(self: &Arc<Self>, staged: &Arc<Staged>, row: InodeRow, key: &Key) -> Result<()> {
+        // Tried again: it has a name of its own already.
+        if staged.content().base().is_none_or(|base| base.key != *key) {
+            return Ok(());
+        }
+        let theirs = self.remote.head(key).await?;
+        let is_ours = |theirs: &ObjectMeta| theirs.headers.write_id().is_some_and(|id| staged.is_own(&id));
+        let (Some(parent), Some(name)) = (row.parent, row.name.clone()) else { return Ok(()) };
+        if theirs.as_ref().is_some_and(is_ours) {
+            return Ok(());
+        }
+        let date = date_for_names(self.meta.now());
+        for attempt in 0..CONFLICT_NAMES_MAX {
+            let own_name = conflict_name(&name, &self.settings.host, &date, attempt)?;
+            if self.meta.child(parent, &own_name)?.is_some() {
+                continue;
+            }
+            self.meta.rename(row.ino, parent, own_name.clone(), Vec::new()).await?;
+            self.conflicts.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(%key, kept_as = %own_name, "changed elsewhere while it was changed here, and bytes of the version before are gone: what was written here is kept apart");
+            let (kind, ghost) = (row.attr.kind, Box::new(row.clone()));
+            let gone = Change::Removed { parent, name: name.clone(), ghost };
+            self.announce(vec![gone, Change::Added { parent, name: own_name, kind, is_news: true }]);
+            return match theirs {
+                Some(theirs) => self.give_name_to(&row, theirs).await,
+                None => Ok(()),
+            };
+        }
+        Ok(())
+    }
+
     /// Commits our version under a conflict name, which our inode then has.
     async fn commit_copy(self: &Arc<Self>, staged: &Arc<Staged>, row: &InodeRow, key: &Key) -> Result<Name> {
         let (Some(parent), Some(name)) = (row.parent, &row.name) else { return Err(FsError::Stale) };
@@ -184,7 +221,7 @@ impl Fs {
         let asked = self.meta.observe();
         let (theirs, _) = self.meta.apply_lookup(parent, name.clone(), Some(found_object(&theirs)), &asked).await?;
         if let Some(theirs) = theirs {
-            self.announce(vec![crate::meta::Change::Replaced { parent, name, ino: theirs.ino }]);
+            self.announce(vec![Change::Replaced { parent, name, ino: theirs.ino }]);
         }
         Ok(())
     }

@@ -98,13 +98,19 @@ impl Fs {
             !is_hidden && filter.shows(&name, &path, kind)
         };
         let all_shown = hidden.is_none() && filter.is_off();
-        self.meta.each_child(ino, after, |ino, name, attr| {
+        let now = self.meta.now();
+        self.meta.each_child(ino, after, |ino, name, attr, known| {
             if !all_shown && !is_shown(name, attr.kind) {
                 return false;
             }
-            add(DirEntry { name, entry: self.entry_of(ino, attr), cookie: ino.0 + COOKIE_DOTDOT })
+            add(DirEntry { name, entry: self.entry_of(ino, attr, known, now), cookie: ino.0 + COOKIE_DOTDOT })
         })?;
         Ok(())
+    }
+
+    /// Whether the directory is known to have more entries than `count`.
+    pub fn has_more_entries_than(&self, ino: Ino, count: usize) -> bool {
+        self.meta.has_more_children_than(ino, count).unwrap_or(false)
     }
 
     /// MKDIR: a marker object, made only if there is none.

@@ -39,7 +39,10 @@ impl Fs {
                     kernel.forget_entry(*parent, name);
                     touched.insert(*parent);
                 }
-                Change::Replaced { parent, name, .. } => kernel.forget_entry(*parent, name),
+                Change::Replaced { parent, name, .. } => {
+                    kernel.forget_entry(*parent, name);
+                    touched.insert(*parent);
+                }
                 // The version that the kernel has seen stays on record: the next open finds another and drops the pages.
                 Change::Content(ino) => kernel.forget_content(*ino),
                 Change::Moved { from, to, row } => {

@@ -15,6 +15,7 @@
 //! | commits, conflicts, background | `commit`, `background` |
 //! | listing, ahead of walks, by the poller | `listing`, `walk`, `poll` |
 //! | headers that listings do not show | `unread` |
+//! | how long the kernel believes an answer | `ttl` |
 //! | events of changes made elsewhere | `events` |
 
 mod attr;
@@ -36,6 +37,7 @@ mod place;
 mod poll;
 mod rename;
 mod rename_dir;
+mod ttl;
 mod unread;
 mod walk;
 
@@ -119,10 +121,6 @@ pub struct Entry {
     /// How long the kernel may believe both.
     pub ttl: Duration,
 }
-
-/// How long the kernel believes an entry. Short, because nothing tells it of remote changes unless somebody asks; the
-/// catalogue answers again in microseconds.
-const TTL: Duration = Duration::from_secs(1);
 
 /// Inodes whose last opened version is remembered, until the kernel forgets them. Forgetting one earlier only costs reading
 /// its pages again.
@@ -268,11 +266,7 @@ impl Fs {
     }
 
     fn entry(&self, row: &InodeRow) -> Entry {
-        self.entry_of(row.ino, row.attr.clone())
-    }
-
-    fn entry_of(&self, ino: Ino, attr: Attr) -> Entry {
-        Entry { ino, attr: self.shown(ino, attr), ttl: TTL }
+        self.entry_of(row.ino, row.attr.clone(), row.into(), self.meta.now())
     }
 
     fn queue(&self) -> MutexGuard<'_, CommitQueue> {

@@ -22,7 +22,7 @@ use pins::RecentlyGone;
 use std::path::Path;
 use std::sync::Arc;
 
-pub use crate::db::{Catalogue, DbError, InodeRow, Marker};
+pub use crate::db::{Catalogue, DbError, InodeRow, Known, Marker};
 pub use apply::{Change, UnmappableKey};
 pub use finish::Leftover;
 pub use listing::{Listing, Page, TreePart};
@@ -143,12 +143,17 @@ impl Meta {
         self.catalogue.read(|rows| rows.children(parent, after, limit))
     }
 
-    /// Gives `visit` number, name and attributes of entries of `parent` with inode numbers above `after`, in that order, until
-    /// it says that it has enough.
+    /// Gives `visit` number, name, attributes and what is known of entries of `parent` with inode numbers above `after`, in that
+    /// order, until it says that it has enough.
     ///
     /// # Errors
     /// As [`Meta::get`].
-    pub fn each_child(&self, parent: Ino, after: Ino, visit: impl FnMut(Ino, &[u8], Attr) -> bool) -> Result<()> {
+    pub fn each_child(
+        &self,
+        parent: Ino,
+        after: Ino,
+        visit: impl FnMut(Ino, &[u8], Attr, Known) -> bool,
+    ) -> Result<()> {
         self.catalogue.read(|rows| rows.each_child(parent, after, visit))
     }
 

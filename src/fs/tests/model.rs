@@ -64,6 +64,19 @@ struct World {
     inos: BTreeMap<(String, String), Ino>,
     /// Directories that were emptied through the mount.
     emptied: BTreeSet<String>,
+    /// What was appended to versions that were gone by then, and refused: it is kept, and cannot be completed.
+    kept_apart: Vec<&'static str>,
+}
+
+/// The tree as the mount shows it.
+#[derive(Default)]
+struct Tree {
+    /// With a slash at the end.
+    dirs: BTreeSet<String>,
+    /// With content and inode number.
+    files: BTreeMap<String, (String, Ino)>,
+    /// Files that lack bytes of a version that is gone.
+    apart: Vec<String>,
 }
 
 impl World {
@@ -155,6 +168,9 @@ impl World {
                     let kept = self.bucket().await.values().any(|c| c.ends_with(content));
                     assert!(kept, "{content:?} was acknowledged, and the bucket has it nowhere");
                 }
+                if done.as_ref().is_err_and(|e| e.errno() == libc::ESTALE) {
+                    self.kept_apart.push(content);
+                }
                 // It goes on in the longer one.
                 (done, vec![text(path)])
             }
@@ -197,9 +213,9 @@ impl World {
                 }
             }
             Step::Wait(secs) => b.advance(u64::from(*secs)),
-            Step::Settle => assert_eq!(b.fs.drain(Duration::from_secs(5)).await.unwrap(), Drained::Clean),
+            Step::Settle => self.settle().await,
             Step::Remount => {
-                assert_eq!(b.fs.drain(Duration::from_secs(5)).await.unwrap(), Drained::Clean);
+                self.settle().await;
                 self.bench = Some(self.bench.take().unwrap().remount().await);
             }
             // Nothing is drained, nothing is closed in order; every close was acknowledged.
@@ -210,6 +226,13 @@ impl World {
                 self.nothing_is_lost(ours, &before, &done, &may_go).await;
                 self.note_emptied(ours, &done).await;
             }
+        }
+    }
+
+    async fn settle(&self) {
+        // What is kept apart never gets to the bucket.
+        if self.kept_apart.is_empty() {
+            assert_eq!(self.b().fs.drain(Duration::from_secs(5)).await.unwrap(), Drained::Clean);
         }
     }
 
@@ -261,9 +284,22 @@ impl World {
         }
     }
 
-    /// The tree as the mount shows it: directories with a slash, files with content and inode number. `fresh`: after asking.
-    async fn tree(&self, fresh: bool) -> (BTreeSet<String>, BTreeMap<String, (String, Ino)>) {
-        let (mut dirs, mut files) = (BTreeSet::new(), BTreeMap::new());
+    /// Content and size of a file whose beginning is gone: what was appended here.
+    async fn read_apart(&self, path: &str, fh: Fh, size: u64) {
+        assert!(path.contains(" (conflict "), "{path}: somebody else's version keeps the name");
+        for content in &self.kept_apart {
+            let at = size.saturating_sub(content.len() as u64);
+            let tail = self.b().fs.read(fh, at, content.len() as u32).await;
+            if tail.is_ok_and(|tail| tail == content.as_bytes()) {
+                return;
+            }
+        }
+        panic!("{path} cannot be read, and has nothing that was written here");
+    }
+
+    /// The tree as the mount shows it. `fresh`: after asking.
+    async fn tree(&self, fresh: bool) -> Tree {
+        let mut tree = Tree::default();
         let mut todo = vec![(Ino::ROOT, String::new())];
         let fs = &self.b().fs;
         while let Some((dir, path)) = todo.pop() {
@@ -279,26 +315,34 @@ impl World {
             for (name, entry) in entries {
                 let path = format!("{path}{name}");
                 if entry.attr.kind == FileKind::Dir {
-                    dirs.insert(format!("{path}/"));
+                    tree.dirs.insert(format!("{path}/"));
                     todo.push((entry.ino, format!("{path}/")));
                 } else {
                     let opened = fs.open(CALLER, entry.ino, libc::O_RDONLY).await.unwrap();
-                    let bytes = fs.read(opened.fh, 0, 1 << 16).await.unwrap();
+                    match fs.read(opened.fh, 0, 1 << 16).await {
+                        Ok(bytes) => {
+                            assert_eq!(entry.attr.size, bytes.len() as u64, "{path}");
+                            tree.files.insert(path, (String::from_utf8(bytes.to_vec()).unwrap(), entry.ino));
+                        }
+                        Err(e) => {
+                            assert_eq!(e.errno(), libc::ESTALE, "{path}: {e}");
+                            self.read_apart(&path, opened.fh, entry.attr.size).await;
+                            tree.apart.push(path);
+                        }
+                    }
                     fs.release(opened.fh).await;
-                    assert_eq!(entry.attr.size, bytes.len() as u64, "{path}");
-                    files.insert(path, (String::from_utf8(bytes.to_vec()).unwrap(), entry.ino));
                 }
             }
         }
-        (dirs, files)
+        tree
     }
 
     async fn compare(&mut self) {
         self.b().advance(1);
-        let (dirs, files) = self.tree(true).await;
+        let Tree { dirs, files, apart } = self.tree(true).await;
         let bucket = self.bucket().await;
         let mut wanted_dirs: BTreeSet<String> = self.emptied.clone();
-        for key in bucket.keys() {
+        for key in bucket.keys().chain(&apart) {
             wanted_dirs.extend(key.match_indices('/').map(|(at, _)| key[..=at].to_owned()));
         }
         for dir in self.emptied.clone() {
@@ -320,7 +364,13 @@ impl World {
 }
 
 async fn work(steps: &[(Step, bool)]) {
-    let mut world = World { bench: Some(bench().await), next: 0, inos: BTreeMap::new(), emptied: BTreeSet::new() };
+    let mut world = World {
+        bench: Some(bench().await),
+        next: 0,
+        inos: BTreeMap::new(),
+        emptied: BTreeSet::new(),
+        kept_apart: Vec::new(),
+    };
     for (step, compare) in steps {
         world.run(step).await;
         if *compare {

@@ -1,0 +1,95 @@
+//! Somebody else wrote, and so did we. Owns nothing else.
+
+use super::*;
+
+#[tokio::test]
+async fn a_conflict_keeps_both_and_the_handle_goes_on_with_ours() {
+    let b = bench().await;
+    b.write("a.txt", "base").await.unwrap();
+    let (ino, fh) = b.open("a.txt", libc::O_RDWR).await;
+    b.fs.write(fh, 0, b"ours", false).await.unwrap();
+    b.foreign("a.txt", "theirs").await;
+    b.fs.flush(CALLER, fh).await.unwrap();
+    assert_eq!(b.object("a.txt").await.as_deref(), Some("theirs"));
+    let names = b.ls(Ino::ROOT).await;
+    let copy = names.iter().find(|n| n.starts_with("a (conflict desk ")).unwrap();
+    assert_eq!(b.object(copy).await.as_deref(), Some("ours"));
+    assert_eq!(b.read("a.txt").await, "theirs");
+    assert_eq!(b.fs.lookup(Ino::ROOT, &name(copy)).await.unwrap().unwrap().ino, ino);
+    b.fs.write(fh, 4, b" more", false).await.unwrap();
+    b.fs.flush(CALLER, fh).await.unwrap();
+    b.fs.release(fh).await;
+    assert_eq!(b.object(copy).await.as_deref(), Some("ours more"));
+    assert_eq!(b.fs.pending().unwrap().conflicts, 1);
+}
+
+#[tokio::test]
+async fn a_new_file_does_not_overwrite_one_that_appeared_meanwhile() {
+    let b = bench().await;
+    let (_, fh) = b.create("n").await;
+    b.fs.write(fh, 0, b"ours", false).await.unwrap();
+    b.foreign("n", "theirs").await;
+    b.fs.flush(CALLER, fh).await.unwrap();
+    assert_eq!(b.object("n").await.as_deref(), Some("theirs"));
+    assert_eq!(b.ls(Ino::ROOT).await.len(), 2);
+}
+
+#[tokio::test]
+async fn what_was_deleted_elsewhere_while_it_was_changed_is_created_again() {
+    let b = bench().await;
+    b.write("a", "base").await.unwrap();
+    let (_, fh) = b.open("a", libc::O_RDWR | libc::O_TRUNC).await;
+    b.fs.write(fh, 0, b"ours", false).await.unwrap();
+    b.memory.delete(&key("a"), None).await.unwrap();
+    b.fs.flush(CALLER, fh).await.unwrap();
+    assert_eq!(b.object("a").await.as_deref(), Some("ours"));
+}
+
+#[tokio::test]
+async fn a_lost_reply_is_no_conflict() {
+    let b = bench().await;
+    b.write("a", "one").await.unwrap();
+    // Every attempt of one close is lost: the store's retries, and then the background's.
+    b.faults.lose_next(Op::Put, ErrorKind::Broken, 1);
+    b.faults.fail_next(Op::Head, ErrorKind::Broken, 8);
+    let closed = b.write("a", "two").await;
+    assert!(closed.is_err(), "nobody could tell whether it was written");
+    assert_eq!(b.fs.pending().unwrap().files, 1);
+    b.faults.set(fault::Settings::default());
+    b.faults.fail_next(Op::Head, ErrorKind::Broken, 0);
+    assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
+    assert_eq!(b.object("a").await.as_deref(), Some("two"));
+    assert_eq!(b.ls(Ino::ROOT).await, ["a"], "no conflict copy");
+    assert_eq!(b.fs.pending().unwrap().conflicts, 0);
+}
+
+#[tokio::test]
+async fn what_cannot_be_completed_is_kept_apart_and_theirs_keeps_the_name() {
+    let b = bench().await;
+    b.write("a", "base").await.unwrap();
+    // Another mount, which has read nothing of it.
+    let b = b.remount().await;
+    let (ino, fh) = b.open("a", libc::O_WRONLY | libc::O_APPEND).await;
+    b.fs.write(fh, 0, b" ours", false).await.unwrap();
+    b.foreign("a", "theirs").await;
+    assert_eq!(b.fs.flush(CALLER, fh).await.unwrap_err().errno(), libc::ESTALE);
+    b.fs.release(fh).await;
+    let apart = |names: Vec<String>| names.into_iter().find(|n| n.starts_with("a (conflict desk ")).unwrap();
+    let copy = apart(b.ls(Ino::ROOT).await);
+    assert_eq!((b.read("a").await.as_str(), b.object("a").await.as_deref()), ("theirs", Some("theirs")));
+    assert_eq!(b.object(&copy).await, None, "half a file is not uploaded");
+    // Tried again by the next mount, it stays where it is.
+    let b = b.remount().await;
+    let drained = Arc::clone(&b.fs).drain_with_background().await;
+    let Drained::Left(left) = drained else { panic!("{drained:?}") };
+    let parked: Vec<_> = left.failed.iter().map(|(path, _, again)| (path.as_str(), *again)).collect();
+    assert_eq!(parked, [(copy.as_str(), false)]);
+    assert_eq!(b.ls(Ino::ROOT).await, ["a", copy.as_str()]);
+    let (same, fh) = b.open(&copy, libc::O_RDONLY).await;
+    assert_eq!(same, ino);
+    assert_eq!(b.fs.read(fh, 4, 5).await.unwrap(), &b" ours"[..]);
+    assert_eq!(b.fs.read(fh, 0, 4).await.unwrap_err().errno(), libc::ESTALE);
+    b.fs.release(fh).await;
+    b.fs.unlink(Ino::ROOT, name(&copy)).await.unwrap();
+    assert_eq!((b.fs.pending().unwrap().files, b.ls(Ino::ROOT).await), (0, vec!["a".to_owned()]));
+}

@@ -1,0 +1,67 @@
+//! How long the kernel may believe what it is told of an inode.
+//!
+//! Owns: that time. Pure. Does not own: telling the kernel earlier (`invalidate`), how fresh the catalogue must be (`lookup`).
+//!
+//! What the kernel believes is as old as the bucket's last word, so a lifetime ends when that word is no longer fresh: then
+//! LOOKUP asks. Where the poller hears of a change before, the kernel is told at once.
+
+use super::{Entry, Fs};
+use crate::meta::Known;
+use crate::types::Attr;
+use crate::types::{Ino, Timestamp};
+use std::time::Duration;
+
+/// The shortest lifetime: the catalogue answers again in microseconds, but not for each of the hundred system calls with
+/// which a program looks at a file.
+const SHORTEST: Duration = Duration::from_secs(1);
+
+/// The lifetime of what is known, at `now`, where an answer of the bucket counts as fresh for `fresh`.
+fn ttl(known: Known, now: Timestamp, fresh: Duration) -> Duration {
+    let shortest = SHORTEST.min(fresh);
+    match known {
+        // What we changed ourselves, the kernel has seen.
+        Known { local: true, .. } => fresh,
+        // Its headers may show another mode, or another kind.
+        Known { is_read: false, .. } => shortest,
+        // A time that lies ahead says nothing.
+        Known { checked_at, .. } if checked_at > now => shortest,
+        Known { checked_at, .. } => fresh.saturating_sub(now.since(checked_at)).max(shortest),
+    }
+}
+
+impl Fs {
+    /// An inode as the kernel is told of it at `now`.
+    pub(super) fn entry_of(&self, ino: Ino, attr: Attr, known: Known, now: Timestamp) -> Entry {
+        Entry { ino, attr: self.shown(ino, attr), ttl: ttl(known, now, self.settings.poll_interval) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn at(secs: i64) -> Timestamp {
+        Timestamp::from_parts(secs, 0)
+    }
+
+    fn known(checked_at: i64) -> Known {
+        Known { checked_at: at(checked_at), is_read: true, local: false }
+    }
+
+    #[test]
+    fn nothing_is_believed_for_longer_than_an_answer_is_fresh() {
+        let secs = |checked_at| ttl(known(checked_at), at(1000), MINUTE).as_secs();
+        assert_eq!([1000, 990, 941, 940, 900, 0].map(secs), [60, 50, 1, 1, 1, 1]);
+        assert_eq!(secs(1001), 1, "by a clock that was set back since");
+        assert_eq!(ttl(known(1000), at(1000), Duration::from_millis(300)), Duration::from_millis(300));
+    }
+
+    #[test]
+    fn what_headers_may_change_is_asked_for_soon_and_what_is_ours_need_not_be() {
+        let unread = Known { is_read: false, ..known(1000) };
+        assert_eq!(ttl(unread, at(1000), MINUTE), SHORTEST);
+        assert_eq!(ttl(Known { local: true, ..unread }, at(5000), MINUTE), MINUTE);
+    }
+}
