@@ -94,7 +94,7 @@ impl Bench {
 
     async fn measure(&self, measure: &Measure, mounted: &mut Mounted, prefix: &str) -> Result<Figures, String> {
         if !measure.keep_pages {
-            process::drop_pages();
+            process::make_cold();
         }
         mounted.reset_peak();
         let (cpu, traffic) = (mounted.cpu_seconds(), self.server.traffic().await);
@@ -171,7 +171,7 @@ impl Bench {
             // Once, so that its pages are there.
             process::run_step(&self.order(&measure.step, &root)).map_err(|t| anyhow::anyhow!("{t:?}"))?;
         } else {
-            process::drop_pages();
+            process::make_cold();
         }
         let report = process::run_step(&self.order(&measure.step, &root)).map_err(|t| anyhow::anyhow!("{t:?}"))?;
         Ok(Figures {

@@ -158,11 +158,14 @@ fn is_root() -> bool {
 /// Drops clean pages, dentries and inodes. Only root may; says whether it was done.
 pub(crate) fn drop_pages() -> bool {
     nix::unistd::sync();
-    let dropped = std::fs::write("/proc/sys/vm/drop_caches", "3").is_ok();
-    if dropped {
+    std::fs::write("/proc/sys/vm/drop_caches", "3").is_ok()
+}
+
+/// The same right before something is measured.
+pub(crate) fn make_cold() {
+    if drop_pages() {
         touch_memory();
     }
-    dropped
 }
 
 /// Uses memory and gives it back. A virtual machine returns pages that were dropped to its host, and gets them again one

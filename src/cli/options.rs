@@ -186,7 +186,11 @@ impl Options {
                 let count = value.parse().ok().filter(|n| (1..=10_000).contains(n));
                 self.requests = Some(count.ok_or_else(|| bad("a number from 1 to 10000"))?);
             }
-            "poll_interval" => self.poll_interval = Some(parse_time(value).ok_or_else(|| bad("a time such as 60s"))?),
+            "poll_interval" => {
+                let time = parse_time(value).filter(|time| !time.is_zero());
+                self.poll_interval =
+                    Some(time.ok_or_else(|| bad("a time such as 60s; poll_budget=0 turns polling off"))?);
+            }
             "poll_budget" => {
                 let count = value.parse().ok().filter(|n| *n <= 100_000);
                 self.poll_budget = Some(count.ok_or_else(|| bad("a number from 0 to 100000"))?);

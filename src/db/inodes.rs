@@ -181,6 +181,16 @@ impl Rows<'_> {
         )
     }
 
+    /// Whether `ino` or anything below it holds changes of ours, owes a marker, or was learned after `began`.
+    pub fn is_newer_below(&self, ino: Ino, began: Timestamp) -> RowResult<bool> {
+        self.exists(
+            "WITH RECURSIVE tree(ino) AS (SELECT ?1 UNION ALL SELECT i.ino FROM inode i JOIN tree t ON i.parent = t.ino)
+             SELECT 1 FROM inode i JOIN tree t ON i.ino = t.ino
+             WHERE i.local <> 0 OR i.marker = 2 OR i.checked_at > ?2 LIMIT 1",
+            params![sql(ino.0), began.nanos()],
+        )
+    }
+
     /// Every inode number below `ino`, without itself.
     pub fn descendants(&self, ino: Ino) -> RowResult<Vec<Ino>> {
         let mut statement = self.0.prepare_cached(
@@ -276,21 +286,10 @@ impl Rows<'_> {
         Ok(())
     }
 
-    /// Takes away every row that has lost its name, or that lies below one: nothing holds them after a start.
+    /// Takes away every row that has lost its name: nothing holds them after a start.
     pub fn delete_nameless(&self) -> RowResult<usize> {
-        let mut gone = 0;
-        loop {
-            let n = self
-                .0
-                .prepare_cached(
-                    "DELETE FROM inode WHERE ino <> 1 AND (parent IS NULL OR parent NOT IN (SELECT ino FROM inode))",
-                )?
-                .execute([])?;
-            if n == 0 {
-                return Ok(gone);
-            }
-            gone += n;
-        }
+        // What lay below one was given to nobody or has lost its name as well, so the index on `parent` finds them all.
+        self.0.prepare_cached("DELETE FROM inode WHERE parent IS NULL AND ino <> 1")?.execute([])
     }
 
     /// Directories that owe a marker.

@@ -57,6 +57,19 @@ impl Rows<'_> {
         Ok(())
     }
 
+    /// Directories below `ino` are as somebody saw them at `at`.
+    pub fn confirm_dirs_below(&self, ino: Ino, at: Timestamp) -> RowResult<()> {
+        // 0x4000 of 0xf000: S_IFDIR of S_IFMT (inode(7)).
+        self.0
+            .prepare_cached(
+                "WITH RECURSIVE tree(ino) AS (SELECT ino FROM inode WHERE parent = ?1
+                     UNION ALL SELECT i.ino FROM inode i JOIN tree t ON i.parent = t.ino)
+                 UPDATE inode SET checked_at = ?2 WHERE ino IN (SELECT ino FROM tree) AND mode & 0xf000 = 0x4000",
+            )?
+            .execute(params![sql(ino.0), at.nanos()])?;
+        Ok(())
+    }
+
     /// The highest inode number that was given out.
     pub fn last_ino(&self) -> RowResult<Ino> {
         let last = self

@@ -144,6 +144,8 @@ impl Fs {
             }
             result => for_rewrite(result?, &attr).with_write_id(&new_write_id()),
         };
+        // Until the row knows the new version, whoever lists or opens would take it for somebody else's.
+        let rewrite = self.meta.pins().rewrite(row.ino);
         let copied = self
             .store
             .copy(&CopyRequest {
@@ -165,6 +167,7 @@ impl Fs {
                 Ok(())
             }
             Err(StoreError { kind: ErrorKind::Precondition | ErrorKind::NotFound, .. }) => {
+                drop(rewrite);
                 self.look_again(&row, &key).await?;
                 Err(FsError::Stale)
             }
@@ -196,6 +199,7 @@ impl Fs {
             None => (super::headers::for_new(&attr, &key), Condition::IfAbsent),
         };
         let headers = headers.with_write_id(&new_write_id());
+        let _rewrite = self.meta.pins().rewrite(row.ino);
         let written = self.store.put(&key, bytes::Bytes::new(), &headers, &condition).await?;
         let version = Version { etag: written.etag, last_modified: written.last_modified, size: 0 };
         self.meta

@@ -48,6 +48,7 @@ impl Fs {
 
     async fn freshen_dir(self: &Arc<Self>, dir: &InodeRow) -> Result<()> {
         let ino = dir.ino;
+        self.show_if_unwatched(ino).await;
         let Some(complete_at) = dir.complete_at else { return self.list_on_open(dir).await };
         if self.is_fresh(complete_at) {
             self.polled.shown(ino, complete_at);

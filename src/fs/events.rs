@@ -202,6 +202,12 @@ impl Fs {
         }
         let Some(kernel) = self.kernel.get() else { return };
         if !self.meta.watches().any() {
+            // Hidden when somebody still watched.
+            for change in &changes {
+                if let Change::Added { parent, name, .. } = change {
+                    self.meta.watches().show(*parent, name);
+                }
+            }
             return self.tell_kernel(&changes);
         }
         let plan = plan(changes, &|change| self.is_replayed(change));
@@ -223,7 +229,10 @@ impl Fs {
             watches.show(*parent, name);
             return false;
         }
+        let is_shown = |row: &InodeRow, parent: Ino, name: &Name| self.is_shown(parent, name, row.attr.kind);
         match change {
+            Change::Removed { parent, name, ghost } if !is_shown(ghost, *parent, name) => false,
+            Change::Moved { from, to, row } if !is_shown(row, from.0, &from.1) || !is_shown(row, to.0, &to.1) => false,
             Change::Added { parent, name, is_news, .. } => {
                 watches.is_hidden(*parent, name, self.meta.now()) || *is_news && watches.is_watched(*parent)
             }
@@ -231,8 +240,11 @@ impl Fs {
                 watches.is_watched_or_fresh(*parent) || watches.is_watched(ghost.ino)
             }
             Change::Replaced { ino, .. } | Change::Content(ino) => {
-                let parent = self.meta.get(*ino).ok().flatten().and_then(|row| row.parent);
-                watches.is_watched(*ino) || parent.is_some_and(|dir| watches.is_watched(dir))
+                let row = self.meta.get(*ino).ok().flatten();
+                let Some((row, parent, name)) = row.and_then(|r| Some((r.clone(), r.parent?, r.name?))) else {
+                    return watches.is_watched(*ino);
+                };
+                is_shown(&row, parent, &name) && (watches.is_watched(*ino) || watches.is_watched(parent))
             }
             Change::Moved { from, to, row } => {
                 [from.0, to.0, row.ino].iter().any(|ino| watches.is_watched_or_fresh(*ino))
@@ -438,6 +450,24 @@ impl Fs {
     /// OPEN and CREATE by the replaying thread: a handle that nothing is read or written through.
     pub fn replayed_open(&self) -> Opened {
         Opened { fh: Fh(0), keep_cache: true, no_flush: false }
+    }
+
+    /// Somebody opens a directory that has just appeared in a watched one. Who watches it by now hears of what is in it; else
+    /// it is shown, so that who heard of the directory and looks into it finds all.
+    pub(super) async fn show_if_unwatched(&self, dir: Ino) {
+        let watches = self.meta.watches();
+        let Some(kernel) = self.kernel.get().filter(|_| watches.is_fresh(dir)).map(std::sync::Arc::clone) else {
+            return;
+        };
+        if self.settings.events == super::Events::All {
+            return;
+        }
+        let Ok(watched) = tokio::task::spawn_blocking(move || kernel.watched()).await else { return };
+        let is_watched = watched.contains(&dir);
+        self.watching(watched, &HashSet::new());
+        if !is_watched {
+            watches.unhide(dir);
+        }
     }
 
     /// Whether the directory has just appeared in a watched one, so that nobody can watch it yet. What is in it waits a moment.

@@ -6,6 +6,7 @@ use super::Fs;
 use super::events::Replay;
 use crate::meta::Change;
 use crate::types::{Ino, Name};
+use std::collections::HashSet;
 use std::fmt::Debug;
 
 /// The kernel's caches. Calls only queue: they take locks of the kernel that a request under way may hold, so nobody who
@@ -19,13 +20,15 @@ pub trait KernelCache: Send + Sync + Debug {
     fn forget_attr(&self, ino: Ino);
     /// Do the change again by a system call, for those who watch.
     fn replay(&self, replay: Replay);
+    /// The inodes that somebody watches at this moment. Looks through all processes: milliseconds.
+    fn watched(&self) -> HashSet<Ino>;
 }
 
 impl Fs {
     /// Tells the kernel of changes that came from the bucket.
     pub(super) fn tell_kernel(&self, changes: &[Change]) {
         let Some(kernel) = self.kernel.get() else { return };
-        let mut touched = std::collections::HashSet::new();
+        let mut touched = HashSet::new();
         for change in changes {
             match change {
                 // The kernel never holds a name as absent: we answer ENOENT without a lifetime. To tell it all the same would

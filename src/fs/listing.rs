@@ -91,19 +91,25 @@ impl Fs {
 
     async fn list_pages(&self, ino: Ino, with_below: bool) -> Result<()> {
         let mut news = News::new(self.meta.watches().is_watched_or_fresh(ino));
-        let result = match with_below {
-            true => self.list_dir_and_below(ino, &mut news).await,
-            false => self.list_dir(ino, &mut news).await,
+        let result = loop {
+            let listed = match with_below {
+                true => self.list_dir_and_below(ino, &mut news).await,
+                false => self.list_dir(ino, &mut news).await,
+            };
+            // Renamed meanwhile: what was seen was not it.
+            if !matches!(listed, Ok(false)) {
+                break listed.map(drop);
+            }
         };
         // What was seen before a failure was seen all the same.
         news.announce(self);
         result
     }
 
-    async fn list_dir(&self, ino: Ino, news: &mut News) -> Result<()> {
-        let dir = self.dir_row(ino)?;
-        let key = self.dir_key(&dir)?;
+    /// Answers whether the directory was in its place until the end.
+    async fn list_dir(&self, ino: Ino, news: &mut News) -> Result<bool> {
         let listing = self.meta.begin_listing(ino)?;
+        let key = self.dir_key(&self.dir_row(ino)?)?;
         let (mut hidden, mut continuation, mut pages) = (Vec::new(), None, 0);
         loop {
             pages += 1;
@@ -119,13 +125,13 @@ impl Fs {
             }
         }
         self.polled.listed(ino, pages, listing.began());
-        Ok(())
+        Ok(self.meta.is_in_place(&listing)?)
     }
 
     /// Lists a directory with all that is below it in one request, or, where that does not fit into a page, it alone.
-    async fn list_dir_and_below(&self, ino: Ino, news: &mut News) -> Result<()> {
-        let key = self.dir_key(&self.dir_row(ino)?)?;
+    async fn list_dir_and_below(&self, ino: Ino, news: &mut News) -> Result<bool> {
         let listing = self.meta.begin_listing(ino)?;
+        let key = self.dir_key(&self.dir_row(ino)?)?;
         let (objects, next) = self.remote.list_flat(&key, None).await?;
         if next.is_some() {
             return self.list_dir(ino, news).await;
@@ -134,7 +140,7 @@ impl Fs {
         let (changes, _) = self.meta.apply_tree(parts, Leftover::default(), true, &listing).await?;
         self.polled.listed(ino, 1, listing.began());
         news.add(self, changes);
-        Ok(())
+        Ok(self.meta.is_in_place(&listing)?)
     }
 
     /// Lists the whole tree, and answers how many requests that took. `None` if it would be more than `pages_max`: then what
@@ -151,11 +157,17 @@ impl Fs {
         let (mut walk, mut leftover) = (TreeWalk::below(Key::root()), Leftover::default());
         let (mut continuation, mut pages) = (None, 0);
         loop {
-            if pages == pages_max {
-                return Ok(None);
-            }
+            let page = match pages == pages_max {
+                true => None,
+                false => Some(self.remote.list_flat(&Key::root(), continuation).await),
+            };
+            let Some(Ok((objects, next))) = page else {
+                // Directories that were seen to their end are known by now: so is what is gone from them.
+                let (changes, _) = self.meta.apply_tree(Vec::new(), leftover, true, &listing).await?;
+                news.add(self, changes);
+                return page.transpose().map(|_| None).map_err(Into::into);
+            };
             pages += 1;
-            let (objects, next) = self.remote.list_flat(&Key::root(), continuation).await?;
             let is_last = next.is_none();
             let parts = walk.page(objects, is_last).into_iter().map(tree_part).collect();
             let (changes, left) = self.meta.apply_tree(parts, leftover, is_last, &listing).await?;

@@ -7,6 +7,7 @@ use super::headers::{found_object, to_found, to_meta};
 use super::{Entry, Fs, FsError, Result};
 use crate::meta::{Found, InodeRow, Marker};
 use crate::remote::OWN_DIR;
+use crate::store::{ErrorKind, Op, StoreError};
 use crate::types::{FileKind, Ino, Key, Name, Timestamp};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,15 +20,71 @@ const RELIST_MAX: usize = 1000;
 /// How long the bucket is not asked again, where something older can be shown, after it did not answer.
 const OUTAGE: Duration = Duration::from_secs(5);
 
+/// What came of a LOOKUP without waiting.
+#[derive(Debug)]
+pub enum Looked {
+    /// The answer; `None` if there is no such name.
+    Known(Option<Entry>),
+    /// The bucket has to be asked.
+    Asks(Question),
+}
+
+/// What the catalogue does not know of a name.
+#[derive(Debug)]
+pub struct Question {
+    dir: InodeRow,
+    name: Name,
+    about: About,
+}
+
+#[derive(Debug)]
+enum About {
+    /// The headers of this row.
+    Headers(InodeRow),
+    /// Whether it is there; with what was known of it once.
+    Name(Option<InodeRow>),
+}
+
+enum Known {
+    Row(Option<InodeRow>),
+    Asks(Question),
+}
+
 impl Fs {
     /// LOOKUP: `None` if there is no such name.
     ///
     /// # Errors
     /// [`FsError`]; while the bucket does not answer, what is known is shown.
     pub async fn lookup(self: &Arc<Self>, parent: Ino, name: &Name) -> Result<Option<Entry>> {
-        let found = self.resolve(parent, name).await?;
-        let shown = |row: &InodeRow| self.is_shown(parent, name, row.attr.kind);
-        Ok(found.filter(shown).map(|row| self.entry(&row)))
+        match self.lookup_known(parent, name)? {
+            Looked::Known(entry) => Ok(entry),
+            Looked::Asks(question) => self.lookup_asking(question).await,
+        }
+    }
+
+    /// LOOKUP as far as the catalogue can answer it, without waiting: microseconds. Within a tokio runtime.
+    ///
+    /// # Errors
+    /// As [`Fs::lookup`].
+    pub fn lookup_known(self: &Arc<Self>, parent: Ino, name: &Name) -> Result<Looked> {
+        Ok(match self.known(parent, name)? {
+            Known::Row(row) => Looked::Known(self.shown_entry(parent, name, row)),
+            Known::Asks(question) => Looked::Asks(question),
+        })
+    }
+
+    /// The rest of a LOOKUP that has to ask the bucket.
+    ///
+    /// # Errors
+    /// As [`Fs::lookup`].
+    pub async fn lookup_asking(self: &Arc<Self>, question: Question) -> Result<Option<Entry>> {
+        let (parent, name) = (question.dir.ino, question.name.clone());
+        let row = self.asked(question).await?;
+        Ok(self.shown_entry(parent, &name, row))
+    }
+
+    fn shown_entry(&self, parent: Ino, name: &Name, row: Option<InodeRow>) -> Option<Entry> {
+        row.filter(|row| self.is_shown(parent, name, row.attr.kind)).map(|row| self.entry(&row))
     }
 
     /// Whether the mount's filter shows the name.
@@ -50,22 +107,50 @@ impl Fs {
 
     /// The row of a name, as fresh as promised.
     pub(super) async fn resolve(self: &Arc<Self>, parent: Ino, name: &Name) -> Result<Option<InodeRow>> {
+        match self.known(parent, name)? {
+            Known::Row(row) => Ok(row),
+            Known::Asks(question) => self.asked(question).await,
+        }
+    }
+
+    /// What the catalogue knows of a name, if that is fresh enough.
+    fn known(self: &Arc<Self>, parent: Ino, name: &Name) -> Result<Known> {
         let dir = self.dir_row(parent)?;
         if is_reserved(parent, name) {
-            return Ok(None);
+            return Ok(Known::Row(None));
         }
         // Whoever asks for a name is shown it, even if that spoils the event of its creation.
         self.meta.watches().show(parent, name);
-        match self.meta.child(parent, name)? {
-            Some(row) if row.local || row.marker == Marker::Owed => Ok(Some(row)),
+        let about = match self.meta.child(parent, name)? {
+            Some(row) if row.local || row.marker == Marker::Owed => return Ok(Known::Row(Some(row))),
             Some(row) if self.is_fresh(row.checked_at) => {
-                let is_read = row.headers.is_some() || !self.unread.is_worth_asking(parent);
-                if is_read { Ok(Some(row)) } else { self.with_headers(row).await }
+                if row.headers.is_some() || !self.unread.is_worth_asking(parent) {
+                    return Ok(Known::Row(Some(row)));
+                }
+                About::Headers(row)
             }
-            Some(row) if self.is_shown_while_listed(&dir, &row)? => Ok(Some(row)),
-            None if dir.complete_at.is_some_and(|at| self.is_fresh(at)) => Ok(None),
-            None => self.ask(&dir, name).await,
-            Some(known) => match self.patiently(self.ask(&dir, name)).await {
+            Some(row) if self.is_shown_while_listed(&dir, &row)? => return Ok(Known::Row(Some(row))),
+            None if dir.complete_at.is_some_and(|at| self.is_fresh(at)) => return Ok(Known::Row(None)),
+            stale => About::Name(stale),
+        };
+        Ok(Known::Asks(Question { dir, name: name.clone(), about }))
+    }
+
+    /// Asks the bucket what the catalogue does not know.
+    async fn asked(self: &Arc<Self>, question: Question) -> Result<Option<InodeRow>> {
+        let Question { dir, name, about } = question;
+        match about {
+            About::Headers(row) => self.with_headers(row).await,
+            // Nothing older can be shown, so the answer is waited for; but not each time anew while there is none.
+            About::Name(None) if self.is_silent() => {
+                Err(silent(ErrorKind::Unreachable, "the bucket did not answer a moment ago"))
+            }
+            About::Name(None) => {
+                let answer = self.ask(&dir, &name).await;
+                self.note_outage(&answer);
+                answer
+            }
+            About::Name(Some(known)) => match self.patiently(self.ask(&dir, &name)).await {
                 Err(e) if e.is_outage() => {
                     tracing::warn!(%name, error = %e, "the bucket does not answer: showing what is known");
                     Ok(Some(known))
@@ -239,25 +324,36 @@ impl Fs {
     /// Waits for the bucket only as long as somebody would who has something older to look at; and after it did not
     /// answer, for a while not at all, so that each name of an `ls -l` does not wait again.
     pub(super) async fn patiently<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        use crate::store::{ErrorKind, Op, StoreError};
-        let silent = |what: &str| FsError::Store(StoreError::new(ErrorKind::Timeout, Op::Head, None, what));
-        if self.outage_until.load(Ordering::Relaxed) > self.meta.now().nanos() {
-            return Err(silent("the bucket did not answer a moment ago"));
+        if self.is_silent() {
+            return Err(silent(ErrorKind::Unreachable, "the bucket did not answer a moment ago"));
         }
         let result = match tokio::time::timeout(self.settings.patience, work).await {
             Ok(result) => result,
-            Err(_) => Err(silent("no answer in time")),
+            Err(_) => Err(silent(ErrorKind::Timeout, "no answer in time")),
         };
+        self.note_outage(&result);
+        result
+    }
+
+    /// Whether the bucket did not answer a moment ago.
+    fn is_silent(&self) -> bool {
+        self.outage_until.load(Ordering::Relaxed) > self.meta.now().nanos()
+    }
+
+    fn note_outage<T>(&self, result: &Result<T>) {
         if result.as_ref().is_err_and(FsError::is_outage) {
             self.outage_until.store(self.meta.now().plus(OUTAGE).nanos(), Ordering::Relaxed);
         }
-        result
     }
 
     /// The directory key under which `parent` keeps its children.
     pub(super) fn dir_key(&self, dir: &InodeRow) -> Result<Key> {
         self.key(dir)
     }
+}
+
+fn silent(kind: ErrorKind, what: &str) -> FsError {
+    FsError::Store(StoreError::new(kind, Op::Head, None, what))
 }
 
 /// Whether the name is objfs' own, and nobody else's to see or make.

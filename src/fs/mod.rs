@@ -61,6 +61,7 @@ pub use error::FsError;
 pub use events::{Act, Replay, Replayed, Step};
 pub use filter::Filter;
 pub use invalidate::KernelCache;
+pub use lookup::{Looked, Question};
 pub use open::Opened;
 pub use poll::Polling;
 

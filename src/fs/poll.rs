@@ -220,15 +220,23 @@ impl Fs {
         if !is_new {
             return;
         }
-        let fs = Arc::clone(self);
+        let (fs, since) = (Arc::clone(self), self.meta.now());
         tokio::spawn(async move {
             // Never closed, so that a failure to acquire cannot be.
             let _permit = fs.polled.permits.acquire().await;
-            if let Err(e) = fs.list(dir).await {
+            // The poller may have been first.
+            if !fs.is_listed_since(dir, since)
+                && let Err(e) = fs.list(dir).await
+            {
                 tracing::warn!(dir = %fs.path_of(dir), error = %e, "could not be listed again: showing it as it was");
             }
             fs.polled.later().remove(&dir);
         });
+    }
+
+    /// Whether the directory was listed since then, or is gone.
+    pub(super) fn is_listed_since(&self, dir: Ino, since: Timestamp) -> bool {
+        self.meta.get(dir).is_ok_and(|row| row.is_none_or(|row| row.complete_at.is_some_and(|at| at >= since)))
     }
 
     /// What polling does now.

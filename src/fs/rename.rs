@@ -149,6 +149,7 @@ impl Fs {
         };
         let moved =
             Moved { path: Vec::new(), is_dir: false, version: version.clone(), headers: to_meta(&headers).json };
+        let _leaving = self.meta.leave(from.parent, from.name.clone());
         self.meta.rename(row.ino, to.parent, to.name.clone(), vec![moved]).await?;
         self.note_rewritten(row, &to.file, &version);
         self.delete_source(row, &from.file).await

@@ -104,8 +104,10 @@ impl Fs {
             }
         }
         let copied = self.copy_all(objects, &old, &new, replaced_marker.as_ref()).await?;
+        let leaving = self.meta.leave(from.parent, from.name.clone());
         self.take_over(&row, to, &new, &copied, replaced_marker.is_some()).await?;
         self.delete_sources(copied).await?;
+        drop(leaving);
         self.owe_marker_if_emptied(from.parent).await
     }
 

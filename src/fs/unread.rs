@@ -128,7 +128,14 @@ impl Fs {
             let reads = rows.into_iter().map(|row| async move {
                 // Never closed, so that a failure to acquire cannot be.
                 let _permit = self.unread.permits.acquire().await;
-                let now = self.read_headers(&row).await?;
+                let now = match self.read_headers(&row).await {
+                    // Refused for this one: the others may be read.
+                    Err(e) if !e.is_outage() => {
+                        tracing::debug!(inode = %row.ino, error = %e, "headers could not be read");
+                        return Ok(());
+                    }
+                    result => result?,
+                };
                 if let (Some(now), Some(kernel)) = (now, self.kernel.get())
                     && now.attr != row.attr
                 {

@@ -116,6 +116,9 @@ impl Fs {
             tokio::spawn(async move {
                 // Never closed, so that a failure to acquire cannot be.
                 let _permit = permits.acquire_owned().await;
+                if fs.is_listed_since(ino, fresh_since) {
+                    return;
+                }
                 if let Err(e) = fs.list_with_below(ino).await {
                     tracing::debug!(dir = %ino, error = %e, "could not be listed ahead");
                 }

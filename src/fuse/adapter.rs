@@ -5,7 +5,7 @@
 use super::interrupt::InFlight;
 use super::reply;
 use super::session::SessionSettings;
-use crate::fs::{Caller, DirEntry, Fs, FsError, SetAttr, SetTime};
+use crate::fs::{Caller, DirEntry, Fs, FsError, Looked, SetAttr, SetTime};
 use crate::types::{Fh, Ino, Name, Timestamp};
 use bytes::Bytes;
 use fuser::{
@@ -116,9 +116,17 @@ impl Filesystem for Adapter {
             let found = name(file).and_then(|file| fs.replayed_lookup(ino(parent), &file)?.ok_or(FsError::NotFound));
             return reply::to_entry("lookup", reply)(found);
         }
-        let (fs, parent, file) = (Arc::clone(&self.fs), ino(parent), name(file));
-        let work = async move { fs.lookup(parent, &file?).await?.ok_or(FsError::NotFound) };
-        self.spawn(request, work, reply::to_entry("lookup", reply));
+        // A task costs more than the catalogue takes to answer.
+        let _within = self.runtime.enter();
+        match name(file).and_then(|file| self.fs.lookup_known(ino(parent), &file)) {
+            Ok(Looked::Known(entry)) => reply::to_entry("lookup", reply)(entry.ok_or(FsError::NotFound)),
+            Ok(Looked::Asks(question)) => {
+                let fs = Arc::clone(&self.fs);
+                let work = async move { fs.lookup_asking(question).await?.ok_or(FsError::NotFound) };
+                self.spawn(request, work, reply::to_entry("lookup", reply));
+            }
+            Err(e) => reply::to_entry("lookup", reply)(Err(e)),
+        }
     }
 
     fn forget(&self, _request: &Request, inode: INodeNo, _lookups: u64) {

@@ -6,12 +6,14 @@
 //! Notifications take locks of the kernel that a request under way may hold, so they are never written by a thread that
 //! answers requests.
 
+use super::watchers;
 use crate::fs::{KernelCache, Replay};
 use crate::types::{Ino, Name};
 use fuser::{INodeNo, Notifier};
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::mpsc;
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 
 #[derive(Debug)]
@@ -26,6 +28,7 @@ enum Forget {
 pub(super) struct KernelNotifier {
     forget: mpsc::Sender<Forget>,
     replay: mpsc::Sender<Replay>,
+    dev: Arc<OnceLock<u64>>,
 }
 
 impl KernelNotifier {
@@ -33,10 +36,13 @@ impl KernelNotifier {
     ///
     /// # Errors
     /// No thread.
-    pub(super) fn start(notifier: Notifier, replay: mpsc::Sender<Replay>) -> std::io::Result<KernelNotifier> {
+    pub(super) fn start(
+        notifier: Notifier,
+        (replay, dev): (mpsc::Sender<Replay>, Arc<OnceLock<u64>>),
+    ) -> std::io::Result<KernelNotifier> {
         let (forget, queue) = mpsc::channel();
         thread::Builder::new().name("notifier".to_owned()).spawn(move || run(&notifier, &queue))?;
-        Ok(KernelNotifier { forget, replay })
+        Ok(KernelNotifier { forget, replay, dev })
     }
 
     fn send(&self, forget: Forget) {
@@ -63,6 +69,10 @@ impl KernelCache for KernelNotifier {
         if self.replay.send(replay).is_err() {
             tracing::debug!("nobody replays changes: the session is over");
         }
+    }
+
+    fn watched(&self) -> HashSet<Ino> {
+        self.dev.get().map(|dev| watchers::watched(*dev)).unwrap_or_default()
     }
 }
 

@@ -22,7 +22,7 @@ use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak, mpsc};
+use std::sync::{Arc, OnceLock, Weak, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -45,21 +45,30 @@ struct Replayer {
     queue: mpsc::Receiver<Replay>,
 }
 
-/// Starts the thread; it ends when the sender is dropped.
+/// Starts the thread; it ends when the sender is dropped. The number is the mount's device, once that is known.
 ///
 /// # Errors
 /// No thread.
-pub(super) fn start(fs: &Arc<Fs>, notifier: Notifier, mountpoint: &Path) -> io::Result<mpsc::Sender<Replay>> {
+pub(super) fn start(
+    fs: &Arc<Fs>,
+    notifier: Notifier,
+    mountpoint: &Path,
+) -> io::Result<(mpsc::Sender<Replay>, Arc<OnceLock<u64>>)> {
     let (sender, queue) = mpsc::channel();
     let (fs, mountpoint) = (Arc::downgrade(fs), mountpoint.to_owned());
+    let dev = Arc::new(OnceLock::new());
+    let known = Arc::clone(&dev);
     thread::Builder::new().name("replay".to_owned()).spawn(move || {
         // Answered once the session runs.
         match std::fs::symlink_metadata(&mountpoint) {
-            Ok(root) => Replayer { fs, notifier, mountpoint, dev: root.dev(), queue }.run(),
+            Ok(root) => {
+                let dev = *known.get_or_init(|| root.dev());
+                Replayer { fs, notifier, mountpoint, dev, queue }.run();
+            }
             Err(e) => tracing::warn!(error = %e, "changes made elsewhere raise no events"),
         }
     })?;
-    Ok(sender)
+    Ok((sender, dev))
 }
 
 impl Replayer {

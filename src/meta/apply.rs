@@ -112,6 +112,9 @@ fn apply_to(
     if row.is_none() && cx.gone.is_newer(parent, &seen.name, cx.began) {
         return Ok(None);
     }
+    if row.as_ref().is_some_and(|r| cx.pins.is_rewritten(r.ino)) {
+        return Ok(row);
+    }
     let pinned = row.as_ref().is_some_and(|r| cx.pins.is_pinned(r.ino));
     match (reconcile::judge(row.as_ref(), &seen.found, pinned, cx.began), row) {
         (Verdict::Keep, row) => Ok(row),
@@ -167,7 +170,7 @@ fn replace(
 /// The name is gone, with what is below it.
 fn lose(rows: Rows<'_>, cx: Context<'_>, parent: Ino, row: InodeRow, changes: &mut Vec<Change>) -> RowResult<()> {
     let Some(name) = row.name.clone() else { return Ok(()) };
-    if row.attr.kind == FileKind::Dir {
+    if row.attr.kind == FileKind::Dir && cx.watches.any() {
         // Whoever watches below is to see each name go, children before parents.
         for ino in rows.descendants(row.ino)?.into_iter().rev() {
             if let Some(below) = rows.get(ino)?
@@ -218,7 +221,7 @@ pub(super) fn apply_absence(
     changes: &mut Vec<Change>,
 ) -> RowResult<Option<InodeRow>> {
     let Some(row) = rows.child(parent, name)? else { return Ok(None) };
-    if row.checked_at > cx.began || rows.local_below(row.ino)? {
+    if cx.pins.is_rewritten(row.ino) || rows.is_newer_below(row.ino, cx.began)? {
         return Ok(Some(row));
     }
     lose(rows, cx, parent, row, changes)?;

@@ -7,13 +7,15 @@ use super::apply::{self, Change, Context, UnmappableKey};
 use super::finish::{self, Leftover};
 use super::{Marker, Meta, Observation, Result, Sighting};
 use crate::db::{InodeRow, RowResult, Rows};
-use crate::types::{FileKind, Ino, Key, Name, Timestamp};
+use crate::types::{FileKind, Ino, Key, Name, Timestamp, Version};
 
 /// A listing under way, of a directory or of the tree below it.
 #[derive(Debug)]
 pub struct Listing {
     asked: Observation,
     top: Ino,
+    /// The names to it: a directory that was renamed meanwhile is not what is listed.
+    path: Option<Vec<Name>>,
     /// The highest inode number given out before it: what the listing makes is above.
     since: Ino,
     /// Whether nothing was known of what is in the directory: then nothing can be gone from it.
@@ -34,8 +36,8 @@ pub struct Page {
     pub seen: Vec<Sighting>,
     /// Keys that no path can express.
     pub unmappable: Vec<UnmappableKey>,
-    /// Whether its marker was shown.
-    pub marker: bool,
+    /// The version of its marker, if that was shown.
+    pub marker: Option<Version>,
     /// Whether it is the last: names that were not shown are gone, and the directory answers for itself.
     pub is_last: bool,
 }
@@ -51,8 +53,8 @@ pub struct TreePart {
     pub seen: Vec<Sighting>,
     /// Keys that no path can express.
     pub unmappable: Vec<UnmappableKey>,
-    /// Whether its marker was shown.
-    pub marker: bool,
+    /// The version of its marker, if that was shown.
+    pub marker: Option<Version>,
     /// Whether nothing more of it will come.
     pub is_last: bool,
 }
@@ -64,8 +66,9 @@ impl Meta {
     /// As [`Meta::get`].
     pub fn begin_listing(&self, top: Ino) -> Result<Listing> {
         let asked = self.observe();
-        let (since, was_empty) = self.catalogue.read(|rows| Ok((rows.last_ino()?, !rows.has_children(top)?)))?;
-        Ok(Listing { asked, top, since, was_empty })
+        let known = |rows: Rows<'_>| Ok((rows.path(top)?, rows.last_ino()?, !rows.has_children(top)?));
+        let (path, since, was_empty) = self.catalogue.read(known)?;
+        Ok(Listing { asked, top, path, since, was_empty })
     }
 
     /// Subdirectories of `parent` above `after` that were not listed since `since`, `limit` at most.
@@ -84,8 +87,16 @@ impl Meta {
         self.catalogue.read(|rows| rows.unread(parent, after, limit))
     }
 
+    /// Whether the directory that is listed still has the name that it had.
+    ///
+    /// # Errors
+    /// As [`Meta::get`].
+    pub fn is_in_place(&self, listing: &Listing) -> Result<bool> {
+        self.catalogue.read(|rows| Ok(rows.path(listing.top)? == listing.path))
+    }
+
     /// Applies one page of a listing of a directory, whose key is `key`. What it leaves is added to `hidden`: objects that must
-    /// wait for the end of the listing.
+    /// wait for the end of the listing. Nothing is applied to a directory that was renamed meanwhile.
     ///
     /// # Errors
     /// As [`Meta::get`].
@@ -97,9 +108,13 @@ impl Meta {
         listing: &Listing,
     ) -> Result<(Vec<Change>, Vec<Sighting>)> {
         let (dir, since, may_have_lost) = (listing.top, listing.since, !listing.was_empty);
+        let path = listing.path.clone();
         self.applying(&listing.asked, move |rows, cx| {
+            if rows.path(dir)? != path {
+                return Ok((Vec::new(), Vec::new()));
+            }
             let mut changes = Vec::new();
-            hidden.extend(apply_page(rows, cx, dir, page.seen, &page.unmappable, page.marker, &mut changes)?);
+            hidden.extend(apply_page(rows, cx, dir, page.seen, &page.unmappable, page.marker.as_ref(), &mut changes)?);
             if page.is_last {
                 let mut leftover = Leftover::default();
                 let hidden = std::mem::take(&mut hidden);
@@ -124,12 +139,16 @@ impl Meta {
         listing: &Listing,
     ) -> Result<(Vec<Change>, Leftover)> {
         let (top, since, was_empty) = (listing.top, listing.since, listing.was_empty);
+        let path = listing.path.clone();
         self.applying(&listing.asked, move |rows, cx| {
+            if rows.path(top)? != path {
+                return Ok((Vec::new(), Leftover::default()));
+            }
             let (mut changes, mut at) = (Vec::new(), Vec::new());
             for part in parts {
                 let Some(dir) = find_dir(rows, top, &part.path, &mut at)? else { continue };
                 let TreePart { key, seen, unmappable, marker, is_last, .. } = part;
-                let hidden = apply_page(rows, cx, dir, seen, &unmappable, marker, &mut changes)?;
+                let hidden = apply_page(rows, cx, dir, seen, &unmappable, marker.as_ref(), &mut changes)?;
                 if is_last {
                     let may_have_lost = dir <= since && !(dir == top && was_empty);
                     let done = finish::Done { dir, key, hidden, may_have_lost };
@@ -154,20 +173,39 @@ fn apply_page(
     parent: Ino,
     seen: Vec<Sighting>,
     unmappable: &[UnmappableKey],
-    marker: bool,
+    marker: Option<&Version>,
     changes: &mut Vec<Change>,
 ) -> RowResult<Vec<Sighting>> {
     for key in unmappable {
         rows.put_unmappable(parent, &key.key, key.why, key.size, cx.began)?;
     }
-    if marker
-        && let Some(mut dir) = rows.get(parent)?
-        && dir.marker != Marker::Present
-    {
-        dir.marker = Marker::Present;
-        rows.update(&dir)?;
+    if let Some(version) = marker {
+        note_marker(rows, cx, parent, version, changes)?;
     }
     apply::apply_page(rows, cx, parent, seen, changes)
+}
+
+/// The marker of a directory was shown. Another version than the one that we know may say something else of mode and owner.
+fn note_marker(
+    rows: Rows<'_>,
+    cx: Context<'_>,
+    dir: Ino,
+    version: &Version,
+    changes: &mut Vec<Change>,
+) -> RowResult<()> {
+    let Some(mut row) = rows.get(dir)? else { return Ok(()) };
+    // What a PUT of ours answered has no time yet.
+    let is_same = row.version.as_ref().is_some_and(|known| known.same(version) && known.last_modified.is_some());
+    if row.marker == Marker::Present && is_same || row.local || row.checked_at > cx.began || cx.pins.is_rewritten(dir) {
+        return Ok(());
+    }
+    if row.version.as_ref().is_some_and(|known| !known.same(version)) {
+        row.headers = None;
+        changes.push(Change::Content(dir));
+    }
+    row.marker = Marker::Present;
+    row.version = Some(version.clone());
+    rows.update(&row)
 }
 
 /// The directory at `path` below `top`. `None` if we show something else there: a file of ours that the bucket does not have yet.

@@ -26,7 +26,7 @@ pub use crate::db::{Catalogue, DbError, InodeRow, Known, Marker};
 pub use apply::{Change, UnmappableKey};
 pub use finish::Leftover;
 pub use listing::{Listing, Page, TreePart};
-pub use pins::{Observation, Pins};
+pub use pins::{Leaving, Observation, Pins, Rewrite};
 pub use reconcile::{Defaults, Found, Headers, Sighting};
 pub use rename::Moved;
 pub use watches::Watches;
@@ -117,6 +117,11 @@ impl Meta {
     /// Begins a question to the bucket: its answer is as old as this moment.
     pub fn observe(&self) -> Observation {
         self.gone.observe(self.clock.now())
+    }
+
+    /// `name` moves away from `parent`: until the guard is dropped, the bucket does not bring it back.
+    pub fn leave(&self, parent: Ino, name: Name) -> Leaving {
+        self.gone.leave(parent, name, Arc::clone(&self.clock))
     }
 
     /// The inode `ino`.

@@ -4,14 +4,15 @@
 //! while the bucket was being asked, so that an older answer does not bring them back.
 //! Does not own: the handles (`fs`), rows (`db`).
 
-use crate::types::{Ino, Name, Timestamp};
-use std::collections::{BTreeMap, HashMap};
+use crate::types::{Ino, Name, Timestamp, WallClock};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 #[derive(Debug, Default)]
 struct Pin {
     handles: u32,
     lost: bool,
+    rewritten: bool,
 }
 
 /// Inodes that are open, with how many handles, and whether their name went to somebody else's version meanwhile.
@@ -54,6 +55,23 @@ impl Pins {
         }
     }
 
+    /// The open inode's object is written anew with other headers until the guard is dropped: what others see of it meanwhile is
+    /// ours.
+    pub fn rewrite(&self, ino: Ino) -> Rewrite<'_> {
+        self.set_rewritten(ino, true);
+        Rewrite { pins: self, ino }
+    }
+
+    pub(super) fn is_rewritten(&self, ino: Ino) -> bool {
+        self.lock().get(&ino).is_some_and(|pin| pin.rewritten)
+    }
+
+    fn set_rewritten(&self, ino: Ino, rewritten: bool) {
+        if let Some(pin) = self.lock().get_mut(&ino) {
+            pin.rewritten = rewritten;
+        }
+    }
+
     /// Nothing is open any more: the session is over.
     pub fn clear(&self) {
         self.lock().clear();
@@ -64,6 +82,19 @@ impl Pins {
     }
 }
 
+/// An inode whose object is being written anew.
+#[derive(Debug)]
+pub struct Rewrite<'a> {
+    pins: &'a Pins,
+    ino: Ino,
+}
+
+impl Drop for Rewrite<'_> {
+    fn drop(&mut self) {
+        self.pins.set_rewritten(self.ino, false);
+    }
+}
+
 #[derive(Debug, Default)]
 struct Recent {
     next: u64,
@@ -71,6 +102,8 @@ struct Recent {
     running: BTreeMap<u64, Timestamp>,
     /// Names removed while any was under way, with when.
     gone: HashMap<(Ino, Name), Timestamp>,
+    /// Names that have moved away here, while the bucket still has their old keys.
+    leaving: HashSet<(Ino, Name)>,
 }
 
 /// Names that were removed through the mount while an observation of the bucket was under way.
@@ -103,6 +136,23 @@ impl Drop for Observation {
     }
 }
 
+/// A name that moves away here: until this is dropped the bucket may still show its old keys, and that does not count.
+#[derive(Debug)]
+pub struct Leaving {
+    place: (Ino, Name),
+    recent: RecentlyGone,
+    clock: Arc<dyn WallClock>,
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        let now = self.clock.now();
+        // An answer under way may be older than the last delete.
+        self.recent.note(self.place.0, &self.place.1, now);
+        self.recent.0.lock().unwrap_or_else(PoisonError::into_inner).leaving.remove(&self.place);
+    }
+}
+
 impl RecentlyGone {
     pub(super) fn observe(&self, began: Timestamp) -> Observation {
         let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -119,10 +169,20 @@ impl RecentlyGone {
         }
     }
 
-    /// Whether the name was removed at or after `began`, so that an answer of that age does not count.
+    /// Whether the name was removed at or after `began`, or is about to be, so that an answer of that age does not count.
     pub(super) fn is_newer(&self, parent: Ino, name: &Name, began: Timestamp) -> bool {
         let recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        !recent.gone.is_empty() && recent.gone.get(&(parent, name.clone())).is_some_and(|at| *at >= began)
+        if recent.gone.is_empty() && recent.leaving.is_empty() {
+            return false;
+        }
+        let place = (parent, name.clone());
+        recent.leaving.contains(&place) || recent.gone.get(&place).is_some_and(|at| *at >= began)
+    }
+
+    pub(super) fn leave(&self, parent: Ino, name: Name, clock: Arc<dyn WallClock>) -> Leaving {
+        let place = (parent, name);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).leaving.insert(place.clone());
+        Leaving { place, recent: self.clone(), clock }
     }
 }
 
@@ -145,6 +205,22 @@ mod tests {
         drop(old);
         assert!(!gone.is_newer(Ino(1), &name, t(10)), "forgotten with the last question that could bring it back");
         drop(new);
+    }
+
+    #[test]
+    fn a_name_that_leaves_is_not_shown_again_before_its_keys_are_gone() {
+        let (gone, name) = (RecentlyGone::default(), Name::parse("a").unwrap());
+        let clock = Arc::new(crate::types::ManualClock::new(Timestamp::from_nanos(10)));
+        let wall: Arc<dyn WallClock> = Arc::<crate::types::ManualClock>::clone(&clock);
+        let leaving = gone.leave(Ino(1), name.clone(), wall);
+        clock.advance(std::time::Duration::from_nanos(10));
+        let during = gone.observe(clock.now());
+        assert!(gone.is_newer(Ino(1), &name, during.began()), "whenever the question was asked");
+        clock.advance(std::time::Duration::from_nanos(10));
+        drop(leaving);
+        assert!(gone.is_newer(Ino(1), &name, during.began()), "its answer may still show it");
+        let after = gone.observe(Timestamp::from_nanos(31));
+        assert!(!gone.is_newer(Ino(1), &name, after.began()));
     }
 
     #[test]

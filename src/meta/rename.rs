@@ -45,6 +45,10 @@ impl Meta {
                 row.attr.ctime = now;
                 row.checked_at = now;
                 rows.update(&row)?;
+                if row.attr.kind == FileKind::Dir {
+                    // A listing that began before has seen none of them here.
+                    rows.confirm_dirs_below(ino, now)?;
+                }
                 touch(rows, parent, now)?;
                 note_moved(rows, ino, moved, now)
             })

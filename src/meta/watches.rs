@@ -70,6 +70,15 @@ impl Watches {
         self.lock().fresh.remove(&dir);
     }
 
+    /// Nobody watches the directory: what is in it is shown from now on, without events.
+    pub fn unhide(&self, dir: Ino) {
+        let mut state = self.lock();
+        state.fresh.remove(&dir);
+        if let Some(names) = state.hidden.remove(&dir) {
+            self.count.fetch_sub(names.len(), Ordering::Release);
+        }
+    }
+
     /// The watched inodes.
     pub fn watched(&self) -> HashSet<Ino> {
         self.lock().watched.clone()

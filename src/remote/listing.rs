@@ -5,7 +5,7 @@
 
 use super::{Entry, Listed, OWN_DIR, Remote, Unlisted};
 use crate::store::{ListPage, ListRequest, Result};
-use crate::types::{Key, Name, Unmappable};
+use crate::types::{Key, Name, Unmappable, Version};
 
 /// Entries that a page is asked for: as many as S3 gives.
 const PAGE_MAX: u16 = 1000;
@@ -17,8 +17,8 @@ pub struct DirPage {
     pub entries: Vec<Listed>,
     /// Keys that no path can express.
     pub unlisted: Vec<Unlisted>,
-    /// Whether the directory's own marker was in the page.
-    pub marker: bool,
+    /// The version of the directory's own marker, if that was in the page.
+    pub marker: Option<Version>,
     /// How to ask for the next page, if there is one.
     pub next: Option<String>,
 }
@@ -61,7 +61,7 @@ fn to_names(dir: &Key, page: ListPage) -> (DirPage, Vec<(Key, Unmappable)>) {
     let mut stuck = Vec::new();
     for object in page.objects {
         if object.key == *dir {
-            out.marker = true;
+            out.marker = Some(object.version);
             continue;
         }
         match name_below(dir, object.key.as_str()) {
@@ -95,7 +95,7 @@ fn name_below(dir: &Key, key: &str) -> Result<Name, Unmappable> {
 mod tests {
     use super::*;
     use crate::store::ListedObject;
-    use crate::types::{ETag, Version};
+    use crate::types::ETag;
 
     fn key(k: &str) -> Key {
         Key::parse(k).unwrap()
@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn markers_names_and_keys_without_a_path() {
         let (out, stuck) = to_names(&key("d/"), page(&["d/", "d/a", "d/.."], &["d/s/", "d//", "d/./"]));
-        assert!(out.marker);
+        assert!(out.marker.is_some());
         let names: Vec<_> = out.entries.iter().map(|e| e.name.to_string()).collect();
         assert_eq!(names, ["a", "s"]);
         assert_eq!(out.unlisted[0].why, Unmappable::Dots);

@@ -5,7 +5,7 @@
 
 use super::{Entry, Listed, OWN_DIR, Remote, Unlisted};
 use crate::store::{ListRequest, ListedObject, Result};
-use crate::types::{Key, Name, Unmappable};
+use crate::types::{Key, Name, Unmappable, Version};
 
 /// Keys that a page is asked for: as many as S3 gives.
 const PAGE_MAX: u16 = 1000;
@@ -21,8 +21,8 @@ pub struct DirPart {
     pub entries: Vec<Listed>,
     /// Keys that no path can express.
     pub unlisted: Vec<Unlisted>,
-    /// Whether its marker was shown.
-    pub marker: bool,
+    /// The version of its marker, if that was shown.
+    pub marker: Option<Version>,
     /// Whether nothing more of it will come.
     pub is_last: bool,
 }
@@ -34,7 +34,7 @@ struct Open {
     key: Key,
     entries: Vec<Listed>,
     unlisted: Vec<Unlisted>,
-    marker: bool,
+    marker: Option<Version>,
 }
 
 /// Keys of a flat listing, page by page, on their way into directories. The keys of a directory stand together, with those
@@ -48,7 +48,7 @@ pub struct TreeWalk {
 
 impl Open {
     fn new(name: Option<Name>, key: Key) -> Open {
-        Open { name, key, entries: Vec::new(), unlisted: Vec::new(), marker: false }
+        Open { name, key, entries: Vec::new(), unlisted: Vec::new(), marker: None }
     }
 }
 
@@ -97,7 +97,8 @@ impl TreeWalk {
         let (key, size) = (object.key, object.version.size);
         match (stuck, name) {
             (Some(why), _) => dir.unlisted.push(Unlisted { key, why, size }),
-            (None, None) => dir.marker |= !dir.key.is_root(),
+            (None, None) if dir.key.is_root() => {}
+            (None, None) => dir.marker = Some(object.version),
             (None, Some(Err(_))) => dir.unlisted.push(Unlisted { key, why: why_not(last), size }),
             (None, Some(Ok(name))) => {
                 let entry =
@@ -139,7 +140,7 @@ impl TreeWalk {
     fn flush_from(&mut self, depth: usize) {
         for at in 0..depth {
             let dir = &self.open[at];
-            if !dir.entries.is_empty() || !dir.unlisted.is_empty() || dir.marker {
+            if !dir.entries.is_empty() || !dir.unlisted.is_empty() || dir.marker.is_some() {
                 self.part(at, false);
             }
         }
@@ -177,7 +178,7 @@ impl Remote {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{ETag, Version};
+    use crate::types::ETag;
 
     fn objects(keys: &[&str]) -> Vec<ListedObject> {
         let version = Version { etag: ETag::parse("e"), last_modified: None, size: 1 };
@@ -197,7 +198,7 @@ mod tests {
             };
             let mut words: Vec<String> = p.entries.iter().map(name).collect();
             words.extend(p.unlisted.iter().map(|u| format!("!{}", u.key)));
-            words.extend(p.marker.then(|| "*".to_owned()));
+            words.extend(p.marker.iter().map(|_| "*".to_owned()));
             words.extend(p.is_last.then(|| ".".to_owned()));
             format!("{path}: {}", words.join(" "))
         };

@@ -1,7 +1,7 @@
 //! A store that fails on purpose, for tests.
 //!
 //! Owns: latency, errors at a rate or for the next requests, lost replies (the request is carried out, its answer is not
-//! delivered); all drawn from one seed. Does not own: stalls and resets on the wire (the development server).
+//! delivered), requests that are held until somebody lets them go; chance is drawn from one seed. Does not own: stalls and resets on the wire (the development server).
 
 use super::{
     Capabilities, Condition, CopyRequest, ErrorKind, GetObject, ListPage, ListRequest, ObjectHeaders, ObjectMeta,
@@ -13,6 +13,7 @@ use bytes::Bytes;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// What goes wrong, and how often.
 #[derive(Debug, Clone, Default)]
@@ -30,11 +31,39 @@ pub struct Settings {
 }
 
 /// What happens to one request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 enum Fate {
     Answered,
     Fails(ErrorKind),
     Lost(ErrorKind),
+    /// Waits before it is carried out.
+    Waits(Arc<Hold>),
+    /// Is carried out, and its answer waits.
+    Held(Arc<Hold>),
+}
+
+/// A request that is held.
+#[derive(Debug, Default)]
+pub struct Hold {
+    reached: Notify,
+    released: Notify,
+}
+
+impl Hold {
+    /// Returns once the request is held.
+    pub async fn reached(&self) {
+        self.reached.notified().await;
+    }
+
+    /// Lets it go.
+    pub fn release(&self) {
+        self.released.notify_one();
+    }
+
+    async fn pass(&self) {
+        self.reached.notify_one();
+        self.released.notified().await;
+    }
 }
 
 #[derive(Debug)]
@@ -74,6 +103,20 @@ impl FaultStore {
         self.lock().planned.extend(std::iter::repeat_n((op, Fate::Lost(kind)), count));
     }
 
+    /// The next request of a verb waits before it is carried out.
+    pub fn hold_next(&self, op: Op) -> Arc<Hold> {
+        let hold = Arc::new(Hold::default());
+        self.lock().planned.push((op, Fate::Waits(Arc::clone(&hold))));
+        hold
+    }
+
+    /// The next request of a verb is carried out, and its answer waits.
+    pub fn hold_next_answer(&self, op: Op) -> Arc<Hold> {
+        let hold = Arc::new(Hold::default());
+        self.lock().planned.push((op, Fate::Held(Arc::clone(&hold))));
+        hold
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -91,6 +134,15 @@ impl FaultStore {
                 // Also a refusal is lost: whoever gets no answer does not know which one it was.
                 _ = request.await;
                 Err(fault(kind))
+            }
+            Fate::Waits(hold) => {
+                hold.pass().await;
+                request.await
+            }
+            Fate::Held(hold) => {
+                let answer = request.await;
+                hold.pass().await;
+                answer
             }
         }
     }

@@ -2,6 +2,7 @@
 
 mod conflicts;
 mod model;
+mod races;
 
 use super::*;
 use crate::meta::Defaults;
