@@ -6,6 +6,11 @@ async fn ino_of(b: &Bench, dir: Ino, n: &str) -> Option<Ino> {
     b.fs.lookup(dir, &name(n)).await.unwrap().map(|entry| entry.ino)
 }
 
+/// The in-memory store tells the time of day, and versions with the same bytes differ by the second.
+fn next_second() {
+    std::thread::sleep(Duration::from_millis(1001));
+}
+
 fn rename(b: &Bench, from: &str, to: &str) -> tokio::task::JoinHandle<Result<()>> {
     let (fs, from, to) = (Arc::clone(&b.fs), name(from), name(to));
     tokio::spawn(async move { fs.rename((Ino::ROOT, from), (Ino::ROOT, to), false).await })
@@ -46,10 +51,9 @@ async fn a_listing_of_a_directory_that_is_renamed_meanwhile_is_not_taken_for_the
         b.foreign(k, "x").await;
     }
     let d = ino_of(&b, Ino::ROOT, "d").await.unwrap();
-    assert_eq!(b.ls(d).await, ["s", "y"]);
+    // Known, but not listed: what is not known may be there.
     let s = ino_of(&b, d, "s").await.unwrap();
-    assert_eq!(b.ls(s).await, ["x"]);
-    let before = (s, ino_of(&b, s, "x").await, ino_of(&b, d, "y").await);
+    let before = (s, ino_of(&b, s, "x").await);
     // The request is on its way when the directory is renamed: it finds nothing.
     let hold = b.faults.hold_next(Op::List);
     let fs = Arc::clone(&b.fs);
@@ -61,7 +65,7 @@ async fn a_listing_of_a_directory_that_is_renamed_meanwhile_is_not_taken_for_the
     listing.await.unwrap().unwrap();
     assert_eq!(b.ls(d).await, ["s", "y"]);
     let s = ino_of(&b, d, "s").await.unwrap();
-    assert_eq!((s, ino_of(&b, s, "x").await, ino_of(&b, d, "y").await), before);
+    assert_eq!((s, ino_of(&b, s, "x").await), before);
 }
 
 #[tokio::test]
@@ -70,6 +74,10 @@ async fn our_own_new_headers_are_no_foreign_version() {
     b.write("a", "text").await.unwrap();
     b.fs.mkdir(CALLER, Ino::ROOT, name("d"), 0o755).await.unwrap();
     let (ino, fh) = b.open("a", libc::O_RDWR).await;
+    // A listing tells when it was written.
+    b.advance(1);
+    b.fs.refresh(Ino::ROOT).await.unwrap();
+    next_second();
     for (n, op) in [("a", Op::Copy), ("d", Op::Put)] {
         let target = ino_of(&b, Ino::ROOT, n).await.unwrap();
         b.advance(2);
@@ -105,8 +113,7 @@ async fn another_machines_chmod_of_a_directory_is_seen() {
     b.advance(2);
     let mut headers = b.memory.head(&key("d/")).await.unwrap().headers;
     headers.user.insert("mode".to_owned(), (libc::S_IFDIR | 0o700).to_string());
-    // As its clock goes on: one second at least.
-    std::thread::sleep(Duration::from_millis(1100));
+    next_second();
     b.memory.put(&key("d/"), Bytes::new(), &headers, &Condition::Always).await.unwrap();
     b.fs.refresh(d).await.unwrap();
     assert_eq!(b.fs.lookup(Ino::ROOT, &name("d")).await.unwrap().unwrap().attr.perm, 0o700);
