@@ -48,7 +48,6 @@ impl Fs {
 
     async fn freshen_dir(self: &Arc<Self>, dir: &InodeRow) -> Result<()> {
         let ino = dir.ino;
-        self.show_if_unwatched(ino).await;
         let Some(complete_at) = dir.complete_at else { return self.list_on_open(dir).await };
         if self.is_fresh(complete_at) {
             self.polled.shown(ino, complete_at);
@@ -90,6 +89,7 @@ impl Fs {
             }
         }
         let after = Ino(cookie.saturating_sub(COOKIE_DOTDOT));
+        self.show_if_unwatched(ino);
         self.unread.showing(ino);
         let hidden = self.meta.watches().hidden_in(ino, self.meta.now());
         let (filter, path) = (&self.settings.filter, self.filter_path(ino));

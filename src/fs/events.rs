@@ -452,24 +452,6 @@ impl Fs {
         Opened { fh: Fh(0), keep_cache: true, no_flush: false }
     }
 
-    /// Somebody opens a directory that has just appeared in a watched one. Who watches it by now hears of what is in it; else
-    /// it is shown, so that who heard of the directory and looks into it finds all.
-    pub(super) async fn show_if_unwatched(&self, dir: Ino) {
-        let watches = self.meta.watches();
-        let Some(kernel) = self.kernel.get().filter(|_| watches.is_fresh(dir)).map(std::sync::Arc::clone) else {
-            return;
-        };
-        if self.settings.events == super::Events::All {
-            return;
-        }
-        let Ok(watched) = tokio::task::spawn_blocking(move || kernel.watched()).await else { return };
-        let is_watched = watched.contains(&dir);
-        self.watching(watched, &HashSet::new());
-        if !is_watched {
-            watches.unhide(dir);
-        }
-    }
-
     /// Whether the directory has just appeared in a watched one, so that nobody can watch it yet. What is in it waits a moment.
     pub fn waits_for_watchers(&self, replay: &Replay) -> Option<Ino> {
         let dir = match replay {
@@ -478,29 +460,6 @@ impl Fs {
             Replay::Changed(_) => return None,
         };
         self.meta.watches().is_fresh(dir).then_some(dir)
-    }
-
-    /// Whoever wanted to watch these directories does by now. `watched` are the inodes that are watched.
-    pub fn watching(&self, watched: HashSet<Ino>, settled: &HashSet<Ino>) {
-        for ino in &watched {
-            if let Ok(Some(row)) = self.meta.get(*ino) {
-                let dir = if row.attr.kind == FileKind::Dir { Some(row) } else { self.parent_of(&row) };
-                if let Some(dir) = dir {
-                    self.polled.shown(dir.ino, dir.complete_at.unwrap_or_default());
-                }
-            }
-        }
-        self.meta.watches().set(watched);
-        settled.iter().for_each(|dir| self.meta.watches().settled(*dir));
-    }
-
-    fn parent_of(&self, row: &InodeRow) -> Option<InodeRow> {
-        self.meta.get(row.parent?).ok().flatten()
-    }
-
-    /// Whether somebody could be watching: the kernel holds a directory.
-    pub fn may_be_watched(&self) -> bool {
-        self.polled.holds_any()
     }
 }
 

@@ -26,7 +26,7 @@ pub enum Looked {
     /// The answer; `None` if there is no such name.
     Known(Option<Entry>),
     /// The bucket has to be asked.
-    Asks(Question),
+    Asks(Box<Question>),
 }
 
 /// What the catalogue does not know of a name.
@@ -45,10 +45,8 @@ enum About {
     Name(Option<InodeRow>),
 }
 
-enum Known {
-    Row(Option<InodeRow>),
-    Asks(Question),
-}
+/// A row that is known well enough, or what has to be asked.
+type Known = std::result::Result<Option<InodeRow>, Box<Question>>;
 
 impl Fs {
     /// LOOKUP: `None` if there is no such name.
@@ -68,8 +66,8 @@ impl Fs {
     /// As [`Fs::lookup`].
     pub fn lookup_known(self: &Arc<Self>, parent: Ino, name: &Name) -> Result<Looked> {
         Ok(match self.known(parent, name)? {
-            Known::Row(row) => Looked::Known(self.shown_entry(parent, name, row)),
-            Known::Asks(question) => Looked::Asks(question),
+            Ok(row) => Looked::Known(self.shown_entry(parent, name, row)),
+            Err(question) => Looked::Asks(question),
         })
     }
 
@@ -77,7 +75,7 @@ impl Fs {
     ///
     /// # Errors
     /// As [`Fs::lookup`].
-    pub async fn lookup_asking(self: &Arc<Self>, question: Question) -> Result<Option<Entry>> {
+    pub async fn lookup_asking(self: &Arc<Self>, question: Box<Question>) -> Result<Option<Entry>> {
         let (parent, name) = (question.dir.ino, question.name.clone());
         let row = self.asked(question).await?;
         Ok(self.shown_entry(parent, &name, row))
@@ -108,8 +106,8 @@ impl Fs {
     /// The row of a name, as fresh as promised.
     pub(super) async fn resolve(self: &Arc<Self>, parent: Ino, name: &Name) -> Result<Option<InodeRow>> {
         match self.known(parent, name)? {
-            Known::Row(row) => Ok(row),
-            Known::Asks(question) => self.asked(question).await,
+            Ok(row) => Ok(row),
+            Err(question) => self.asked(question).await,
         }
     }
 
@@ -117,28 +115,28 @@ impl Fs {
     fn known(self: &Arc<Self>, parent: Ino, name: &Name) -> Result<Known> {
         let dir = self.dir_row(parent)?;
         if is_reserved(parent, name) {
-            return Ok(Known::Row(None));
+            return Ok(Ok(None));
         }
         // Whoever asks for a name is shown it, even if that spoils the event of its creation.
         self.meta.watches().show(parent, name);
         let about = match self.meta.child(parent, name)? {
-            Some(row) if row.local || row.marker == Marker::Owed => return Ok(Known::Row(Some(row))),
+            Some(row) if row.local || row.marker == Marker::Owed => return Ok(Ok(Some(row))),
             Some(row) if self.is_fresh(row.checked_at) => {
                 if row.headers.is_some() || !self.unread.is_worth_asking(parent) {
-                    return Ok(Known::Row(Some(row)));
+                    return Ok(Ok(Some(row)));
                 }
                 About::Headers(row)
             }
-            Some(row) if self.is_shown_while_listed(&dir, &row)? => return Ok(Known::Row(Some(row))),
-            None if dir.complete_at.is_some_and(|at| self.is_fresh(at)) => return Ok(Known::Row(None)),
+            Some(row) if self.is_shown_while_listed(&dir, &row)? => return Ok(Ok(Some(row))),
+            None if dir.complete_at.is_some_and(|at| self.is_fresh(at)) => return Ok(Ok(None)),
             stale => About::Name(stale),
         };
-        Ok(Known::Asks(Question { dir, name: name.clone(), about }))
+        Ok(Err(Box::new(Question { dir, name: name.clone(), about })))
     }
 
     /// Asks the bucket what the catalogue does not know.
-    async fn asked(self: &Arc<Self>, question: Question) -> Result<Option<InodeRow>> {
-        let Question { dir, name, about } = question;
+    async fn asked(self: &Arc<Self>, question: Box<Question>) -> Result<Option<InodeRow>> {
+        let Question { dir, name, about } = *question;
         match about {
             About::Headers(row) => self.with_headers(row).await,
             // Nothing older can be shown, so the answer is waited for; but not each time anew while there is none.

@@ -16,7 +16,7 @@
 //! | listing, ahead of walks, by the poller | `listing`, `walk`, `poll` |
 //! | headers that listings do not show | `unread` |
 //! | how long the kernel believes an answer | `ttl` |
-//! | events of changes made elsewhere | `events` |
+//! | events of changes made elsewhere, those who watch | `events`, `watchers` |
 
 mod attr;
 mod background;
@@ -40,6 +40,7 @@ mod rename_dir;
 mod ttl;
 mod unread;
 mod walk;
+mod watchers;
 
 use crate::meta::{InodeRow, Meta};
 use crate::read::Reader;

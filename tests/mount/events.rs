@@ -226,6 +226,28 @@ fn a_name_that_somebody_asked_for_first_is_shown_at_once_and_modified() {
 }
 
 #[test]
+fn who_looks_into_a_new_directory_finds_what_is_in_it() {
+    let store = Store::dev();
+    store.put("lib/a", "a");
+    let mount = store.mount_with(&["poll_interval=1s"]);
+    mount.sh("ls -lR > /dev/null");
+    // One that does not watch what is below.
+    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).unwrap();
+    inotify.add_watch(&mount.at("lib"), AddWatchFlags::IN_CREATE).unwrap();
+    eventually("watched", || (mount.status()["watched_directories"].as_u64() >= Some(1)).then_some(()));
+    for new in ["one", "two"] {
+        store.put(&format!("lib/{new}/book"), "b");
+        eventually("the directory's event", || inotify.read_events().ok());
+        if new == "two" {
+            // Long after its event.
+            thread::sleep(Duration::from_millis(300));
+        }
+        let names: Vec<_> = fs::read_dir(mount.at("lib").join(new)).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(names, ["book"], "{new}");
+    }
+}
+
+#[test]
 fn directories_times_move_when_a_child_appears_or_goes() {
     let store = Store::dev();
     store.put("lib/a", "a");
