@@ -103,6 +103,8 @@ impl Fs {
     async fn committed(self: &Arc<Self>, staged: &Arc<Staged>, row: &InodeRow, done: Committed) -> Result<()> {
         let version = done.object.version.clone();
         self.note_committed(row.ino, &done.object);
+        // After stores through mmap the kernel has a time of its own.
+        self.forget_attr(row.ino);
         self.note_written(row, version, &done.headers).await?;
         if staged.is_changed() && staged.is_journaled() {
             // Written again meanwhile: the journal must not remember the old base.

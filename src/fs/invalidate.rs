@@ -25,6 +25,13 @@ pub trait KernelCache: Send + Sync + Debug {
 }
 
 impl Fs {
+    /// Attributes are others than the kernel was told.
+    pub(super) fn forget_attr(&self, ino: Ino) {
+        if let Some(kernel) = self.kernel.get() {
+            kernel.forget_attr(ino);
+        }
+    }
+
     /// Tells the kernel of changes that came from the bucket.
     pub(super) fn tell_kernel(&self, changes: &[Change]) {
         let Some(kernel) = self.kernel.get() else { return };

@@ -135,15 +135,21 @@ impl Fs {
 
     /// Set-user-ID and set-group-ID do not survive a write by somebody else (chmod(2), "set-user-ID mode bits").
     pub(super) async fn clear_suid(&self, ino: Ino) -> Result<()> {
-        self.meta
-            .change(ino, |row| {
-                row.attr.perm &= !0o4000;
-                // Without group execution the bit means mandatory locking, not set-group-ID.
-                if row.attr.perm & 0o010 != 0 {
-                    row.attr.perm &= !0o2000;
-                }
-            })
-            .await?;
+        let before = self.row(ino)?.attr.perm;
+        if before & 0o6000 == 0 {
+            return Ok(());
+        }
+        let row = self.meta.change(ino, |row| {
+            row.attr.perm &= !0o4000;
+            // Without group execution the bit means mandatory locking, not set-group-ID.
+            if row.attr.perm & 0o010 != 0 {
+                row.attr.perm &= !0o2000;
+            }
+        });
+        // The kernel leaves it to us (HANDLE_KILLPRIV_V2), and takes no mode from the answer to a WRITE.
+        if row.await?.is_some_and(|row| row.attr.perm != before) {
+            self.forget_attr(ino);
+        }
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! Attributes: modes, owners, times, inode numbers, and that they survive.
 
-use crate::common::{Store, errno, is_root};
+use crate::common::{Store, errno, eventually, is_root};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
@@ -25,6 +25,21 @@ fn modes_survive_a_remount() {
     }
     assert_eq!((store.text("foreign"), store.text("own")), ("x".to_owned(), "y\n".to_owned()));
     assert_eq!(store.metadata("own")["mode"], format!("{}", 0o100640));
+}
+
+#[test]
+fn a_write_takes_set_user_id_away_at_once() {
+    let store = Store::dev();
+    let mount = store.mount();
+    mount.sh("echo x > exec; chmod 4755 exec; stat exec; echo y >> exec");
+    let mode = || fs::metadata(mount.at("exec")).unwrap().mode() & 0o7777;
+    if is_root() {
+        assert_eq!(mode(), 0o4755, "root may write to it");
+        return;
+    }
+    // Not only when the kernel asks again, after a minute.
+    eventually("set-user-ID is gone", || (mode() == 0o755).then_some(()));
+    assert_eq!(store.metadata("exec")["mode"], format!("{}", 0o100755));
 }
 
 #[test]
