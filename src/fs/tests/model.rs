@@ -64,6 +64,8 @@ struct World {
     inos: BTreeMap<(String, String), Ino>,
     /// Directories that were emptied through the mount.
     emptied: BTreeSet<String>,
+    /// Directories whose marker somebody else deleted: emptied through the mount, they may be gone.
+    unmarked: BTreeSet<String>,
     /// What was appended to versions that were gone by then, and refused: it is kept, and cannot be completed.
     kept_apart: Vec<&'static str>,
 }
@@ -196,6 +198,7 @@ impl World {
                 if b.object(&marker).await.is_some() {
                     b.foreign_delete(&marker).await;
                     self.emptied.remove(&marker);
+                    self.unmarked.insert(marker);
                 }
             }
             Step::ForeignMove(from, to) => {
@@ -278,10 +281,17 @@ impl World {
             && !dirs.is_empty()
         {
             let dir = format!("{}/", text(dirs));
-            if !bucket.keys().any(|key| key.starts_with(&dir)) {
+            let may_be_gone = self.unmarked.contains(&dir) && !self.is_dir(dirs).await;
+            if !may_be_gone && !bucket.keys().any(|key| key.starts_with(&dir)) {
                 self.emptied.insert(dir);
             }
         }
+    }
+
+    /// Whether the mount shows a directory there once it has asked.
+    async fn is_dir(&self, path: &[u8]) -> bool {
+        self.b().advance(1);
+        self.tree(true).await.dirs.contains(&format!("{}/", text(path)))
     }
 
     /// Content and size of a file whose beginning is gone: what was appended here.
@@ -369,6 +379,7 @@ async fn work(steps: &[(Step, bool)]) {
         next: 0,
         inos: BTreeMap::new(),
         emptied: BTreeSet::new(),
+        unmarked: BTreeSet::new(),
         kept_apart: Vec::new(),
     };
     for (step, compare) in steps {
