@@ -174,11 +174,7 @@ impl Rows<'_> {
 
     /// Whether `ino` or anything below it holds changes of ours or owes a marker.
     pub fn local_below(&self, ino: Ino) -> RowResult<bool> {
-        self.exists(
-            "WITH RECURSIVE tree(ino) AS (SELECT ?1 UNION ALL SELECT i.ino FROM inode i JOIN tree t ON i.parent = t.ino)
-             SELECT 1 FROM inode i JOIN tree t ON i.ino = t.ino WHERE i.local <> 0 OR i.marker = 2 LIMIT 1",
-            params![sql(ino.0)],
-        )
+        self.is_newer_below(ino, Timestamp::from_nanos(i64::MAX))
     }
 
     /// Whether `ino` or anything below it holds changes of ours, owes a marker, or was learned after `began`.

@@ -143,8 +143,7 @@ impl Fs {
         let Some(theirs) = self.remote.head(&key).await? else {
             return self.recreate(staged, &row, &key, headers).await;
         };
-        let ours = theirs.headers.write_id().is_some_and(|id| staged.is_own(&id));
-        if ours {
+        if is_ours(staged, &theirs) {
             tracing::info!(%key, "the answer to an earlier commit was lost: going on from what it made");
             staged.rebase(ObjectRef { key: key.clone(), version: theirs.version });
             let done = self.upload(staged, &key, headers, condition_of(staged)).await?;
@@ -165,9 +164,8 @@ impl Fs {
             return Ok(());
         }
         let theirs = self.remote.head(key).await?;
-        let is_ours = |theirs: &ObjectMeta| theirs.headers.write_id().is_some_and(|id| staged.is_own(&id));
         let (Some(parent), Some(name)) = (row.parent, row.name.clone()) else { return Ok(()) };
-        if theirs.as_ref().is_some_and(is_ours) {
+        if theirs.as_ref().is_some_and(|theirs| is_ours(staged, theirs)) {
             return Ok(());
         }
         let date = date_for_names(self.meta.now());
@@ -240,6 +238,11 @@ impl Fs {
         self.writer.record(&staged, &key, &headers, self.meta.now()).await?;
         Ok(())
     }
+}
+
+/// Whether an earlier commit of the staged file, whose answer was lost, made the object.
+fn is_ours(staged: &Staged, object: &ObjectMeta) -> bool {
+    object.headers.write_id().is_some_and(|id| staged.is_own(&id))
 }
 
 /// A staged file may replace just the version that it changes.

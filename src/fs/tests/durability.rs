@@ -1,0 +1,102 @@
+//! What was acknowledged outlives failures, daemons and the catalogue. Owns nothing else.
+
+use super::*;
+
+#[tokio::test]
+async fn a_failed_close_is_told_and_outlives_the_daemon() {
+    let b = bench().await;
+    b.faults.fail_next(Op::Put, ErrorKind::AccessDenied, 99);
+    let error = b.write("a", "precious").await.unwrap_err();
+    assert_eq!(error.errno(), libc::EACCES);
+    assert_eq!(b.object("a").await, None);
+    assert_eq!(b.read("a").await, "precious");
+    let b = b.remount().await;
+    assert_eq!(b.read("a").await, "precious", "before it is in the bucket");
+    assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
+    assert_eq!(b.object("a").await.as_deref(), Some("precious"));
+}
+
+#[tokio::test]
+async fn a_journaled_file_survives_the_loss_of_the_catalogue() {
+    let b = bench().await;
+    let dir = b.fs.mkdir(CALLER, Ino::ROOT, name("d"), 0o755).await.unwrap().ino;
+    let (_, opened) = b.fs.create(CALLER, dir, name("f"), 0o640, CREATE).await.unwrap();
+    b.fs.write(opened.fh, 0, b"precious", false).await.unwrap();
+    b.faults.fail_next(Op::Put, ErrorKind::Server, 99);
+    assert!(b.fs.flush(CALLER, opened.fh).await.is_err());
+    let b = b.remount_without_catalogue().await;
+    assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
+    assert_eq!(b.object("d/f").await.as_deref(), Some("precious"));
+    let mode = b.memory.head(&key("d/f")).await.unwrap().headers.user["mode"].clone();
+    assert_eq!(mode, (libc::S_IFREG | 0o640).to_string());
+    assert!(std::fs::read_dir(b.dir.path().join("staging")).unwrap().next().is_none());
+}
+
+#[tokio::test]
+async fn a_deleted_file_does_not_come_back_from_the_journal() {
+    let b = bench().await;
+    b.faults.fail_next(Op::Put, ErrorKind::AccessDenied, 99);
+    let (_, fh) = b.create("a").await;
+    b.fs.write(fh, 0, b"x", false).await.unwrap();
+    assert!(b.fs.flush(CALLER, fh).await.is_err());
+    b.fs.unlink(Ino::ROOT, name("a")).await.unwrap();
+    let b = b.remount().await;
+    assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
+    assert_eq!(b.object("a").await, None);
+    assert!(b.ls(Ino::ROOT).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_running_upload_counts_as_pending_and_is_journaled_by_the_last_close() {
+    let b = bench().await;
+    let (_, fh) = b.create("a").await;
+    b.fs.write(fh, 0, b"precious", false).await.unwrap();
+    b.faults.set(fault::Settings { latency_max: Duration::from_secs(1), ..fault::Settings::default() });
+    let (fs, ours) = (Arc::clone(&b.fs), fh);
+    let closing = tokio::spawn(async move { fs.flush(CALLER, ours).await });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(b.fs.pending().unwrap().files, 1);
+    b.fs.release(fh).await;
+    assert_eq!(b.fs.writer.inodes().len(), 1, "its bytes stay on this disk until the bucket has them");
+    assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
+    assert_eq!(b.object("a").await.as_deref(), Some("precious"));
+    closing.await.unwrap().unwrap();
+    assert!(b.fs.writer.inodes().is_empty());
+    let b = b.remount().await;
+    assert_eq!(b.ls(Ino::ROOT).await, ["a"]);
+    assert_eq!(b.fs.pending().unwrap().files, 0, "no row was left in the journal");
+}
+
+#[tokio::test]
+async fn two_journaled_files_survive_the_loss_of_the_catalogue_in_any_order() {
+    let b = bench().await;
+    let dir = b.fs.mkdir(CALLER, Ino::ROOT, name("d"), 0o755).await.unwrap().ino;
+    let mut open = Vec::new();
+    for n in ["f1", "f2"] {
+        let (_, opened) = b.fs.create(CALLER, dir, name(n), 0o644, CREATE).await.unwrap();
+        b.fs.write(opened.fh, 0, n.as_bytes(), false).await.unwrap();
+        open.push(opened.fh);
+    }
+    b.faults.fail_next(Op::Put, ErrorKind::Server, 99);
+    for fh in open.into_iter().rev() {
+        assert!(b.fs.flush(CALLER, fh).await.is_err());
+        b.advance(1);
+    }
+    let b = b.remount_without_catalogue().await;
+    assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
+    assert_eq!(b.object("d/f1").await.as_deref(), Some("f1"));
+    assert_eq!(b.object("d/f2").await.as_deref(), Some("f2"));
+}
+
+#[tokio::test]
+async fn known_directories_answer_while_the_bucket_does_not() {
+    let b = bench().await;
+    b.foreign("a", "x").await;
+    assert_eq!(b.ls(Ino::ROOT).await, ["a"]);
+    b.advance(120);
+    b.faults.fail_next(Op::List, ErrorKind::Unreachable, 99);
+    b.faults.fail_next(Op::Head, ErrorKind::Unreachable, 99);
+    assert_eq!(b.ls(Ino::ROOT).await, ["a"]);
+    assert!(b.fs.lookup(Ino::ROOT, &name("a")).await.unwrap().is_some());
+    assert_eq!(b.fs.lookup(Ino::ROOT, &name("nope")).await.unwrap_err().errno(), libc::EIO, "not known is not absent");
+}

@@ -1,0 +1,129 @@
+//! Open files, their versions and their attributes. Owns nothing else.
+
+use super::*;
+
+#[tokio::test]
+async fn a_deleted_open_file_is_read_on() {
+    let b = bench().await;
+    b.write("a", "still here").await.unwrap();
+    let (ino, fh) = b.open("a", libc::O_RDONLY).await;
+    b.fs.unlink(Ino::ROOT, name("a")).await.unwrap();
+    assert_eq!(b.object("a").await, None);
+    assert!(b.ls(Ino::ROOT).await.is_empty(), "neither the file nor the copy shows");
+    assert_eq!(b.fs.read(fh, 0, 100).await.unwrap(), "still here");
+    b.fs.release(fh).await;
+    assert_eq!(b.fs.getattr(ino).unwrap_err().errno(), libc::ESTALE);
+    let all = crate::store::ListRequest { prefix: key(""), delimited: false, continuation: None, max_keys: 10 };
+    assert_eq!(b.memory.list(&all).await.unwrap().objects, [], "the copy is gone with its last reader");
+}
+
+#[tokio::test]
+async fn an_open_reader_never_sees_a_mixture() {
+    let b = bench().await;
+    b.foreign("a", "first").await;
+    let (ino, fh) = b.open("a", libc::O_RDONLY).await;
+    b.foreign("a", "other").await;
+    b.advance(2);
+    let (new, fh2) = b.open_again("a").await;
+    assert_ne!(ino, new);
+    let read = b.fs.read(fh, 0, 100).await;
+    assert!(matches!(&read, Ok(bytes) if bytes == "first") || read.unwrap_err().errno() == libc::ESTALE);
+    assert_eq!(b.fs.read(fh2, 0, 100).await.unwrap(), "other");
+}
+
+#[tokio::test]
+async fn what_is_written_after_a_foreign_change_to_an_open_file_is_refused_and_not_swallowed() {
+    let b = bench().await;
+    b.write("log", "one").await.unwrap();
+    let (_, fh) = b.open("log", libc::O_RDWR).await;
+    b.foreign("log", "theirs").await;
+    b.advance(120);
+    b.fs.lookup(Ino::ROOT, &name("log")).await.unwrap().unwrap();
+    let refused = b.fs.write(fh, 3, b" two", false).await.unwrap_err();
+    assert_eq!(refused.errno(), libc::ESTALE);
+    b.fs.release(fh).await;
+    assert_eq!(b.object("log").await.as_deref(), Some("theirs"));
+}
+
+#[tokio::test]
+async fn attributes_travel_with_the_object_and_foreign_headers_stay() {
+    let b = bench().await;
+    let headers = ObjectHeaders {
+        content_type: Some("application/epub+zip".to_owned()),
+        cache_control: Some("max-age=5".to_owned()),
+        user: [("author".to_owned(), "Ada".to_owned())].into(),
+        ..ObjectHeaders::default()
+    };
+    b.memory.put(&key("a"), Bytes::from_static(b"x"), &headers, &Condition::Always).await.unwrap();
+    let ino = b.fs.lookup(Ino::ROOT, &name("a")).await.unwrap().unwrap().ino;
+    let mtime = Timestamp::from_nanos(1_000_000_123);
+    let set = SetAttr { mode: Some(0o600), mtime: Some(SetTime::At(mtime)), ..SetAttr::default() };
+    b.fs.setattr(CALLER, ino, set, false).await.unwrap();
+    let kept = b.memory.head(&key("a")).await.unwrap().headers;
+    assert_eq!((kept.content_type, kept.cache_control), (headers.content_type, headers.cache_control));
+    assert_eq!(kept.user["author"], "Ada");
+    let b = b.remount().await;
+    b.advance(120);
+    let entry = b.fs.lookup(Ino::ROOT, &name("a")).await.unwrap().unwrap();
+    assert_eq!((entry.ino, entry.attr.perm, entry.attr.mtime), (ino, 0o600, mtime));
+}
+
+#[tokio::test]
+async fn the_kernels_pages_are_kept_unless_they_are_of_another_version() {
+    let b = bench().await;
+    b.foreign("a", "first").await;
+    let ino = b.fs.lookup(Ino::ROOT, &name("a")).await.unwrap().unwrap().ino;
+    let first = b.fs.open(CALLER, ino, libc::O_RDONLY).await.unwrap();
+    assert!(first.keep_cache, "there are none, and dropping them would wait for other readers");
+    b.fs.release(first.fh).await;
+    b.foreign("a", "other").await;
+    b.advance(2);
+    let (same, again) = (ino, b.fs.open(CALLER, ino, libc::O_RDONLY).await.unwrap());
+    assert_eq!(b.fs.lookup(Ino::ROOT, &name("a")).await.unwrap().unwrap().ino, same);
+    assert!(!again.keep_cache, "the pages are of the first version");
+    let third = b.fs.open(CALLER, ino, libc::O_RDONLY).await.unwrap();
+    assert!(third.keep_cache);
+}
+
+/// `ls -l` makes no HEAD, but once anything shows that the bucket's objects carry attributes, what was listed is read.
+#[tokio::test]
+async fn headers_of_a_listed_directory_are_read_in_the_background_if_the_bucket_has_any() {
+    let b = bench().await;
+    let put = |n: String, mode: Option<&'static str>| {
+        let mut headers = ObjectHeaders::default();
+        headers.user.extend(mode.map(|m| ("mode".to_owned(), m.to_owned())));
+        let memory = Arc::clone(&b.memory);
+        async move { memory.put(&key(&n), Bytes::from_static(b"x"), &headers, &Condition::Always).await.map(drop).unwrap() }
+    };
+    for i in 0..150 {
+        put(format!("plain/{i:03}"), None).await;
+        put(format!("rich/{i:03}"), Some("33152")).await;
+    }
+    let dir = |n: &'static str| async { b.fs.lookup(Ino::ROOT, &name(n)).await.unwrap().unwrap().ino };
+    let (plain, rich) = (dir("plain").await, dir("rich").await);
+    b.ls(plain).await;
+    b.fs.lookup(plain, &name("007")).await.unwrap().unwrap();
+    b.ls(plain).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(
+        b.fs.meta.unread(plain, Ino(0), 1000).unwrap().len(),
+        149,
+        "one shows nothing: the others are left alone"
+    );
+    b.ls(rich).await;
+    b.fs.lookup(rich, &name("007")).await.unwrap().unwrap();
+    b.ls(rich).await;
+    for _ in 0..500 {
+        if b.fs.meta.unread(rich, Ino(0), 1000).unwrap().is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let heads = b.count(Op::Head);
+    assert_eq!(b.fs.meta.unread(rich, Ino(0), 1000).unwrap(), vec![]);
+    assert_eq!(b.fs.meta.child(rich, &name("100")).unwrap().unwrap().attr.perm, 0o600);
+    b.advance(61);
+    b.ls(rich).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(b.count(Op::Head), heads, "once for each version, ever");
+}
