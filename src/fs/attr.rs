@@ -5,8 +5,9 @@
 
 use super::dir::new_write_id;
 use super::headers::for_rewrite;
+use super::invalidate::Touched;
 use super::open::PinGuard;
-use super::{Caller, Entry, Fs, FsError, Result, to_the_end};
+use super::{Caller, Entry, Fs, FsError, Result};
 use crate::meta::{InodeRow, Marker};
 use crate::store::{Condition, CopyRequest, ErrorKind, StoreError};
 use crate::types::{Attr, FileKind, Ino, Key, ObjectRef, Timestamp, Version};
@@ -64,30 +65,61 @@ impl Fs {
     pub async fn setattr(self: &Arc<Self>, caller: Caller, ino: Ino, set: SetAttr, has_handle: bool) -> Result<Entry> {
         self.writable()?;
         let fs = Arc::clone(self);
-        to_the_end(async move {
+        let touched = Touched { names: Vec::new(), inodes: vec![ino] };
+        self.changing(touched.clone(), async move {
             // Open for as long as this takes: nobody may drop what is staged meanwhile.
             let pin = PinGuard::new(&fs, ino);
-            if let Some(size) = set.size {
-                fs.truncate(caller, ino, size).await?;
+            let result = fs.set_attr(caller, ino, set, has_handle).await;
+            if result.is_err() {
+                // Some of it may be done.
+                fs.forget_touched(&touched);
             }
-            let row = fs.row(ino)?;
-            let attr = changed(&row.attr, set, caller, fs.meta.now());
-            if set.mtime.is_some()
-                && let Some(staged) = fs.writer.get(ino)
-            {
-                staged.set_written_at(None);
-            }
-            if attr != row.attr {
-                fs.store_attr(row, attr).await?;
-            }
-            if set.size.is_some() && !has_handle {
-                fs.commit(ino).await?;
-            }
-            let entry = fs.getattr(ino);
             pin.close().await?;
-            entry
+            result?;
+            fs.getattr(ino)
         })
         .await
+    }
+
+    async fn set_attr(self: &Arc<Self>, caller: Caller, ino: Ino, set: SetAttr, has_handle: bool) -> Result<()> {
+        if let Some(size) = set.size {
+            self.truncate(caller, ino, size).await?;
+        }
+        let row = self.row_with_attr(ino).await?;
+        let wanted = Wanted { set, caller, now: self.meta.now() };
+        if set.mtime.is_some()
+            && let Some(staged) = self.writer.get(ino)
+        {
+            staged.set_written_at(None);
+        }
+        if wanted.of(&row.attr) != row.attr {
+            self.store_attr(row, wanted).await?;
+        }
+        if set.size.is_some() && !has_handle {
+            self.commit(ino).await?;
+        }
+        Ok(())
+    }
+
+    /// The row of an inode whose attributes are about to be changed: with those that the bucket has, not with defaults.
+    async fn row_with_attr(self: &Arc<Self>, ino: Ino) -> Result<InodeRow> {
+        let row = self.row(ino)?;
+        if row.headers.is_some() || row.parent.is_none() || row.marker == Marker::Owed {
+            return Ok(row);
+        }
+        if row.attr.kind == FileKind::Dir {
+            return self.read_headers(&row).await?.filter(|now| now.ino == ino).ok_or(FsError::Stale);
+        }
+        let key = self.key(&row)?;
+        match self.with_attr(row.clone(), &key).await {
+            // With changes over a version that is gone: nothing can be read of it any more, and the commit will say so.
+            Err(FsError::Stale) if row.local => Ok(row),
+            Err(FsError::Stale) => {
+                self.look_again(&row, &key).await?;
+                Err(FsError::Stale)
+            }
+            result => result,
+        }
     }
 
     async fn truncate(self: &Arc<Self>, caller: Caller, ino: Ino, size: u64) -> Result<()> {
@@ -108,11 +140,11 @@ impl Fs {
     }
 
     /// Writes changed attributes: into the row if a commit will carry them, else into the object's headers first.
-    async fn store_attr(self: &Arc<Self>, row: InodeRow, attr: Attr) -> Result<()> {
+    async fn store_attr(self: &Arc<Self>, row: InodeRow, wanted: Wanted) -> Result<()> {
         let ino = row.ino;
         let staged = self.writer.get(ino).filter(|s| s.is_changed());
         if let Some(staged) = staged {
-            self.meta.change(ino, move |row| row.attr = attr).await?;
+            self.meta.change(ino, move |row| row.attr = wanted.of(&row.attr)).await?;
             staged.touch();
             // The commit under way may be past its headers, and without a handle no close will follow.
             if self.handles.of(ino).is_empty() {
@@ -123,27 +155,32 @@ impl Fs {
         }
         // Without a name (unlinked, still open) or an object (the bucket's root): only we remember.
         if row.parent.is_none() {
-            self.meta.change(ino, move |row| row.attr = attr).await?;
+            self.meta.change(ino, move |row| row.attr = wanted.of(&row.attr)).await?;
             return Ok(());
         }
         match row.attr.kind {
-            FileKind::Dir => self.rewrite_marker(row, attr).await,
-            _ => self.rewrite_headers(row, attr).await,
+            FileKind::Dir => self.rewrite_marker(row, wanted).await,
+            _ => self.rewrite_headers(row, wanted).await,
         }
     }
 
     /// A copy of the object to itself with new headers. All that is not ours stays.
-    async fn rewrite_headers(self: &Arc<Self>, row: InodeRow, attr: Attr) -> Result<()> {
+    async fn rewrite_headers(self: &Arc<Self>, row: InodeRow, wanted: Wanted) -> Result<()> {
         // A commit may have come first: the version counts that is there under the claim.
         let (row, key, _claim) = self.claim_inode(row.ino).await?;
         let Some(version) = row.version.clone() else { return Err(FsError::Stale) };
-        let headers = match self.headers_of(&row, &key).await {
+        let read = async {
+            let row = self.with_attr(row.clone(), &key).await?;
+            Ok((self.headers_of(&row, &key).await?, row))
+        };
+        let (headers, row) = match read.await {
             Err(FsError::Stale) => {
                 self.look_again(&row, &key).await?;
                 return Err(FsError::Stale);
             }
-            result => for_rewrite(result?, &attr).with_write_id(&new_write_id()),
+            result => result?,
         };
+        let headers = for_rewrite(headers, &wanted.of(&row.attr)).with_write_id(&new_write_id());
         // Until the row knows the new version, whoever lists or opens would take it for somebody else's.
         let rewrite = self.meta.pins().rewrite(row.ino);
         let copied = self
@@ -160,7 +197,7 @@ impl Fs {
         match copied {
             Ok(written) => {
                 let version = Version { etag: written.etag, last_modified: written.last_modified, ..version };
-                self.meta.change(row.ino, move |row| row.attr = attr).await?;
+                self.meta.change(row.ino, move |row| row.attr = wanted.of(&row.attr)).await?;
                 // The row first: who stages the file now must find the new version.
                 self.note_written(&row, version.clone(), &headers).await?;
                 self.note_rewritten(&row, &key, &version);
@@ -191,8 +228,9 @@ impl Fs {
     }
 
     /// Directories keep their attributes in their marker, which is made if there is none.
-    async fn rewrite_marker(self: &Arc<Self>, row: InodeRow, attr: Attr) -> Result<()> {
+    async fn rewrite_marker(self: &Arc<Self>, row: InodeRow, wanted: Wanted) -> Result<()> {
         let (row, key, _claim) = self.claim_inode(row.ino).await?;
+        let attr = wanted.of(&row.attr);
         let marker = self.remote.head(&key).await?;
         let (headers, condition) = match marker {
             Some(m) => (for_rewrite(m.headers, &attr), Condition::IfMatch(m.version.etag)),
@@ -218,6 +256,20 @@ impl Fs {
     pub fn statfs(&self) -> Result<Statfs> {
         let (files, used) = self.meta.totals()?;
         Ok(Statfs { used, files })
+    }
+}
+
+/// What a SETATTR makes of whatever attributes there are.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    set: SetAttr,
+    caller: Caller,
+    now: Timestamp,
+}
+
+impl Wanted {
+    fn of(self, attr: &Attr) -> Attr {
+        changed(attr, self.set, self.caller, self.now)
     }
 }
 

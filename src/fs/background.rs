@@ -107,7 +107,9 @@ impl Fs {
             parent = self.dir_at(parent, dir).await?;
         }
         let said = crate::meta::headers::from_user(&left.headers.user);
-        let (size, base) = (left.staged.size(), left.staged.content().base().cloned());
+        // What is kept apart has a base under another name, which is lost.
+        let base = left.staged.content().base().filter(|base| base.key == left.key).cloned();
+        let size = left.staged.size();
         let known = self.meta.child(parent, name)?;
         let row = match known {
             Some(row) => row,

@@ -55,6 +55,7 @@ impl Fs {
                 // Somebody else's commit carried it while we waited; a row written meanwhile has nothing left to say.
                 return Ok(self.writer.clear(&staged).await?);
             }
+            self.learn_attr(ino, &key).await?;
             let row = self.settle(&staged).await?;
             return self.commit_claimed(&staged, row, key).await;
         }
@@ -74,6 +75,16 @@ impl Fs {
                 Err(CommitError::BaseLost.into())
             }
             Err(e) => Err(e.into()),
+        }
+    }
+
+    /// The commit writes all attributes: those that only the object knows are read first. Of a version that is gone none can be,
+    /// and the commit's condition decides what that means.
+    async fn learn_attr(&self, ino: Ino, key: &Key) -> Result<()> {
+        let Some(row) = self.meta.get(ino)? else { return Ok(()) };
+        match self.with_attr(row, key).await {
+            Ok(_) | Err(FsError::Stale) => Ok(()),
+            Err(e) => Err(e),
         }
     }
 
@@ -175,6 +186,9 @@ impl Fs {
                 continue;
             }
             self.meta.rename(row.ino, parent, own_name.clone(), Vec::new()).await?;
+            // The bucket has no version of it: it is a file that only we know, and can be renamed and deleted as one.
+            self.meta.change(row.ino, |row| row.version = None).await?;
+            self.forget_attr(row.ino);
             self.conflicts.fetch_add(1, Ordering::Relaxed);
             tracing::error!(%key, kept_as = %own_name, "changed elsewhere while it was changed here, and bytes of the version before are gone: what was written here is kept apart");
             let (kind, ghost) = (row.attr.kind, Box::new(row.clone()));

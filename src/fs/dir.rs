@@ -4,8 +4,9 @@
 //! Does not own: listing (`listing`), writing owed markers (`background`).
 
 use super::headers::for_new;
+use super::invalidate::Touched;
 use super::place::Place;
-use super::{Caller, Entry, Fs, FsError, Result, to_the_end};
+use super::{Caller, Entry, Fs, FsError, Result};
 use crate::meta::{InodeRow, Marker};
 use crate::store::{Condition, ErrorKind, StoreError};
 use crate::types::{Attr, FileKind, Ino, Key, Name, Version, WriteId};
@@ -121,7 +122,7 @@ impl Fs {
     pub async fn mkdir(self: &Arc<Self>, caller: Caller, parent: Ino, name: Name, mode: u32) -> Result<Entry> {
         self.writable()?;
         let fs = Arc::clone(self);
-        to_the_end(async move {
+        self.changing(Touched::name(parent, &name), async move {
             fs.check_shown(parent, &name, FileKind::Dir)?;
             let (place, _claim) = fs.claim_place(parent, &name, Place::as_tree).await?;
             fs.check_new(&place)?;
@@ -156,7 +157,7 @@ impl Fs {
     pub async fn rmdir(self: &Arc<Self>, parent: Ino, name: Name) -> Result<()> {
         self.writable()?;
         let fs = Arc::clone(self);
-        to_the_end(async move {
+        self.changing(Touched::name(parent, &name), async move {
             let (place, _claim) = fs.claim_place(parent, &name, Place::as_tree).await?;
             let key = place.tree()?;
             let row = fs.meta.child(parent, &name)?.ok_or(FsError::NotFound)?;
@@ -168,7 +169,8 @@ impl Fs {
             }
             fs.delete_marker(&row, &key).await?;
             fs.meta.remove(row.ino).await?;
-            fs.owe_marker_if_emptied(parent).await
+            fs.owe_marker_if_emptied(parent).await;
+            Ok(())
         })
         .await
     }
@@ -202,14 +204,22 @@ impl Fs {
         }
     }
 
-    /// A directory emptied through the mount stays: if no key implies it any more, its marker is owed.
-    pub(super) async fn owe_marker_if_emptied(&self, ino: Ino) -> Result<()> {
+    /// A directory emptied through the mount stays: if no key implies it any more, its marker is owed. The name that was the
+    /// last one is gone by now, so that a failure here is none of its removal.
+    pub(super) async fn owe_marker_if_emptied(&self, ino: Ino) {
+        if let Err(e) = self.owe_marker(ino).await {
+            tracing::warn!(dir = %self.path_of(ino), error = %e, "whether it needs a marker to stay is not known");
+        }
+    }
+
+    async fn owe_marker(&self, ino: Ino) -> Result<()> {
         if ino == Ino::ROOT || self.meta.has_children(ino)? {
             return Ok(());
         }
-        // A directory that was never listed may have entries that nobody has asked for.
+        // A directory that was never listed may have entries that nobody has asked for. A marker too many does no harm.
         let Some(dir) = self.meta.get(ino)?.filter(|dir| dir.marker == Marker::Implied) else { return Ok(()) };
-        if dir.complete_at.is_none() && self.remote.has_keys_below(&self.dir_key(&dir)?).await? {
+        let key = self.dir_key(&dir)?;
+        if dir.complete_at.is_none() && self.remote.has_keys_below(&key).await.unwrap_or(false) {
             return Ok(());
         }
         let now = self.meta.now();

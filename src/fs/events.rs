@@ -216,6 +216,8 @@ impl Fs {
             if let Replay::Removed { parent, name, ghost } = replay {
                 self.ghosts().add(*parent, name, ghost);
             }
+            // Its times have moved already, and the replay comes when it comes.
+            replay.names().iter().for_each(|(parent, _)| kernel.forget_attr(*parent));
         }
         plan.replays.into_iter().for_each(|replay| kernel.replay(replay));
     }

@@ -58,6 +58,18 @@ impl Fs {
         }
     }
 
+    /// The row of a file with the attributes that its object has. Those of one that only a listing has shown are defaults, and
+    /// whoever changes one of them, or writes the object anew, would store them all.
+    ///
+    /// # Errors
+    /// [`FsError::Stale`] if the bucket has another version, or none.
+    pub(super) async fn with_attr(&self, row: InodeRow, key: &Key) -> Result<InodeRow> {
+        let Some(version) = row.version.clone().filter(|_| row.headers.is_none()) else { return Ok(row) };
+        let meta = self.remote.head(key).await?.filter(|meta| version.same(&meta.version)).ok_or(FsError::Stale)?;
+        let row = self.meta.learn(row.ino, version, to_meta(&meta.headers)).await?;
+        row.filter(|row| row.headers.is_some()).ok_or(FsError::Stale)
+    }
+
     /// Headers for the commit of `row` under `key`.
     pub(super) async fn headers_for_commit(&self, row: &InodeRow, key: &Key) -> Result<ObjectHeaders> {
         if row.version.is_none() {

@@ -9,8 +9,7 @@ use crate::types::{Ino, Name};
 use std::collections::HashSet;
 use std::fmt::Debug;
 
-/// The kernel's caches. Calls only queue: they take locks of the kernel that a request under way may hold, so nobody who
-/// answers requests may wait for them.
+/// The kernel's caches. No call waits for a lock of the kernel that a request under way may hold: what takes one is queued.
 pub trait KernelCache: Send + Sync + Debug {
     /// Forget what `name` in `parent` is.
     fn forget_entry(&self, parent: Ino, name: &Name);
@@ -24,7 +23,33 @@ pub trait KernelCache: Send + Sync + Debug {
     fn watched(&self) -> HashSet<Ino>;
 }
 
+/// What an operation changes, as the kernel names it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Touched {
+    /// Names, with their directories.
+    pub(super) names: Vec<(Ino, Name)>,
+    /// Inodes.
+    pub(super) inodes: Vec<Ino>,
+}
+
+impl Touched {
+    /// One name.
+    pub(super) fn name(parent: Ino, name: &Name) -> Touched {
+        Touched { names: vec![(parent, name.clone())], inodes: Vec::new() }
+    }
+}
+
 impl Fs {
+    /// The kernel does not know how an operation ended that changes these: it looks again.
+    pub(super) fn forget_touched(&self, touched: &Touched) {
+        let Some(kernel) = self.kernel.get() else { return };
+        for (parent, name) in &touched.names {
+            kernel.forget_entry(*parent, name);
+            kernel.forget_attr(*parent);
+        }
+        touched.inodes.iter().for_each(|ino| kernel.forget_attr(*ino));
+    }
+
     /// Attributes are others than the kernel was told.
     pub(super) fn forget_attr(&self, ino: Ino) {
         if let Some(kernel) = self.kernel.get() {

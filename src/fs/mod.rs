@@ -53,7 +53,7 @@ use std::future::Future;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 pub use attr::{SetAttr, SetTime, Statfs};
 pub use background::{Drained, Pending};
@@ -62,6 +62,7 @@ pub use error::FsError;
 pub use events::{Act, Replay, Replayed, Step};
 pub use filter::Filter;
 pub use invalidate::KernelCache;
+use invalidate::Touched;
 pub use lookup::{Looked, Question};
 pub use open::Opened;
 pub use poll::Polling;
@@ -283,6 +284,23 @@ impl Fs {
     pub fn forget(&self, ino: Ino) {
         self.polled.forget(ino);
         self.drop_seen_version(ino);
+    }
+
+    /// Runs `work`, which changes what `touched` names, to its end even if whoever waits for it is interrupted. The kernel, which
+    /// heard of the interruption only, then looks again.
+    async fn changing<T: Send + 'static>(
+        self: &Arc<Self>,
+        touched: Touched,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let (answer, answered) = oneshot::channel();
+        let fs = Arc::clone(self);
+        tokio::spawn(async move {
+            if answer.send(work.await).is_err() {
+                fs.forget_touched(&touched);
+            }
+        });
+        answered.await.unwrap_or_else(|_| Err(FsError::Internal("ended early".to_owned())))
     }
 
     /// Drops what is staged of a clean file that nobody has open.

@@ -5,6 +5,7 @@
 
 use super::dir::new_write_id;
 use super::headers::for_new;
+use super::invalidate::Touched;
 use super::open::Opened;
 use super::place::Place;
 use super::{Caller, Entry, Fs, FsError, Result, to_the_end};
@@ -100,7 +101,7 @@ impl Fs {
     ) -> Result<Entry> {
         self.writable()?;
         let fs = Arc::clone(self);
-        to_the_end(async move {
+        self.changing(Touched::name(parent, &name), async move {
             fs.check_shown(parent, &name, kind)?;
             let (place, _claim) = fs.claim_place(parent, &name, Place::as_file).await?;
             fs.check_new(&place)?;
@@ -152,7 +153,7 @@ impl Fs {
     pub async fn unlink(self: &Arc<Self>, parent: Ino, name: Name) -> Result<()> {
         self.writable()?;
         let fs = Arc::clone(self);
-        to_the_end(async move {
+        self.changing(Touched::name(parent, &name), async move {
             let (place, _claim) = fs.claim_place(parent, &name, Place::as_file).await?;
             let key = &place.file;
             let row = fs.meta.child(parent, &name)?.ok_or(FsError::NotFound)?;
@@ -172,10 +173,11 @@ impl Fs {
             fs.turn_readers(row.ino, aside).await?;
             fs.meta.remove(row.ino).await?;
             fs.forget_staged(row.ino).await?;
-            if theirs_stays {
-                fs.look_at(&place).await?;
+            if theirs_stays && let Err(e) = fs.look_at(&place).await {
+                tracing::debug!(key = %place.file, error = %e, "what somebody else wrote there shows with the next listing");
             }
-            fs.owe_marker_if_emptied(parent).await
+            fs.owe_marker_if_emptied(parent).await;
+            Ok(())
         })
         .await
     }

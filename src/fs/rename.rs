@@ -6,9 +6,10 @@
 
 use super::dir::new_write_id;
 use super::headers::to_meta;
+use super::invalidate::Touched;
 use super::lookup::is_reserved;
 use super::place::Place;
-use super::{Fs, FsError, Result, to_the_end};
+use super::{Fs, FsError, Result};
 use crate::meta::{InodeRow, Moved};
 use crate::store::{Condition, CopyRequest, ErrorKind, ObjectHeaders, StoreError};
 use crate::types::{FileKind, Ino, Key, Name, ObjectRef, Version};
@@ -24,7 +25,8 @@ impl Fs {
     pub async fn rename(self: &Arc<Self>, from: (Ino, Name), to: (Ino, Name), no_replace: bool) -> Result<()> {
         self.writable()?;
         let fs = Arc::clone(self);
-        to_the_end(async move {
+        let touched = Touched { names: vec![from.clone(), to.clone()], inodes: Vec::new() };
+        self.changing(touched, async move {
             if is_reserved(to.0, &to.1) {
                 return Err(FsError::Reserved);
             }
@@ -69,7 +71,12 @@ impl Fs {
         self.settle_replaced(&to).await?;
         let spans = |a: &Place, b: &Place| [a.as_file(), b.as_tree()].concat();
         let (from, to, _claim) = self.claim_both(&from, &to, spans).await?;
+        let asked_for = row.ino;
         let row = self.meta.child(from.parent, &from.name)?.ok_or(FsError::NotFound)?;
+        if row.ino != asked_for {
+            // The commit found a conflict: the name is theirs by now. The kernel, which would move ours, looks again.
+            return Err(FsError::Stale);
+        }
         let replaced = self.resolve(to.parent, &to.name).await?;
         match &replaced {
             Some(_) if no_replace => return Err(FsError::Exists),
@@ -82,6 +89,7 @@ impl Fs {
             Some(old) => self.copy_aside(old, &to.file).await?,
             None => None,
         };
+        let leaving = self.meta.leave(from.parent, from.name.clone());
         let renamed = match row.version {
             None => self.rename_local(&row, &to, replaced.as_ref()).await,
             Some(_) => self.rename_object(&row, &from, &to, replaced.as_ref()).await,
@@ -90,11 +98,35 @@ impl Fs {
             self.drop_aside(aside).await;
             return Err(e);
         }
+        let finished = self.finish_rename(&row, &from, replaced, aside).await;
+        drop(leaving);
+        self.owe_marker_if_emptied(from.parent).await;
+        self.renamed(finished, &from, &to)
+    }
+
+    /// The catalogue has the new name, and so have handles: what is left of the old one goes.
+    async fn finish_rename(
+        &self,
+        row: &InodeRow,
+        from: &Place,
+        replaced: Option<InodeRow>,
+        aside: Option<ObjectRef>,
+    ) -> Result<()> {
         if let Some(old) = replaced {
             self.turn_readers(old.ino, aside).await?;
             self.forget_staged(old.ino).await?;
         }
-        self.owe_marker_if_emptied(from.parent).await
+        if row.version.is_some() { self.delete_source(row, &from.file).await } else { Ok(()) }
+    }
+
+    /// The end of a rename whose names have changed here. If it failed after that, the kernel, which then keeps the old ones, has
+    /// to look again.
+    pub(super) fn renamed(&self, finished: Result<()>, from: &Place, to: &Place) -> Result<()> {
+        if finished.is_err() {
+            let names = [from, to].map(|place| (place.parent, place.name.clone())).to_vec();
+            self.forget_touched(&Touched { names, inodes: Vec::new() });
+        }
+        finished
     }
 
     /// A file with changes over an object is about to be replaced: they go to the bucket first, so that what somebody else
@@ -147,12 +179,10 @@ impl Fs {
             }
             result => result?,
         };
-        let moved =
-            Moved { path: Vec::new(), is_dir: false, version: version.clone(), headers: to_meta(&headers).json };
-        let _leaving = self.meta.leave(from.parent, from.name.clone());
+        let moved = Moved { path: Vec::new(), is_dir: false, version: version.clone(), headers: to_meta(&headers) };
         self.meta.rename(row.ino, to.parent, to.name.clone(), vec![moved]).await?;
         self.note_rewritten(row, &to.file, &version);
-        self.delete_source(row, &from.file).await
+        Ok(())
     }
 
     /// The new name is in the bucket; the old one goes if it still is what was copied. What somebody else wrote there

@@ -9,7 +9,7 @@ use super::{Fs, FsError, Result};
 use crate::meta::{InodeRow, Marker, Moved};
 use crate::store::{Condition, CopyRequest, ErrorKind, ListRequest, ListedObject, ObjectHeaders, StoreError};
 use crate::types::{ETag, FileKind, Ino, Key, KeyError, Name, Version};
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use std::sync::Arc;
 
 /// Copies and deletes under way at once.
@@ -106,9 +106,10 @@ impl Fs {
         let copied = self.copy_all(objects, &old, &new, replaced_marker.as_ref()).await?;
         let leaving = self.meta.leave(from.parent, from.name.clone());
         self.take_over(&row, to, &new, &copied, replaced_marker.is_some()).await?;
-        self.delete_sources(copied).await?;
+        let finished = self.delete_sources(copied).await;
         drop(leaving);
-        self.owe_marker_if_emptied(from.parent).await
+        self.owe_marker_if_emptied(from.parent).await;
+        self.renamed(finished, from, to)
     }
 
     /// The catalogue shows the new names with their new versions, all at once; then handles and staged files follow.
@@ -127,7 +128,7 @@ impl Fs {
                 rest.split('/').filter(|c| !c.is_empty()).map(Name::parse).collect::<std::result::Result<Vec<_>, _>>();
             // A key that no path can express moves along in the bucket, and the catalogue has no row of it.
             let path = path.unwrap_or_else(|_| vec![to.name.clone(); 2]);
-            let headers = super::headers::to_meta(&one.headers).json;
+            let headers = super::headers::to_meta(&one.headers);
             moved.push(Moved { path, is_dir: one.to.is_dir(), version: one.version.clone(), headers });
         }
         let noted = self.meta.rename(row.ino, to.parent, to.name.clone(), moved).await?;
@@ -241,15 +242,16 @@ impl Fs {
         Ok(Copied { from: object.key, from_etag: object.version.etag, to: target, version, headers })
     }
 
-    /// What somebody else wrote under an old key meanwhile stays, and shows up again under the old name.
+    /// What somebody else wrote under an old key meanwhile stays, and shows up again under the old name. One that cannot be
+    /// deleted does not keep the others.
     async fn delete_sources(&self, copied: Vec<Copied>) -> Result<()> {
-        futures::stream::iter(copied.into_iter().map(Ok))
-            .try_for_each_concurrent(IN_FLIGHT, |one| async move {
-                match self.store.delete(&one.from, Some(&one.from_etag)).await {
-                    Err(StoreError { kind: ErrorKind::NotFound | ErrorKind::Precondition, .. }) => Ok(()),
-                    result => Ok(result?),
-                }
-            })
-            .await
+        let deleted = futures::stream::iter(copied).map(|one| async move {
+            match self.store.delete(&one.from, Some(&one.from_etag)).await {
+                Err(StoreError { kind: ErrorKind::NotFound | ErrorKind::Precondition, .. }) => Ok(()),
+                result => result,
+            }
+        });
+        let failed = deleted.buffer_unordered(IN_FLIGHT).filter_map(|deleted| std::future::ready(deleted.err()));
+        failed.collect::<Vec<_>>().await.pop().map_or(Ok(()), |e| Err(e.into()))
     }
 }

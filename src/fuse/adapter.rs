@@ -409,8 +409,10 @@ impl Filesystem for Adapter {
         let mut add = |e: DirEntry<'_>| {
             let attr = reply::attr(&e.entry);
             let file = OsStr::from_bytes(e.name);
+            let is_full =
+                left == 0 || reply.add(INodeNo(e.entry.ino.0), e.cookie, file, &e.entry.ttl, &attr, reply::GENERATION);
             left = left.saturating_sub(1);
-            left == 0 || reply.add(INodeNo(e.entry.ino.0), e.cookie, file, &e.entry.ttl, &attr, reply::GENERATION)
+            is_full
         };
         match self.fs.readdir(ino(inode), offset, &mut add) {
             Ok(()) => reply.ok(),

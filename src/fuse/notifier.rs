@@ -3,8 +3,8 @@
 //! Owns: the thread that writes notifications, and its queue. Does not own: what is to be forgotten (`fs::invalidate`),
 //! replaying changes (`replay`).
 //!
-//! Notifications take locks of the kernel that a request under way may hold, so they are never written by a thread that
-//! answers requests.
+//! Notifications about entries and pages take locks of the kernel that a request under way may hold, so they are never written
+//! by a thread that answers requests. Those about attributes take none.
 
 use super::watchers;
 use crate::fs::{KernelCache, Replay};
@@ -12,6 +12,8 @@ use crate::types::{Ino, Name};
 use fuser::{INodeNo, Notifier};
 use std::collections::HashSet;
 use std::ffi::OsStr;
+use std::fmt::Debug;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
@@ -19,13 +21,13 @@ use std::thread;
 #[derive(Debug)]
 enum Forget {
     Entry(Ino, Name),
-    Content(Ino),
-    Attr(Ino),
+    Pages(Ino),
 }
 
 /// The kernel's caches behind a queue.
 #[derive(Debug)]
 pub(super) struct KernelNotifier {
+    notifier: Notifier,
     forget: mpsc::Sender<Forget>,
     replay: mpsc::Sender<Replay>,
     dev: Arc<OnceLock<u64>>,
@@ -39,10 +41,11 @@ impl KernelNotifier {
     pub(super) fn start(
         notifier: Notifier,
         (replay, dev): (mpsc::Sender<Replay>, Arc<OnceLock<u64>>),
-    ) -> std::io::Result<KernelNotifier> {
+    ) -> io::Result<KernelNotifier> {
         let (forget, queue) = mpsc::channel();
-        thread::Builder::new().name("notifier".to_owned()).spawn(move || run(&notifier, &queue))?;
-        Ok(KernelNotifier { forget, replay, dev })
+        let own = notifier.clone();
+        thread::Builder::new().name("notifier".to_owned()).spawn(move || run(&own, &queue))?;
+        Ok(KernelNotifier { notifier, forget, replay, dev })
     }
 
     fn send(&self, forget: Forget) {
@@ -58,11 +61,15 @@ impl KernelCache for KernelNotifier {
     }
 
     fn forget_content(&self, ino: Ino) {
-        self.send(Forget::Content(ino));
+        // The queue may stand still for as long as a rename takes: the new size does not wait for the old pages to go.
+        self.forget_attr(ino);
+        self.send(Forget::Pages(ino));
     }
 
+    /// At once: a negative offset leaves the pages alone, and takes neither their lock nor that of the directory
+    /// (fs/fuse/inode.c, fuse_reverse_inval_inode).
     fn forget_attr(&self, ino: Ino) {
-        self.send(Forget::Attr(ino));
+        told(self.notifier.inval_inode(INodeNo(ino.0), -1, 0), &ino);
     }
 
     fn replay(&self, replay: Replay) {
@@ -80,15 +87,17 @@ fn run(notifier: &Notifier, queue: &mpsc::Receiver<Forget>) {
     while let Ok(forget) = queue.recv() {
         let told = match &forget {
             Forget::Entry(parent, name) => notifier.inval_entry(INodeNo(parent.0), OsStr::from_bytes(name.as_bytes())),
-            Forget::Content(ino) => notifier.inval_inode(INodeNo(ino.0), 0, 0),
-            // A negative offset leaves the pages alone (fs/fuse/inode.c, fuse_reverse_inval_inode).
-            Forget::Attr(ino) => notifier.inval_inode(INodeNo(ino.0), -1, 0),
+            Forget::Pages(ino) => notifier.inval_inode(INodeNo(ino.0), 0, 0),
         };
-        // ENOENT: the kernel knows nothing of it, which is as good.
-        if let Err(e) = told
-            && e.raw_os_error() != Some(libc::ENOENT)
-        {
-            tracing::debug!(error = %e, ?forget, "the kernel could not be told");
-        }
+        self::told(told, &forget);
+    }
+}
+
+/// ENOENT: the kernel knows nothing of it, which is as good.
+fn told(result: io::Result<()>, what: &dyn Debug) {
+    if let Err(e) = result
+        && e.raw_os_error() != Some(libc::ENOENT)
+    {
+        tracing::debug!(error = %e, ?what, "the kernel could not be told");
     }
 }

@@ -199,8 +199,9 @@ fn note_marker(
     if row.marker == Marker::Present && is_same || row.local || row.checked_at > cx.began || cx.pins.is_rewritten(dir) {
         return Ok(());
     }
-    if row.version.as_ref().is_some_and(|known| !known.same(version)) {
-        row.headers = None;
+    // Of a directory that had none, or another, the kernel was told what no longer holds.
+    let is_other = row.version.as_ref().is_none_or(|known| !known.same(version));
+    if is_other && row.headers.take().is_some() {
         changes.push(Change::Content(dir));
     }
     row.marker = Marker::Present;

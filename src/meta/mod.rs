@@ -253,6 +253,21 @@ impl Meta {
             .await
     }
 
+    /// Headers of `version`, which was asked for by itself: the row takes its attributes from them, if it shows that version and
+    /// nobody has read them before. Answers the row.
+    ///
+    /// # Errors
+    /// As [`Meta::get`].
+    pub async fn learn(&self, ino: Ino, version: Version, headers: Headers) -> Result<Option<InodeRow>> {
+        let defaults = Arc::clone(&self.defaults);
+        self.change(ino, move |row| {
+            if row.version.as_ref().is_some_and(|known| known.same(&version)) {
+                reconcile::learn(row, &headers, &defaults);
+            }
+        })
+        .await
+    }
+
     /// The bucket has `version` of `ino` now, with these headers: we wrote it. `is_local` tells, as late as possible, whether
     /// newer changes wait.
     ///

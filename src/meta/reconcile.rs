@@ -180,6 +180,24 @@ pub(super) fn confirm(row: &mut InodeRow, found: &Found, defaults: &Defaults, be
     }
 }
 
+/// Takes over what the headers say of the version that `row` shows, if nobody has read them. Size and kind stay: an inode never
+/// changes its kind, and headers that name another are left to whoever looks the name up.
+pub(super) fn learn(row: &mut InodeRow, headers: &Headers, defaults: &Defaults) {
+    let said = headers::from_user(&headers.user);
+    let named = said.kind.filter(|kind| *kind != FileKind::Dir).unwrap_or(FileKind::File);
+    if row.headers.is_some() || row.attr.kind != FileKind::Dir && row.attr.kind != named {
+        return;
+    }
+    let modified = row.version.as_ref().and_then(|v| v.last_modified).unwrap_or(row.attr.mtime);
+    let old = row.attr.clone();
+    row.attr = attr_from(old.kind, &said, old.size, modified, defaults);
+    row.attr.ctime = row.attr.ctime.max(old.ctime);
+    if old.kind == FileKind::Dir {
+        row.attr.mtime = row.attr.mtime.max(old.mtime);
+    }
+    row.headers = Some(headers.json.clone());
+}
+
 /// A directory that is known to have no marker has no headers either, and nobody need ask for them.
 fn nothing_to_read(marker: Option<bool>) -> Option<String> {
     (marker == Some(false)).then(|| "{}".to_owned())

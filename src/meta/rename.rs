@@ -3,6 +3,7 @@
 //! Owns: a rename in the catalogue, names and versions in one transaction. Does not own: the copies in the bucket (`fs`).
 
 use super::apply::{self, Loser};
+use super::reconcile::{self, Defaults, Headers};
 use super::{InodeRow, Marker, Meta, Result, touch};
 use crate::db::{RowResult, Rows};
 use crate::types::{FileKind, Ino, Name, Timestamp, Version};
@@ -17,8 +18,8 @@ pub struct Moved {
     pub is_dir: bool,
     /// The version at the new place.
     pub version: Version,
-    /// Its headers there, as JSON.
-    pub headers: String,
+    /// Its headers there.
+    pub headers: Headers,
 }
 
 impl Meta {
@@ -30,6 +31,7 @@ impl Meta {
     /// As [`Meta::get`].
     pub async fn rename(&self, ino: Ino, parent: Ino, name: Name, moved: Vec<Moved>) -> Result<Vec<(InodeRow, usize)>> {
         let (pins, gone, now) = (Arc::clone(&self.pins), self.gone.clone(), self.clock.now());
+        let defaults = Arc::clone(&self.defaults);
         self.catalogue
             .write(move |rows| {
                 let Some(mut row) = rows.get(ino)? else { return Ok(Vec::new()) };
@@ -50,14 +52,20 @@ impl Meta {
                     rows.confirm_dirs_below(ino, now)?;
                 }
                 touch(rows, parent, now)?;
-                note_moved(rows, ino, moved, now)
+                note_moved(rows, ino, moved, now, &defaults)
             })
             .await
     }
 }
 
 /// Rows of what was moved show the versions that they have now. What the catalogue does not know is left out.
-fn note_moved(rows: Rows<'_>, top: Ino, moved: Vec<Moved>, now: Timestamp) -> RowResult<Vec<(InodeRow, usize)>> {
+fn note_moved(
+    rows: Rows<'_>,
+    top: Ino,
+    moved: Vec<Moved>,
+    now: Timestamp,
+    defaults: &Defaults,
+) -> RowResult<Vec<(InodeRow, usize)>> {
     let mut noted = Vec::new();
     for (index, one) in moved.into_iter().enumerate() {
         let mut at = rows.get(top)?;
@@ -69,8 +77,12 @@ fn note_moved(rows: Rows<'_>, top: Ino, moved: Vec<Moved>, now: Timestamp) -> Ro
         }
         let Some(mut row) = at.filter(|r| (r.attr.kind == FileKind::Dir) == one.is_dir) else { continue };
         let before = row.clone();
+        // Of a row that nobody has read the attributes are defaults, which must not count as the object's.
+        reconcile::learn(&mut row, &one.headers, defaults);
+        if row.headers.is_some() {
+            row.headers = Some(one.headers.json);
+        }
         row.version = Some(one.version);
-        row.headers = Some(one.headers);
         row.checked_at = now;
         if one.is_dir {
             row.marker = Marker::Present;

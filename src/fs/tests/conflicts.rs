@@ -90,6 +90,12 @@ async fn what_cannot_be_completed_is_kept_apart_and_theirs_keeps_the_name() {
     assert_eq!(b.fs.read(fh, 4, 5).await.unwrap(), &b" ours"[..]);
     assert_eq!(b.fs.read(fh, 0, 4).await.unwrap_err().errno(), libc::ESTALE);
     b.fs.release(fh).await;
-    b.fs.unlink(Ino::ROOT, name(&copy)).await.unwrap();
+    b.fs.mkdir(CALLER, Ino::ROOT, name("d"), 0o755).await.unwrap();
+    let d = b.fs.lookup(Ino::ROOT, &name("d")).await.unwrap().unwrap().ino;
+    b.fs.rename((Ino::ROOT, name(&copy)), (d, name("kept")), false).await.unwrap();
+    b.fs.rename((Ino::ROOT, name("d")), (Ino::ROOT, name("e")), false).await.unwrap();
+    assert_eq!(b.fs.lookup(d, &name("kept")).await.unwrap().unwrap().ino, ino);
+    b.fs.unlink(d, name("kept")).await.unwrap();
+    b.fs.rmdir(Ino::ROOT, name("e")).await.unwrap();
     assert_eq!((b.fs.pending().unwrap().files, b.ls(Ino::ROOT).await), (0, vec!["a".to_owned()]));
 }

@@ -1,5 +1,6 @@
 //! Tests of the file system without a kernel: the real rooms over the in-memory store. Owns nothing else.
 
+mod attributes;
 mod conflicts;
 mod durability;
 mod model;
@@ -85,7 +86,38 @@ fn key(k: &str) -> Key {
     Key::parse(k).unwrap()
 }
 
+/// What the kernel was told to forget.
+#[derive(Debug, Default)]
+struct Told(Mutex<Vec<String>>);
+
+impl KernelCache for Told {
+    fn forget_entry(&self, parent: Ino, name: &Name) {
+        self.0.lock().unwrap().push(format!("{parent}/{name}"));
+    }
+
+    fn forget_content(&self, ino: Ino) {
+        self.0.lock().unwrap().push(format!("pages {ino}"));
+    }
+
+    fn forget_attr(&self, ino: Ino) {
+        self.0.lock().unwrap().push(format!("attr {ino}"));
+    }
+
+    fn replay(&self, _replay: Replay) {}
+
+    fn watched(&self) -> std::collections::HashSet<Ino> {
+        std::collections::HashSet::new()
+    }
+}
+
 impl Bench {
+    /// A kernel, which tells what it is told from now on.
+    fn kernel(&self) -> Arc<Told> {
+        let told = Arc::new(Told::default());
+        self.fs.set_kernel(Arc::<Told>::clone(&told));
+        told
+    }
+
     async fn remount(self) -> Bench {
         self.fs.close();
         let Bench { memory, dir, clock, .. } = self;

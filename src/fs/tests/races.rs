@@ -118,3 +118,77 @@ async fn another_machines_chmod_of_a_directory_is_seen() {
     b.fs.refresh(d).await.unwrap();
     assert_eq!(b.fs.lookup(Ino::ROOT, &name("d")).await.unwrap().unwrap().attr.perm, 0o700);
 }
+
+#[tokio::test]
+async fn a_rename_that_meets_a_conflict_does_not_move_another_inode_than_the_kernel() {
+    let b = bench().await;
+    b.write("a", "base").await.unwrap();
+    let (ours, fh) = b.open("a", libc::O_RDWR).await;
+    b.fs.write(fh, 0, b"ours", false).await.unwrap();
+    b.foreign("a", "theirs").await;
+    assert_eq!(rename(&b, "a", "b").await.unwrap().unwrap_err().errno(), libc::ESTALE);
+    assert_eq!(ino_of(&b, Ino::ROOT, "b").await, None);
+    let theirs = ino_of(&b, Ino::ROOT, "a").await;
+    assert!(theirs.is_some() && theirs != Some(ours));
+    // The kernel looks again, and moves what has the name now.
+    rename(&b, "a", "b").await.unwrap().unwrap();
+    assert_eq!((ino_of(&b, Ino::ROOT, "b").await, b.object("b").await.as_deref()), (theirs, Some("theirs")));
+    assert_eq!(b.ls(Ino::ROOT).await.len(), 2, "ours is kept under the conflict's name");
+}
+
+#[tokio::test]
+async fn a_rename_that_fails_after_the_names_have_changed_tells_the_kernel() {
+    let b = bench().await;
+    b.foreign("d/x", "x").await;
+    b.write("a", "text").await.unwrap();
+    let kernel = b.kernel();
+    for (from, to) in [("a", "b"), ("d", "e")] {
+        assert!(ino_of(&b, Ino::ROOT, from).await.is_some());
+        b.faults.fail_next(Op::Delete, ErrorKind::AccessDenied, 1);
+        assert!(rename(&b, from, to).await.unwrap().is_err());
+        let told = kernel.0.lock().unwrap().clone();
+        assert!([from, to].iter().all(|n| told.contains(&format!("#1/{n}"))), "{told:?}");
+        assert!(ino_of(&b, Ino::ROOT, to).await.is_some(), "it is there");
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_interrupted_finds_what_was_done_after_that() {
+    let b = bench().await;
+    b.write("a", "text").await.unwrap();
+    let a = ino_of(&b, Ino::ROOT, "a").await.unwrap();
+    let kernel = b.kernel();
+    let hold = b.faults.hold_next(Op::Delete);
+    let renaming = rename(&b, "a", "b");
+    hold.reached().await;
+    renaming.abort();
+    assert!(renaming.await.unwrap_err().is_cancelled());
+    hold.release();
+    let told = |what: &str| kernel.0.lock().unwrap().iter().any(|t| t == what);
+    while !(told("#1/a") && told("#1/b")) {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!((b.object("a").await, ino_of(&b, Ino::ROOT, "b").await), (None, Some(a)));
+    let hold = b.faults.hold_next(Op::Copy);
+    let (fs, set) = (Arc::clone(&b.fs), SetAttr { mode: Some(0o600), ..SetAttr::default() });
+    let changing = tokio::spawn(async move { fs.setattr(CALLER, a, set, false).await });
+    hold.reached().await;
+    changing.abort();
+    hold.release();
+    while !told(&format!("attr {a}")) {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(b.fs.getattr(a).unwrap().attr.perm, 0o600);
+}
+
+#[tokio::test]
+async fn a_name_is_removed_even_if_nobody_can_tell_whether_its_directory_is_empty_now() {
+    let b = bench().await;
+    b.foreign("d/x", "x").await;
+    let d = ino_of(&b, Ino::ROOT, "d").await.unwrap();
+    assert!(ino_of(&b, d, "x").await.is_some());
+    b.write("first", "asks what the server can do").await.unwrap();
+    b.faults.fail_next(Op::List, ErrorKind::AccessDenied, 1);
+    b.fs.unlink(d, name("x")).await.unwrap();
+    assert_eq!(b.fs.pending().unwrap().markers, 1, "the directory stays");
+}
