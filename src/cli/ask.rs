@@ -38,13 +38,12 @@ fn layout(s: &Status) -> String {
         let next = if failed.retried { "tried again by itself" } else { "waits for you" };
         lines.push(format!("  {}: {} ({next})", failed.path, failed.reason));
     }
+    let others = s.polled_directories.saturating_sub(s.watched_directories);
     lines.push(format!(
-        "polling:   {} directories ({} watched) every {} s, {} LIST requests an hour",
-        s.polled_directories,
-        s.watched_directories,
-        s.poll_period,
-        s.polls_per_hour.round()
+        "polling:   {} watched directories every {:.0} s, {others} others every {:.0} s: {:.0} LIST requests an hour",
+        s.watched_directories, s.watched_poll_period, s.poll_period, s.polls_per_hour
     ));
+    lines.push(format!("lifetime:  names and attributes are asked for again after {} s", s.lifetime));
     lines.push(format!("known:     {} entries, {} bytes", s.known_files, s.known_bytes));
     if s.unmappable_keys > 0 {
         let hint = "objfs ls --unmappable lists them";

@@ -41,8 +41,12 @@ pub struct Status {
     pub polled_directories: usize,
     /// Of those, how many somebody watches: changes made elsewhere raise inotify events there.
     pub watched_directories: usize,
-    /// How often each of them is listed, in seconds.
+    /// How often each of the others is listed, in seconds.
     pub poll_period: f64,
+    /// How often each of those that somebody watches is listed, in seconds.
+    pub watched_poll_period: f64,
+    /// For how long names and attributes count as fresh, and the kernel believes them at most, in seconds. No period is shorter.
+    pub lifetime: f64,
     /// LIST requests that this costs in an hour.
     pub polls_per_hour: f64,
     /// Files and directories in the catalogue.
@@ -148,7 +152,9 @@ impl Status {
             conditional_writes: store.guard.conditions(),
             polled_directories: polling.directories,
             watched_directories: polling.watched,
-            poll_period: polling.period.as_secs_f64(),
+            poll_period: polling.periods.others.as_secs_f64(),
+            watched_poll_period: polling.periods.watched.as_secs_f64(),
+            lifetime: polling.lifetime.as_secs_f64(),
             polls_per_hour: polling.lists_per_hour,
             known_files,
             known_bytes,

@@ -324,7 +324,7 @@ impl Rows<'_> {
         self.0.prepare_cached(query)?.query_map(params, inode_row)?.collect()
     }
 
-    fn exists(&self, query: &str, params: impl rusqlite::Params) -> RowResult<bool> {
+    pub(super) fn exists(&self, query: &str, params: impl rusqlite::Params) -> RowResult<bool> {
         self.0.prepare_cached(query)?.exists(params)
     }
 }

@@ -7,6 +7,9 @@ use super::inodes::{InodeRow, RowResult, Rows, ino_from, select_inodes, sql, uns
 use crate::types::{Ino, Key, Timestamp};
 use rusqlite::{Row, params};
 
+/// Entries of ?1 that the bucket last confirmed before ?2, that hold no changes of ours and owe no marker.
+const UNCONFIRMED: &str = "FROM inode WHERE parent = ?1 AND checked_at < ?2 AND local = 0 AND marker <> 2";
+
 /// What two files with the same content have in common.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileVersion {
@@ -40,10 +43,19 @@ impl Rows<'_> {
 
     /// Entries of `parent` that the bucket last confirmed before `before`, that hold no changes of ours and owe no marker.
     pub fn unconfirmed(&self, parent: Ino, before: Timestamp) -> RowResult<Vec<Ino>> {
-        let query = "SELECT ino FROM inode WHERE parent = ?1 AND checked_at < ?2 AND local = 0 AND marker <> 2";
-        let mut statement = self.0.prepare_cached(query)?;
+        let mut statement = self.0.prepare_cached(&format!("SELECT ino {UNCONFIRMED}"))?;
         let inos = statement.query_map(params![sql(parent.0), before.nanos()], |r| r.get(0).map(ino_from))?;
         inos.collect()
+    }
+
+    /// Whether any key is known that no path can express.
+    pub fn has_unmappable(&self) -> RowResult<bool> {
+        self.exists("SELECT 1 FROM unmappable LIMIT 1", [])
+    }
+
+    /// Whether it has any.
+    pub fn has_unconfirmed(&self, parent: Ino, before: Timestamp) -> RowResult<bool> {
+        self.exists(&format!("SELECT 1 {UNCONFIRMED} LIMIT 1"), params![sql(parent.0), before.nanos()])
     }
 
     /// The directory was listed completely by a listing that began at `at`.

@@ -9,7 +9,7 @@ use super::place::Place;
 use super::{Caller, Entry, Fs, FsError, Result};
 use crate::meta::{InodeRow, Marker};
 use crate::store::{Condition, ErrorKind, StoreError};
-use crate::types::{Attr, FileKind, Ino, Key, Name, Version, WriteId};
+use crate::types::{Attr, FileKind, Ino, Key, Name, Timestamp, Version, WriteId};
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -31,25 +31,24 @@ const COOKIE_DOTDOT: u64 = 2;
 impl Fs {
     /// OPENDIR: the directory is listed unless that happened within the poll interval. What an earlier mount knew is shown at
     /// once, and listed in the background. While the bucket does not answer, a directory that was complete once is shown as
-    /// it was.
+    /// it was. One that was never listed can be read as soon as its first page is there: `false` if there is more to come, for
+    /// which whoever reads has to [`Fs::follow`] the listing.
     ///
     /// # Errors
     /// [`FsError`].
-    pub async fn opendir(self: &Arc<Self>, ino: Ino) -> Result<()> {
+    pub async fn opendir(self: &Arc<Self>, ino: Ino) -> Result<bool> {
         let dir = self.dir_row(ino)?;
         if dir.parent.is_none() && ino != Ino::ROOT {
-            return Ok(());
+            return Ok(true);
         }
-        self.freshen_dir(&dir).await?;
-        if let Some(listed_at) = self.row(ino)?.complete_at {
-            self.read_headers_later(ino, listed_at);
-        }
-        Ok(())
+        let Some(complete_at) = dir.complete_at else { return self.list_first(&dir).await };
+        self.freshen_dir(&dir, complete_at).await?;
+        self.read_headers_of_shown(ino);
+        Ok(true)
     }
 
-    async fn freshen_dir(self: &Arc<Self>, dir: &InodeRow) -> Result<()> {
+    async fn freshen_dir(self: &Arc<Self>, dir: &InodeRow, complete_at: Timestamp) -> Result<()> {
         let ino = dir.ino;
-        let Some(complete_at) = dir.complete_at else { return self.list_on_open(dir).await };
         if self.is_fresh(complete_at) {
             self.polled.shown(ino, complete_at);
             return self.walk_past(dir);

@@ -4,8 +4,8 @@
 //! Does not own: requests (`remote`), what a page changes (`meta`), when it is time (`poll`, `dir`, `lookup`).
 
 use super::headers::to_found;
-use super::{Fs, Result, to_the_end};
-use crate::meta::{Change, Leftover, Page, Sighting, TreePart, UnmappableKey};
+use super::{Fs, FsError, Result};
+use crate::meta::{Change, DbError, InodeRow, Leftover, Page, Sighting, TreePart, UnmappableKey};
 use crate::remote::{DirPage, DirPart, Listed, TreeWalk, Unlisted};
 use crate::store::StoreError;
 use crate::types::{Ino, Key, Unmappable};
@@ -15,25 +15,112 @@ use tokio::sync::watch;
 /// Changes of a watched tree that are kept until its listing is over, so that a move is seen as one.
 const NEWS_MAX: usize = 10_000;
 
-/// Who lists a directory: the first to ask, while the others wait.
-enum Joined {
-    First(watch::Sender<Option<StoreError>>),
-    Waiting(Running),
+/// How far a listing has come.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Progress {
+    pages: u32,
+    ended: Option<std::result::Result<(), Failure>>,
 }
 
-/// A listing under way, for those who wait: the failure that it ends with, or nothing.
-pub(super) type Running = watch::Receiver<Option<StoreError>>;
+/// Why a listing failed, for all who wait for it.
+#[derive(Debug, Clone)]
+enum Failure {
+    Store(StoreError),
+    Catalogue(DbError),
+    Stale,
+    Other(String),
+}
 
-/// Ends the listing for those who wait, however it ends.
-struct ListingGuard {
+impl From<&FsError> for Failure {
+    fn from(error: &FsError) -> Failure {
+        match error {
+            FsError::Store(e) => Failure::Store(e.clone()),
+            FsError::Catalogue(e) => Failure::Catalogue(e.clone()),
+            FsError::Stale => Failure::Stale,
+            other => Failure::Other(other.to_string()),
+        }
+    }
+}
+
+impl From<Failure> for FsError {
+    fn from(failure: Failure) -> FsError {
+        match failure {
+            Failure::Store(e) => FsError::Store(e),
+            Failure::Catalogue(e) => FsError::Catalogue(e),
+            Failure::Stale => FsError::Stale,
+            Failure::Other(message) => FsError::Internal(message),
+        }
+    }
+}
+
+/// A listing under way, for those who wait for its end or its next page.
+pub(super) type Running = watch::Receiver<Progress>;
+
+/// Waits until the listing shows something. `false` if there is more to come.
+async fn shows_something(mut running: Running) -> Result<bool> {
+    let ended = match running.wait_for(|now| now.pages > 0 || now.ended.is_some()).await {
+        Ok(now) => now.ended.clone(),
+        Err(_) => Some(Err(Failure::Other("the listing ended early".to_owned()))),
+    };
+    match ended {
+        Some(result) => Ok(result.map(|()| true)?),
+        None => Ok(false),
+    }
+}
+
+/// Waits until the listing is over.
+async fn is_over(mut running: Running) -> Result<()> {
+    let early = || Err(Failure::Other("the listing ended early".to_owned()));
+    let ended = running.wait_for(|now| now.ended.is_some()).await.ok().and_then(|now| now.ended.clone());
+    Ok(ended.unwrap_or_else(early)?)
+}
+
+/// Whoever reads a directory while it is listed for the first time.
+#[derive(Debug)]
+pub struct Follow {
     fs: Arc<Fs>,
-    ino: Ino,
-    done: watch::Sender<Option<StoreError>>,
+    dir: Ino,
+    running: Option<Running>,
 }
 
-impl Drop for ListingGuard {
-    fn drop(&mut self) {
-        self.fs.listings.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.ino);
+impl Follow {
+    /// Waits for entries beyond those that were there when this was last asked, or made. `false` if no more will come.
+    ///
+    /// # Errors
+    /// Why the listing was not completed: what was read so far is not all of the directory.
+    pub async fn goes_on(&mut self) -> Result<bool> {
+        let Some(running) = &mut self.running else {
+            let is_complete = self.fs.meta.get(self.dir)?.is_none_or(|dir| dir.complete_at.is_some());
+            return if is_complete { Ok(false) } else { Err(FsError::Internal("the listing ended early".to_owned())) };
+        };
+        let ended = match running.changed().await {
+            Ok(()) => running.borrow().ended.clone(),
+            Err(_) => Some(Ok(())),
+        };
+        if let Some(result) = ended {
+            result?;
+            // Its last page may not have been seen yet.
+            self.running = None;
+        }
+        Ok(true)
+    }
+
+    /// Waits until the directory has an entry beyond `cookie`, or no more will come.
+    ///
+    /// # Errors
+    /// As [`Follow::goes_on`].
+    pub async fn until_more(&mut self, cookie: u64) -> Result<()> {
+        while self.goes_on().await? {
+            let mut has_any = false;
+            self.fs.readdir(self.dir, cookie, &mut |_| {
+                has_any = true;
+                true
+            })?;
+            if has_any {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -51,50 +138,71 @@ impl Fs {
     async fn list_one_at_a_time(self: &Arc<Self>, ino: Ino, with_below: bool) -> Result<()> {
         let began = self.meta.now();
         loop {
-            match self.join_listing(ino) {
-                Joined::First(done) => {
-                    let fs = Arc::clone(self);
-                    // In a task of its own: whoever is interrupted leaves it to those who still wait.
-                    return to_the_end(async move {
-                        let guard = ListingGuard { fs: Arc::clone(&fs), ino, done };
-                        let result = fs.list_pages(ino, with_below).await;
-                        if let Err(super::FsError::Store(e)) = &result {
-                            guard.done.send_replace(Some(e.clone()));
-                        }
-                        result
-                    })
-                    .await;
-                }
-                Joined::Waiting(mut running) => {
-                    // The sender sends a failure, or drops at the end.
-                    let failure = running.changed().await.ok().and_then(|()| running.borrow().clone());
-                    if let Some(e) = failure {
-                        return Err(e.into());
-                    }
-                    if self.row(ino)?.complete_at.is_some_and(|at| at >= began) {
-                        return Ok(());
-                    }
-                }
+            let (running, is_own) = self.listing_of(ino, with_below);
+            is_over(running).await?;
+            // Another may have begun before whoever asks here had changed something.
+            if is_own || self.row(ino)?.complete_at.is_some_and(|at| at >= began) {
+                return Ok(());
             }
         }
     }
 
-    fn join_listing(&self, ino: Ino) -> Joined {
+    /// The listing of `ino` that is under way, or a new one, and whether it is new. It runs in a task of its own: whoever is
+    /// interrupted leaves it to those who still wait.
+    fn listing_of(self: &Arc<Self>, ino: Ino, with_below: bool) -> (Running, bool) {
         let mut listings = self.listings.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(running) = listings.get(&ino) {
-            return Joined::Waiting(running.clone());
+            return (running.clone(), false);
         }
-        let (done, waiting) = watch::channel(None);
-        listings.insert(ino, waiting);
-        Joined::First(done)
+        let (progress, running) = watch::channel(Progress::default());
+        listings.insert(ino, running.clone());
+        let fs = Arc::clone(self);
+        tokio::spawn(async move {
+            let result = fs.list_pages(ino, with_below, &progress).await;
+            fs.listings.lock().unwrap_or_else(PoisonError::into_inner).remove(&ino);
+            progress.send_modify(|now| now.ended = Some(result.map_err(|e| Failure::from(&e))));
+        });
+        (running, true)
     }
 
-    async fn list_pages(&self, ino: Ino, with_below: bool) -> Result<()> {
+    /// Lists a directory that somebody opens for the first time. Answers once there is something to show: `false` if there is
+    /// more to come, for which whoever reads has to [`Fs::follow`] the listing.
+    pub(super) async fn list_first(self: &Arc<Self>, dir: &InodeRow) -> Result<bool> {
+        let with_below = self.walk(dir, false)?;
+        let (running, _) = self.listing_of(dir.ino, with_below);
+        // Of what was known already some may be gone, and only the end of the listing tells.
+        let is_whole = match self.meta.has_unconfirmed(dir.ino, self.meta.now().minus(self.settings.poll_interval))? {
+            true => is_over(running.clone()).await.map(|()| true)?,
+            false => shows_something(running.clone()).await?,
+        };
+        let (fs, ino) = (Arc::clone(self), dir.ino);
+        if is_whole {
+            fs.read_headers_of_shown(ino);
+        } else {
+            tokio::spawn(async move {
+                if is_over(running).await.is_ok() {
+                    fs.read_headers_of_shown(ino);
+                }
+            });
+        }
+        Ok(is_whole)
+    }
+
+    /// For whoever reads the directory from now on, and wants what a listing under way has not shown yet.
+    pub fn follow(self: &Arc<Self>, dir: Ino) -> Follow {
+        let mut running = self.listings.lock().unwrap_or_else(PoisonError::into_inner).get(&dir).cloned();
+        if let Some(running) = &mut running {
+            running.mark_unchanged();
+        }
+        Follow { fs: Arc::clone(self), dir, running }
+    }
+
+    async fn list_pages(&self, ino: Ino, with_below: bool, progress: &watch::Sender<Progress>) -> Result<()> {
         let mut news = News::new(self.meta.watches().is_watched_or_fresh(ino));
         let result = loop {
             let listed = match with_below {
-                true => self.list_dir_and_below(ino, &mut news).await,
-                false => self.list_dir(ino, &mut news).await,
+                true => self.list_dir_and_below(ino, &mut news, progress).await,
+                false => self.list_dir(ino, &mut news, progress).await,
             };
             // Renamed meanwhile: what was seen was not it.
             if !matches!(listed, Ok(false)) {
@@ -107,18 +215,23 @@ impl Fs {
     }
 
     /// Answers whether the directory was in its place until the end.
-    async fn list_dir(&self, ino: Ino, news: &mut News) -> Result<bool> {
+    async fn list_dir(&self, ino: Ino, news: &mut News, progress: &watch::Sender<Progress>) -> Result<bool> {
         let listing = self.meta.begin_listing(ino)?;
         let key = self.dir_key(&self.dir_row(ino)?)?;
         let (mut hidden, mut continuation, mut pages) = (Vec::new(), None, 0);
+        let mut has_marker = false;
         loop {
             pages += 1;
             let page = self.remote.list_dir(&key, continuation).await?;
             let DirPage { entries, unlisted, marker, next } = page;
             let (seen, unmappable, is_last) = (sightings(entries), unmappable(unlisted), next.is_none());
-            let page = Page { seen, unmappable, marker, is_last };
+            has_marker |= marker.is_some();
+            let page = Page { seen, unmappable, marker, has_marker, is_last };
             let (changes, left) = self.meta.apply_page(page, key.clone(), hidden, &listing).await?;
             news.add(self, changes);
+            if !is_last {
+                progress.send_modify(|now| now.pages = pages);
+            }
             (hidden, continuation) = (left, next);
             if is_last {
                 break;
@@ -129,12 +242,12 @@ impl Fs {
     }
 
     /// Lists a directory with all that is below it in one request, or, where that does not fit into a page, it alone.
-    async fn list_dir_and_below(&self, ino: Ino, news: &mut News) -> Result<bool> {
+    async fn list_dir_and_below(&self, ino: Ino, news: &mut News, progress: &watch::Sender<Progress>) -> Result<bool> {
         let listing = self.meta.begin_listing(ino)?;
         let key = self.dir_key(&self.dir_row(ino)?)?;
         let (objects, next) = self.remote.list_flat(&key, None).await?;
         if next.is_some() {
-            return self.list_dir(ino, news).await;
+            return self.list_dir(ino, news, progress).await;
         }
         let parts = TreeWalk::below(key).page(objects, true).into_iter().map(tree_part).collect();
         let (changes, _) = self.meta.apply_tree(parts, Leftover::default(), true, &listing).await?;

@@ -63,6 +63,7 @@ pub use events::{Act, Replay, Replayed, Step};
 pub use filter::Filter;
 pub use invalidate::KernelCache;
 use invalidate::Touched;
+pub use listing::Follow;
 pub use lookup::{Looked, Question};
 pub use open::Opened;
 pub use poll::Polling;

@@ -4,7 +4,7 @@
 //! (`remote::schedule`), what a listing changes (`meta`).
 
 use super::Fs;
-use crate::remote::{Budget, Held, Next, Whole};
+use crate::remote::{Budget, Held, Next, Periods, Whole};
 use crate::types::{Ino, Timestamp};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -136,7 +136,9 @@ pub struct Polling {
     /// Of those, how many somebody watches.
     pub watched: usize,
     /// How often each of them is listed.
-    pub period: Duration,
+    pub periods: Periods,
+    /// For how long what was listed counts as fresh: no longer than any period.
+    pub lifetime: Duration,
     /// LIST requests in an hour.
     pub lists_per_hour: f64,
 }
@@ -243,14 +245,15 @@ impl Fs {
     pub fn polling(&self) -> Polling {
         let (held, whole) = (self.held(), self.whole_tree());
         let (budget, is_on) = (self.budget(), self.settings.poll_budget > 0);
-        let period = budget.periods(&held, whole).others;
-        let pages: f64 = if budget.covers_whole(&held, whole) {
-            f64::from(whole.pages)
-        } else {
-            held.iter().map(|h| f64::from(h.pages)).sum()
+        let periods = budget.periods(&held, whole);
+        let each_hour = |pages: u32, period: Duration| f64::from(pages) * 3600.0 / period.as_secs_f64();
+        let lists_per_hour = match (is_on, budget.covers_whole(&held, whole)) {
+            (false, _) => 0.0,
+            (true, true) => each_hour(whole.pages, periods.others),
+            (true, false) => held.iter().map(|h| each_hour(h.pages, periods.of(h))).sum(),
         };
-        let lists_per_hour = if is_on { pages * 3600.0 / period.as_secs_f64() } else { 0.0 };
         let watched = held.iter().filter(|h| h.watched).count();
-        Polling { directories: if is_on { held.len() } else { 0 }, watched, period, lists_per_hour }
+        let directories = if is_on { held.len() } else { 0 };
+        Polling { directories, watched, periods, lifetime: self.settings.poll_interval, lists_per_hour }
     }
 }

@@ -104,8 +104,16 @@ impl Fs {
         });
     }
 
-    /// The directory is shown: what its listing does not tell of its entries is read in the background.
-    pub(super) fn read_headers_later(self: &Arc<Self>, dir: Ino, listed_at: Timestamp) {
+    /// The directory is shown, by its last listing: what that does not tell of its entries is read in the background.
+    pub(super) fn read_headers_of_shown(self: &Arc<Self>, dir: Ino) {
+        if let Ok(Some(row)) = self.meta.get(dir)
+            && let Some(listed_at) = row.complete_at
+        {
+            self.read_headers_later(dir, listed_at);
+        }
+    }
+
+    fn read_headers_later(self: &Arc<Self>, dir: Ino, listed_at: Timestamp) {
         if !self.unread.carries.load(Ordering::Relaxed) || !self.unread.begin(dir, listed_at) {
             return;
         }

@@ -99,7 +99,7 @@ impl Fs {
     }
 
     /// Follows a walk, and lists ahead. Answers whether it is one.
-    fn walk(self: &Arc<Self>, dir: &InodeRow, was_listed: bool) -> Result<bool> {
+    pub(super) fn walk(self: &Arc<Self>, dir: &InodeRow, was_listed: bool) -> Result<bool> {
         let Some(parent) = dir.parent else { return Ok(false) };
         let walk = match (self.walks.walks.get(&parent), was_listed) {
             (Some(walk), _) => walk,

@@ -3,9 +3,10 @@
 //! Owns: decoding, spawning, replying. Does not own: decisions; nothing here is longer than a line of thought.
 
 use super::interrupt::InFlight;
+use super::readdir::{LISTED_STILL, Plus, WHOLE};
 use super::reply;
 use super::session::SessionSettings;
-use crate::fs::{Caller, DirEntry, Fs, FsError, Looked, SetAttr, SetTime};
+use crate::fs::{Caller, Fs, FsError, Looked, SetAttr, SetTime};
 use crate::types::{Fh, Ino, Name, Timestamp};
 use bytes::Bytes;
 use fuser::{
@@ -24,15 +25,8 @@ use std::time::SystemTime;
 /// Setting this attribute, to whatever value, asks the bucket at once.
 const REFRESH: &str = "user.objfs.refresh";
 
-/// Entries that the first READDIRPLUS of a large directory is given, at most. The kernel asks with attributes at the beginning
-/// of each directory, and goes on so only if somebody looked at one of those (fs/fuse/readdir.c, fuse_use_readdirplus). For
-/// who does not (find) it makes an inode for every entry all the same, a third of the time that a find takes.
-const FIRST_PLUS_MAX: usize = 32;
-/// A directory of up to so many entries goes into one answer: who reads all names before the first stat (du) then asks for none.
-const SMALL_DIR_MAX: usize = 128;
-
 pub(super) struct Adapter {
-    fs: Arc<Fs>,
+    pub(super) fs: Arc<Fs>,
     settings: SessionSettings,
     runtime: tokio::runtime::Handle,
     in_flight: Arc<InFlight>,
@@ -45,7 +39,7 @@ impl Adapter {
 
     /// Runs `work` in a task, and hands its outcome to `answer`. If the caller is killed first, it is answered EINTR and
     /// `work` is dropped: what must not stop half way runs on by itself (`fs`).
-    fn spawn<T, W, A>(&self, request: &Request, work: W, answer: A)
+    pub(super) fn spawn<T, W, A>(&self, request: &Request, work: W, answer: A)
     where
         T: Send + 'static,
         W: Future<Output = Result<T, FsError>> + Send + 'static,
@@ -90,7 +84,7 @@ fn caller(request: &Request) -> Caller {
     Caller { uid: request.uid(), gid: request.gid(), tid: request.pid() }
 }
 
-fn ino(ino: INodeNo) -> Ino {
+pub(super) fn ino(ino: INodeNo) -> Ino {
     Ino(ino.0)
 }
 
@@ -379,45 +373,18 @@ impl Filesystem for Adapter {
         let fs = Arc::clone(&self.fs);
         let work = async move { fs.opendir(ino(inode)).await };
         self.spawn(request, work, move |outcome| match outcome {
-            // Cookies name their place by themselves, so directories need no handles.
-            Ok(()) => reply.opened(FileHandle(0), FopenFlags::empty()),
+            Ok(is_whole) => reply.opened(if is_whole { WHOLE } else { LISTED_STILL }, FopenFlags::empty()),
             Err(e) => reply.error(reply::errno("opendir", &e)),
         });
     }
 
-    fn readdir(&self, _request: &Request, inode: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let mut add = |e: DirEntry<'_>| {
-            let kind = reply::file_type(e.entry.attr.kind);
-            reply.add(INodeNo(e.entry.ino.0), e.cookie, kind, OsStr::from_bytes(e.name))
-        };
-        match self.fs.readdir(ino(inode), offset, &mut add) {
-            Ok(()) => reply.ok(),
-            Err(e) => reply.error(reply::errno("readdir", &e)),
-        }
+    fn readdir(&self, request: &Request, inode: INodeNo, fh: FileHandle, offset: u64, reply: ReplyDirectory) {
+        self.read_dir(request, inode, fh, offset, reply);
     }
 
-    fn readdirplus(
-        &self,
-        _request: &Request,
-        inode: INodeNo,
-        _fh: FileHandle,
-        offset: u64,
-        mut reply: ReplyDirectoryPlus,
-    ) {
-        let is_first = offset == 0 && self.fs.has_more_entries_than(ino(inode), SMALL_DIR_MAX);
-        let mut left = if is_first { FIRST_PLUS_MAX } else { usize::MAX };
-        let mut add = |e: DirEntry<'_>| {
-            let attr = reply::attr(&e.entry);
-            let file = OsStr::from_bytes(e.name);
-            let is_full =
-                left == 0 || reply.add(INodeNo(e.entry.ino.0), e.cookie, file, &e.entry.ttl, &attr, reply::GENERATION);
-            left = left.saturating_sub(1);
-            is_full
-        };
-        match self.fs.readdir(ino(inode), offset, &mut add) {
-            Ok(()) => reply.ok(),
-            Err(e) => reply.error(reply::errno("readdirplus", &e)),
-        }
+    fn readdirplus(&self, request: &Request, inode: INodeNo, fh: FileHandle, offset: u64, reply: ReplyDirectoryPlus) {
+        let buffer = Plus::new(reply, &self.fs, ino(inode), offset);
+        self.read_dir(request, inode, fh, offset, buffer);
     }
 
     fn fsyncdir(&self, request: &Request, inode: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {

@@ -240,7 +240,14 @@ pub(super) enum Loser {
 /// Takes an inode's name away, and what is below it. What is open keeps its row until the last close.
 pub(super) fn detach(rows: Rows<'_>, pins: &Pins, row: &InodeRow, loser: Loser) -> RowResult<()> {
     if row.attr.kind == FileKind::Dir {
-        for ino in rows.descendants(row.ino)? {
+        let below = rows.descendants(row.ino)?;
+        if rows.has_unmappable()? {
+            below
+                .iter()
+                .chain([&row.ino])
+                .try_for_each(|dir| rows.forget_unmappable(*dir, Timestamp::from_nanos(i64::MAX)))?;
+        }
+        for ino in below {
             drop_or_unname(rows, pins, ino, loser)?;
         }
     }

@@ -38,6 +38,8 @@ pub struct Page {
     pub unmappable: Vec<UnmappableKey>,
     /// The version of its marker, if that was shown.
     pub marker: Option<Version>,
+    /// Whether this page or one before has shown its marker.
+    pub has_marker: bool,
     /// Whether it is the last: names that were not shown are gone, and the directory answers for itself.
     pub is_last: bool,
 }
@@ -87,6 +89,14 @@ impl Meta {
         self.catalogue.read(|rows| rows.unread(parent, after, limit))
     }
 
+    /// Whether `dir` has entries that nobody has confirmed since `since`, but for those that only we know.
+    ///
+    /// # Errors
+    /// As [`Meta::get`].
+    pub fn has_unconfirmed(&self, dir: Ino, since: Timestamp) -> Result<bool> {
+        self.catalogue.read(|rows| rows.has_unconfirmed(dir, since))
+    }
+
     /// Whether the directory that is listed still has the name that it had.
     ///
     /// # Errors
@@ -116,6 +126,9 @@ impl Meta {
             let mut changes = Vec::new();
             hidden.extend(apply_page(rows, cx, dir, page.seen, &page.unmappable, page.marker.as_ref(), &mut changes)?);
             if page.is_last {
+                if !page.has_marker {
+                    note_no_marker(rows, cx, dir)?;
+                }
                 let mut leftover = Leftover::default();
                 let hidden = std::mem::take(&mut hidden);
                 finish::finish_dir(rows, cx.began, finish::Done { dir, key, hidden, may_have_lost }, &mut leftover)?;
@@ -206,6 +219,18 @@ fn note_marker(
     }
     row.marker = Marker::Present;
     row.version = Some(version.clone());
+    rows.update(&row)
+}
+
+/// The marker of a directory was not shown: only its keys say that it is there.
+fn note_no_marker(rows: Rows<'_>, cx: Context<'_>, dir: Ino) -> RowResult<()> {
+    let Some(mut row) = rows.get(dir)? else { return Ok(()) };
+    if row.marker != Marker::Present || row.local || row.checked_at > cx.began || cx.pins.is_rewritten(dir) {
+        return Ok(());
+    }
+    row.marker = Marker::Implied;
+    row.version = None;
+    row.headers = None;
     rows.update(&row)
 }
 

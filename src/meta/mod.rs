@@ -14,13 +14,15 @@ mod listing;
 mod pins;
 mod reconcile;
 mod rename;
+mod totals;
 mod watches;
 
 use crate::db::{RowResult, Rows, set_aside};
 use crate::types::{Attr, FileKind, Ino, Key, KeyError, Name, Timestamp, Version, WallClock};
 use pins::RecentlyGone;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 pub use crate::db::{Catalogue, DbError, InodeRow, Known, Marker};
 pub use apply::{Change, UnmappableKey};
@@ -48,6 +50,8 @@ pub struct Meta {
     pins: Arc<Pins>,
     watches: Arc<Watches>,
     gone: RecentlyGone,
+    /// What was counted last, and how long that counts.
+    totals: Mutex<Option<(Instant, (u64, u64))>>,
     /// What became of an earlier catalogue that could not be used.
     notice: Option<String>,
 }
@@ -86,7 +90,8 @@ impl Meta {
             })
             .await?;
         let (pins, gone) = (Arc::new(Pins::default()), RecentlyGone::default());
-        Ok(Meta { catalogue, clock, defaults: Arc::new(defaults), pins, watches: Arc::default(), gone, notice })
+        let (defaults, watches, totals) = (Arc::new(defaults), Arc::default(), Mutex::default());
+        Ok(Meta { catalogue, clock, defaults, pins, watches, gone, totals, notice })
     }
 
     /// What became of an earlier catalogue that could not be used, for people.
@@ -387,30 +392,6 @@ impl Meta {
     /// As [`Meta::get`].
     pub fn local(&self) -> Result<Vec<InodeRow>> {
         self.catalogue.read(|rows| rows.local())
-    }
-
-    /// How many inodes are known, and the sum of their sizes in bytes.
-    ///
-    /// # Errors
-    /// As [`Meta::get`].
-    pub fn totals(&self) -> Result<(u64, u64)> {
-        self.catalogue.read(|rows| rows.totals())
-    }
-
-    /// How many keys are known that no path can express.
-    ///
-    /// # Errors
-    /// As [`Meta::get`].
-    pub fn count_unmappable(&self) -> Result<u64> {
-        self.catalogue.read(|rows| rows.count_unmappable())
-    }
-
-    /// Those keys after `after`: key, reason, size in bytes.
-    ///
-    /// # Errors
-    /// As [`Meta::get`].
-    pub fn unmappable(&self, after: &str, limit: usize) -> Result<Vec<(String, String, u64)>> {
-        self.catalogue.read(|rows| rows.unmappable(after, limit))
     }
 
     /// A value remembered under `key` (probe results).

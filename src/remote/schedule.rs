@@ -40,6 +40,13 @@ pub struct Periods {
     pub others: Duration,
 }
 
+impl Periods {
+    /// That of one directory.
+    pub fn of(&self, held: &Held) -> Duration {
+        if held.watched { self.watched } else { self.others }
+    }
+}
+
 /// The whole tree, listed at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Whole {
@@ -106,7 +113,7 @@ impl Budget {
             return if due <= now { Next::ListWhole(self.whole_max(held)) } else { Next::Wait(due.since(now)) };
         }
         let periods = self.periods(held, whole);
-        let due = |h: &Held| h.listed_at.plus(if h.watched { periods.watched } else { periods.others });
+        let due = |h: &Held| h.listed_at.plus(periods.of(h));
         match held.iter().map(|h| (due(h), !h.watched, h.dir)).min() {
             Some((due, _, dir)) if due <= now => Next::List(dir),
             Some((due, ..)) => Next::Wait(due.since(now)),
@@ -176,7 +183,7 @@ mod tests {
             let step = match BUDGET.next(&dirs, HUGE, now) {
                 Next::List(dir) => {
                     let dir = dirs.iter_mut().find(|d| d.dir == dir).unwrap();
-                    let period = if dir.watched { periods.watched } else { periods.others };
+                    let period = periods.of(dir);
                     latest = latest.max(now.since(dir.listed_at).saturating_sub(period));
                     dir.listed_at = now;
                     lists += dir.pages;

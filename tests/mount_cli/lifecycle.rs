@@ -214,6 +214,8 @@ fn status_for_people_and_programs() {
         "conditional_writes",
         "polled_directories",
         "poll_period",
+        "watched_poll_period",
+        "lifetime",
         "polls_per_hour",
         "known_files",
         "known_bytes",

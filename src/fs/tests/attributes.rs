@@ -98,3 +98,17 @@ async fn a_marker_that_somebody_gives_to_a_directory_without_one_is_read() {
     b.fs.refresh(d).await.unwrap();
     assert_eq!(b.fs.lookup(Ino::ROOT, &name("d")).await.unwrap().unwrap().attr.perm, 0o700);
 }
+
+#[tokio::test]
+async fn a_directory_whose_marker_somebody_deleted_stays_when_it_is_emptied_here() {
+    let b = bench().await;
+    b.fs.mkdir(CALLER, Ino::ROOT, name("d"), 0o755).await.unwrap();
+    b.foreign("d/x", "x").await;
+    b.foreign_delete("d/").await;
+    b.advance(120);
+    let d = b.fs.lookup(Ino::ROOT, &name("d")).await.unwrap().unwrap().ino;
+    assert_eq!(b.ls(d).await, ["x"]);
+    b.fs.unlink(d, name("x")).await.unwrap();
+    assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
+    assert!(b.memory.head(&key("d/")).await.is_ok(), "nothing else shows that it is there");
+}

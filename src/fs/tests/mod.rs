@@ -194,7 +194,9 @@ impl Bench {
     }
 
     async fn ls(&self, dir: Ino) -> Vec<String> {
-        self.fs.opendir(dir).await.unwrap();
+        if !self.fs.opendir(dir).await.unwrap() {
+            while self.fs.follow(dir).goes_on().await.unwrap() {}
+        }
         let mut names = Vec::new();
         let mut add = |entry: DirEntry<'_>| {
             names.push(String::from_utf8(entry.name.to_vec()).unwrap());

@@ -150,3 +150,19 @@ async fn a_changed_file_that_was_changed_elsewhere_can_be_removed_and_replaced()
     let copy = names.iter().find(|n| n.starts_with("b (conflict")).unwrap();
     assert_eq!(b.object(copy).await.as_deref(), Some("ours"));
 }
+
+#[tokio::test]
+async fn keys_that_are_no_paths_are_forgotten_with_their_directory() {
+    let b = bench().await;
+    for k in ["d/x", "d//y", "d/e//z"] {
+        b.memory.put(&key(k), Bytes::new(), &ObjectHeaders::default(), &Condition::Always).await.unwrap();
+    }
+    assert!(b.fs.list_whole(9).await.unwrap().is_some());
+    assert_eq!(b.fs.meta.count_unmappable().unwrap(), 2);
+    for k in ["d/x", "d//y", "d/e//z"] {
+        b.foreign_delete(k).await;
+    }
+    b.advance(2);
+    b.fs.refresh(Ino::ROOT).await.unwrap();
+    assert_eq!(b.fs.meta.count_unmappable().unwrap(), 0);
+}

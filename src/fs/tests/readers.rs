@@ -127,3 +127,80 @@ async fn headers_of_a_listed_directory_are_read_in_the_background_if_the_bucket_
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!(b.count(Op::Head), heads, "once for each version, ever");
 }
+
+impl Bench {
+    /// What READDIR shows beyond a cookie, and the cookie of the last.
+    fn entries(&self, dir: Ino, after: u64) -> (Vec<String>, u64) {
+        let (mut names, mut cookie) = (Vec::new(), after);
+        let mut add = |entry: DirEntry<'_>| {
+            names.push(String::from_utf8(entry.name.to_vec()).unwrap());
+            cookie = entry.cookie;
+            false
+        };
+        self.fs.readdir(dir, after, &mut add).unwrap();
+        (names, cookie)
+    }
+}
+
+#[tokio::test]
+async fn a_large_directory_is_read_while_it_is_listed() {
+    let b = bench().await;
+    let expected: Vec<String> = (0..2500).map(|i| format!("{i:04}")).collect();
+    for n in &expected {
+        b.foreign(n, "x").await;
+    }
+    let first = b.faults.hold_next(Op::List);
+    let second = b.faults.hold_next(Op::List);
+    let fs = Arc::clone(&b.fs);
+    let opening = tokio::spawn(async move { fs.opendir(Ino::ROOT).await });
+    first.reached().await;
+    first.release();
+    assert!(!opening.await.unwrap().unwrap(), "there is more to come");
+    let mut follow = b.fs.follow(Ino::ROOT);
+    let (mut names, cookie) = b.entries(Ino::ROOT, 2);
+    assert_eq!(names.len(), 1000, "while the second page is still on its way");
+    second.reached().await;
+    second.release();
+    let mut at = cookie;
+    while follow.goes_on().await.unwrap() {
+        let (more, cookie) = b.entries(Ino::ROOT, at);
+        (names, at) = ([names, more].concat(), cookie);
+    }
+    assert_eq!(names, expected, "each once");
+    assert!(b.fs.opendir(Ino::ROOT).await.unwrap() && b.count(Op::List) == 3);
+}
+
+#[tokio::test]
+async fn a_listing_that_breaks_off_is_no_short_directory() {
+    let b = bench().await;
+    for i in 0..1500 {
+        b.foreign(&format!("{i:04}"), "x").await;
+    }
+    let hold = b.faults.hold_next(Op::List);
+    b.faults.fail_next(Op::List, ErrorKind::AccessDenied, 1);
+    let fs = Arc::clone(&b.fs);
+    let opening = tokio::spawn(async move { fs.opendir(Ino::ROOT).await });
+    hold.reached().await;
+    hold.release();
+    // It may have broken off already when the first page is to be shown.
+    if let Ok(is_whole) = opening.await.unwrap() {
+        assert!(!is_whole);
+        assert_eq!(b.fs.follow(Ino::ROOT).until_more(u64::MAX / 4).await.unwrap_err().errno(), libc::EACCES);
+    }
+    let mut late = b.fs.follow(Ino::ROOT);
+    assert!(late.until_more(u64::MAX / 4).await.is_err(), "whoever asks after that hears of it too");
+    assert_eq!(b.ls(Ino::ROOT).await.len(), 1500);
+}
+
+#[tokio::test]
+async fn what_was_known_of_a_directory_is_not_shown_before_its_listing_confirms_it() {
+    let b = bench().await;
+    for i in 0..1500 {
+        b.foreign(&format!("{i:04}"), "x").await;
+    }
+    assert!(b.fs.lookup(Ino::ROOT, &name("1400")).await.unwrap().is_some());
+    b.foreign_delete("1400").await;
+    b.advance(600);
+    assert!(b.fs.opendir(Ino::ROOT).await.unwrap(), "the end is waited for");
+    assert_eq!(b.entries(Ino::ROOT, 2).0.len(), 1499);
+}
