@@ -6,6 +6,7 @@ use super::interrupt::InFlight;
 use super::readdir::{LISTED_STILL, Plus, WHOLE};
 use super::reply;
 use super::session::SessionSettings;
+use super::walkers::Walkers;
 use crate::fs::{Caller, Fs, FsError, Looked, SetAttr, SetTime};
 use crate::types::{Fh, Ino, Name, Timestamp};
 use bytes::Bytes;
@@ -30,11 +31,12 @@ pub(super) struct Adapter {
     settings: SessionSettings,
     runtime: tokio::runtime::Handle,
     in_flight: Arc<InFlight>,
+    pub(super) walkers: Walkers,
 }
 
 impl Adapter {
     pub(super) fn new(fs: Arc<Fs>, settings: SessionSettings, runtime: tokio::runtime::Handle) -> io::Result<Adapter> {
-        Ok(Adapter { fs, settings, runtime, in_flight: InFlight::start()? })
+        Ok(Adapter { fs, settings, runtime, in_flight: InFlight::start()?, walkers: Walkers::default() })
     }
 
     /// Runs `work` in a task, and hands its outcome to `answer`. If the caller is killed first, it is answered EINTR and
@@ -110,6 +112,7 @@ impl Filesystem for Adapter {
             let found = name(file).and_then(|file| fs.replayed_lookup(ino(parent), &file)?.ok_or(FsError::NotFound));
             return reply::to_entry("lookup", reply)(found);
         }
+        self.walkers.on_lookup(request.pid(), ino(parent));
         // A task costs more than the catalogue takes to answer.
         let _within = self.runtime.enter();
         match name(file).and_then(|file| self.fs.lookup_known(ino(parent), &file)) {
@@ -383,7 +386,7 @@ impl Filesystem for Adapter {
     }
 
     fn readdirplus(&self, request: &Request, inode: INodeNo, fh: FileHandle, offset: u64, reply: ReplyDirectoryPlus) {
-        let buffer = Plus::new(reply, &self.fs, ino(inode), offset);
+        let buffer = Plus::new(reply, self, request.pid(), ino(inode), offset);
         self.read_dir(request, inode, fh, offset, buffer);
     }
 

@@ -10,6 +10,7 @@ mod readdir;
 mod replay;
 mod reply;
 mod session;
+mod walkers;
 mod watchers;
 
 use crate::fs::Fs;

@@ -17,9 +17,8 @@ pub(super) const WHOLE: FileHandle = FileHandle(0);
 /// More entries come while it is read.
 pub(super) const LISTED_STILL: FileHandle = FileHandle(1);
 
-/// Entries that the first READDIRPLUS of a large directory is given, at most. The kernel asks with attributes at the beginning
-/// of each directory, and goes on so only if somebody looked at one of those (fs/fuse/readdir.c, fuse_use_readdirplus). For
-/// who does not (find) it makes an inode for every entry all the same, a third of the time that a find takes.
+/// Entries that the first READDIRPLUS of a large directory is given, at most, unless its reader is known to look at them
+/// (`walkers`).
 const FIRST_PLUS_MAX: usize = 32;
 /// A directory of up to so many entries goes into one answer: who reads all names before the first stat (du) then asks for none.
 const SMALL_DIR_MAX: usize = 128;
@@ -54,9 +53,10 @@ pub(super) struct Plus {
 }
 
 impl Plus {
-    pub(super) fn new(reply: ReplyDirectoryPlus, fs: &Fs, dir: Ino, offset: u64) -> Plus {
-        let is_first = offset == 0 && fs.has_more_entries_than(dir, SMALL_DIR_MAX);
-        Plus { reply, left: if is_first { FIRST_PLUS_MAX } else { usize::MAX } }
+    pub(super) fn new(reply: ReplyDirectoryPlus, adapter: &Adapter, tid: u32, dir: Ino, offset: u64) -> Plus {
+        let is_first = offset == 0 && adapter.fs.has_more_entries_than(dir, SMALL_DIR_MAX);
+        let is_given_all = !is_first || adapter.walkers.on_read(tid, dir);
+        Plus { reply, left: if is_given_all { usize::MAX } else { FIRST_PLUS_MAX } }
     }
 }
 
