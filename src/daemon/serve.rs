@@ -188,7 +188,7 @@ async fn build(config: MountConfig) -> Result<Rooms, MountFailure> {
     // Half for what is read, a third for what is written; the rest is everything else.
     let reader = Reader::new(
         Arc::clone(&store.store),
-        read::Settings { memory: config.memory / 2, ..read::Settings::default() },
+        read::Settings { memory: config.memory / 3 * 2, ..read::Settings::default() },
     );
     let journal = Journal::open(&folder.join("journal.db")).map_err(|e| state("journal.db", &e))?;
     let disk = DirDisk::new(&folder.join("staging")).map_err(|e| state("staging", &e))?;

@@ -2,7 +2,7 @@
 //!
 //! Owns: the table of file handles and what each remembers. Does not own: pins of inodes (`meta::Pins`).
 
-use crate::read::Sequence;
+use crate::read::Stream;
 use crate::types::{Fh, Ino, ObjectRef};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,8 +19,8 @@ pub(super) struct FileHandle {
     pub(super) append: bool,
     /// The process that opened it, as /proc names it. 0 if that is not known.
     pub(super) tgid: u32,
-    /// The reading pattern.
-    pub(super) sequence: Mutex<Sequence>,
+    /// What is fetched for it.
+    pub(super) stream: Stream,
     object: Mutex<Option<ObjectRef>>,
 }
 
@@ -33,7 +33,7 @@ impl FileHandle {
             writable: access != libc::O_RDONLY,
             append: flags & libc::O_APPEND != 0,
             tgid,
-            sequence: Mutex::default(),
+            stream: Stream::default(),
             object: Mutex::new(object),
         }
     }

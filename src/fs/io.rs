@@ -34,11 +34,11 @@ impl Fs {
         let Some(object) = pinned.map_or_else(|| self.current_object(handle.ino), |o| Ok(Some(o)))? else {
             return Ok(Bytes::new());
         };
-        match self.reader.read(&object, range, Some(&handle.sequence)).await {
+        match self.reader.read(&object, range, Some(&handle.stream)).await {
             Err(e) if matches!(e.kind, ErrorKind::Precondition | ErrorKind::NotFound) => {
                 // Only our own commits and renames turn a handle to another version.
                 match handle.object() {
-                    Some(now) if now != object => Ok(self.reader.read(&now, range, Some(&handle.sequence)).await?),
+                    Some(now) if now != object => Ok(self.reader.read(&now, range, Some(&handle.stream)).await?),
                     _ => {
                         // Changed or deleted elsewhere: who opens it next should see that at once.
                         if let Some(row) = self.meta.get(handle.ino)? {
@@ -69,7 +69,7 @@ impl Fs {
             match (source, &base) {
                 (Source::File, _) => out.extend_from_slice(&staged.read_file(piece)?),
                 (Source::Base, Some(base)) => {
-                    let bytes = self.reader.read(base, piece, Some(&handle.sequence)).await.map_err(stale)?;
+                    let bytes = self.reader.read(base, piece, Some(&handle.stream)).await.map_err(stale)?;
                     out.extend_from_slice(&bytes);
                 }
                 _ => out.resize(out.len() + usize::try_from(piece.len()).unwrap_or(0), 0),

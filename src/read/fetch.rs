@@ -1,64 +1,63 @@
-//! One block, fetched once however many readers ask.
+//! One range, fetched by as few requests as it takes.
 //!
-//! Owns: the ranged GET with If-Match, the check that it delivered what was asked, single flight.
-//! Does not own: retries of a request (`store::retry`), which blocks to fetch.
+//! Owns: the ranged GET with If-Match, the check that it delivers what was asked, going on at the byte reached when a body
+//! breaks off. Does not own: retries of a request that was not answered (`store::retry`), what is fetched (`mod`).
 
+use super::fill::Fill;
 use crate::store::{ErrorKind, ObjectStore, Op, StoreError};
-use crate::types::{ByteRange, ETag, Key, ObjectRef};
-use bytes::{Bytes, BytesMut};
+use crate::types::{ByteRange, ObjectRef};
 use futures::StreamExt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-/// Times that a block is asked for when its body breaks off: the request itself was answered, so no layer below retries.
-const BODY_ATTEMPTS: u32 = 3;
+/// Times in a row that a body may break off before its first byte. The request itself was answered, so no layer below retries.
+const ATTEMPTS: u32 = 3;
 
-/// A block of one version of one object. Last-Modified is left out: it may become known later.
-pub(super) type BlockKey = (Key, ETag, u64);
-
-pub(super) async fn block(
-    store: &Arc<dyn ObjectStore>,
-    blocks: &moka::future::Cache<BlockKey, Bytes>,
-    object: &ObjectRef,
-    index: u64,
-    range: ByteRange,
-) -> Result<Bytes, StoreError> {
-    let key = (object.key.clone(), object.version.etag.clone(), index);
-    let fetched = blocks.try_get_with(key, whole(store, object, range)).await;
-    fetched.map_err(|e| StoreError::clone(&e))
-}
-
-/// All bytes of `range`, or an error.
-pub(super) async fn whole(
-    store: &Arc<dyn ObjectStore>,
-    object: &ObjectRef,
-    range: ByteRange,
-) -> Result<Bytes, StoreError> {
-    let mut attempt = 1;
-    loop {
-        match once(store, object, range).await {
-            Err(e) if attempt < BODY_ATTEMPTS && e.kind.is_retryable() => attempt += 1,
-            result => return result,
+/// Fetches all of `fill`, or fails it. Ends when nobody wants it any more.
+pub(super) async fn fill(store: &Arc<dyn ObjectStore>, object: &ObjectRef, fill: &Weak<Fill>, range: ByteRange) {
+    let (mut at, mut attempt) = (range.start(), 1);
+    while let Some(left) = ByteRange::new(at, range.end()) {
+        let before = at;
+        let Err(error) = stream(store, object, fill, left, &mut at).await else { return };
+        attempt = if at > before { 1 } else { attempt + 1 };
+        if attempt > ATTEMPTS || !error.kind.is_retryable() {
+            if let Some(fill) = fill.upgrade() {
+                fill.fail(error);
+            }
+            return;
         }
+        tracing::debug!(key = %object.key, at, error = %error, "a body broke off: going on at the byte reached");
     }
 }
 
-async fn once(store: &Arc<dyn ObjectStore>, object: &ObjectRef, range: ByteRange) -> Result<Bytes, StoreError> {
+/// One GET. Moves `at` on with each byte that arrives.
+async fn stream(
+    store: &Arc<dyn ObjectStore>,
+    object: &ObjectRef,
+    fill: &Weak<Fill>,
+    range: ByteRange,
+    at: &mut u64,
+) -> Result<(), StoreError> {
     let mut got = store.get(&object.key, Some(range), Some(&object.version.etag)).await?;
-    let wanted = usize::try_from(range.len()).unwrap_or(usize::MAX);
     let corrupt = |what: String| StoreError::new(ErrorKind::Corrupt, Op::Get, Some(&object.key), what);
     if got.range != Some(range) {
         return Err(corrupt(format!("asked for {range:?} and was sent {:?}", got.range)));
     }
-    let mut bytes = BytesMut::with_capacity(wanted);
     while let Some(frame) = got.body.next().await {
         let frame = frame?;
-        if bytes.len() + frame.len() > wanted {
-            return Err(corrupt(format!("was sent more than the {wanted} bytes of {range:?}")));
+        let Some(fill) = fill.upgrade() else { return Ok(()) };
+        if !fill.extend(&frame) {
+            return Err(corrupt(format!("was sent more than the bytes of {range:?}")));
         }
-        bytes.extend_from_slice(&frame);
+        *at += frame.len() as u64;
     }
-    if bytes.len() != wanted {
-        return Err(corrupt(format!("was sent {} of the {wanted} bytes of {range:?}", bytes.len())));
+    if *at == range.end() {
+        return Ok(());
     }
-    Ok(bytes.freeze())
+    let missing = range.end() - *at;
+    Err(StoreError::new(
+        ErrorKind::Broken,
+        Op::Get,
+        Some(&object.key),
+        format!("{missing} bytes of {range:?} are missing"),
+    ))
 }

@@ -1,57 +1,108 @@
 //! Remote bytes of one immutable object version.
 //!
-//! Owns: blocks, fetching each of them once however many readers ask, the memory cache, reading ahead.
+//! Owns: fetching each byte once however many readers ask, reading ahead, what is kept in memory, the bound of all of it.
 //! Does not own: names, dirty data, which version a file shows (`fs`).
+//!
+//! A read is put together of what is kept (`cells`), what is on its way (`in_flight`) and what has to be asked for. Who reads in
+//! sequence has large requests ahead of it, which its handle keeps (`stream`) until they are read; the kernel keeps what it has
+//! read. What random readers and readers of small files ask for is fetched by cells, and kept.
 
-mod block;
+mod budget;
+mod cells;
 mod fetch;
+mod fill;
+mod in_flight;
 mod prefetch;
+mod stream;
+mod unit;
 
 use crate::store::{ObjectStore, StoreError};
 use crate::types::{ByteRange, ObjectRef};
+use budget::Budget;
 use bytes::{Bytes, BytesMut};
-use fetch::BlockKey;
-use std::sync::{Arc, Mutex, PoisonError};
+use cells::Cells;
+use fill::Fill;
+use in_flight::{InFlight, VersionId};
+use std::sync::Arc;
 
-pub use prefetch::Sequence;
+pub use prefetch::{Advice, Sequence};
+pub use stream::Stream;
+
+/// Objects of up to this many bytes are fetched whole by whoever reads any of them.
+pub const SMALL_MAX: u64 = unit::SMALL_MAX;
 
 /// What tunes reading.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
-    /// Bytes of blocks that are kept in memory.
+    /// Bytes that all buffers hold, at most: cached, on their way, and waiting for their reader.
     pub memory: u64,
-    /// Blocks that are fetched ahead of a sequential reader.
-    pub ahead: u64,
+    /// Bytes that are fetched ahead of one sequential reader, at most.
+    pub window: u64,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        // 128 MiB hold the windows of a dozen readers; eight blocks in flight hide 30 ms at 90 MB/s per connection.
-        Settings { memory: 128 << 20, ahead: 8 }
+        // Sixteen requests of 8 MiB in flight hide 30 ms at 90 MB/s per connection.
+        Settings { memory: 256 << 20, window: 128 << 20 }
     }
 }
 
-/// Reads objects through the block cache.
+/// Reads objects.
 #[derive(Debug, Clone)]
-pub struct Reader {
+pub struct Reader(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
     store: Arc<dyn ObjectStore>,
-    blocks: moka::future::Cache<BlockKey, Bytes>,
+    budget: Budget,
+    cells: Cells,
+    in_flight: InFlight,
+    /// Held by each stream that is served ahead: their number divides the memory for that.
+    streams: Arc<()>,
     settings: Settings,
+}
+
+/// What a part of a read comes from.
+enum Piece {
+    /// It is there.
+    Cell(Bytes),
+    /// It is on its way, or waits for its reader.
+    Fill(Arc<Fill>, ByteRange),
+    /// It has to be asked for.
+    Gap(ByteRange),
+}
+
+/// What becomes of bytes that are asked for.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    /// The stream keeps them until they were read, or its reader goes elsewhere.
+    Sequence,
+    /// Kept for whoever asks again.
+    Kept,
+    /// For this read only.
+    Once,
+}
+
+/// How a gap is closed.
+#[derive(Debug, Clone, Copy)]
+struct Ask {
+    /// Bytes up to here are wanted.
+    to: u64,
+    /// How many each request should ask for.
+    get: u64,
+    kind: Kind,
 }
 
 impl Reader {
     /// Reads from `store`.
     pub fn new(store: Arc<dyn ObjectStore>, settings: Settings) -> Reader {
-        let blocks = moka::future::Cache::builder()
-            .max_capacity(settings.memory)
-            .weigher(|_, block: &Bytes| u32::try_from(block.len()).unwrap_or(u32::MAX))
-            // TinyLFU, the default, would refuse newcomers: blocks read ahead vanished before they were read.
-            .eviction_policy(moka::policy::EvictionPolicy::lru())
-            .build();
-        Reader { store, blocks, settings }
+        let budget = Budget::new(settings.memory);
+        let cells = Cells::new(budget.for_cells());
+        let (in_flight, streams) = (InFlight::default(), Arc::default());
+        Reader(Arc::new(Inner { store, budget, cells, in_flight, streams, settings }))
     }
 
-    /// The bytes `range` of `object`, cut at its end. One slice without a copy when the range lies within a block.
+    /// The bytes `range` of `object`, cut at its end. One slice without a copy when the range came by one request.
     ///
     /// # Errors
     /// [`crate::store::ErrorKind::Precondition`] or `NotFound` when the object is no longer at this version.
@@ -59,46 +110,208 @@ impl Reader {
         &self,
         object: &ObjectRef,
         range: ByteRange,
-        sequence: Option<&Mutex<Sequence>>,
+        stream: Option<&Stream>,
     ) -> Result<Bytes, StoreError> {
-        let Some(whole) = ByteRange::new(0, object.version.size) else { return Ok(Bytes::new()) };
-        let Some(range) = range.intersect(whole) else { return Ok(Bytes::new()) };
-        if let Some(sequence) = sequence {
-            let ahead = {
-                let mut sequence = sequence.lock().unwrap_or_else(PoisonError::into_inner);
-                sequence.on_read(range, self.settings.ahead)
-            };
-            self.fetch_ahead(object, ahead.filter_map(|i| block::range_of(i, object.version.size)));
+        let size = object.version.size;
+        let Some(range) = ByteRange::new(0, size).and_then(|whole| range.intersect(whole)) else {
+            return Ok(Bytes::new());
+        };
+        let id = VersionId::of(object);
+        let advice = stream.map(|stream| stream.of(id).on_read(range, size, self.0.window_max()));
+        let advice = advice.filter(|_| size > unit::SMALL_MAX);
+        let ask = match advice {
+            Some(a) if a.is_ahead_of(range) => Ask { to: a.to, get: a.get, kind: Kind::Sequence },
+            _ if stream.is_some() => Ask { to: range.end(), get: unit::GET_MAX, kind: Kind::Kept },
+            _ => Ask { to: range.end(), get: unit::GET_MAX, kind: Kind::Once },
+        };
+        let mut pieces = self.0.known(id, range, size);
+        self.0.ask_for_gaps(object, id, &mut pieces, ask).await;
+        if let (Some(stream), Some(advice), Kind::Sequence) = (stream, advice, ask.kind) {
+            self.0.ask_ahead(object, id, range, stream, &advice, &pieces);
+            if !pieces.iter().all(Piece::has_arrived) {
+                stream.on_wait(&advice);
+            }
         }
-        let mut parts = block::indexes(range);
-        if parts.end - parts.start == 1 {
-            return self.slice(object, parts.start, range).await;
-        }
-        let mut out = BytesMut::with_capacity(usize::try_from(range.len()).unwrap_or(0));
-        for index in parts.by_ref() {
-            out.extend_from_slice(&self.slice(object, index, range).await?);
-        }
-        Ok(out.freeze())
+        assemble(pieces, range).await
     }
+}
 
-    async fn slice(&self, object: &ObjectRef, index: u64, range: ByteRange) -> Result<Bytes, StoreError> {
-        let Some(block_range) = block::range_of(index, object.version.size) else { return Ok(Bytes::new()) };
-        let bytes = fetch::block(&self.store, &self.blocks, object, index, block_range).await?;
-        let Some(wanted) = range.intersect(block_range) else { return Ok(Bytes::new()) };
-        let at = |offset: u64| usize::try_from(offset - block_range.start()).unwrap_or(usize::MAX);
-        Ok(bytes.slice(at(wanted.start())..at(wanted.end())))
-    }
-
-    fn fetch_ahead(&self, object: &ObjectRef, ranges: impl Iterator<Item = ByteRange>) {
-        for range in ranges {
-            let index = range.start() / block::SIZE;
-            let (store, blocks, object) = (Arc::clone(&self.store), self.blocks.clone(), object.clone());
-            tokio::spawn(async move {
-                if let Err(e) = fetch::block(&store, &blocks, &object, index, range).await {
-                    // Whoever needs the block asks again, and gets the error then.
-                    tracing::debug!(error = %e, "reading ahead failed");
-                }
-            });
+impl Piece {
+    fn has_arrived(&self) -> bool {
+        match self {
+            Piece::Cell(_) => true,
+            Piece::Fill(fill, part) => fill.has(*part),
+            Piece::Gap(_) => false,
         }
     }
 }
+
+impl Inner {
+    /// What one stream may have ahead of it: its share of the memory for that.
+    fn window_max(&self) -> u64 {
+        let streams = Arc::strong_count(&self.streams).saturating_sub(1).max(1) as u64;
+        (self.budget.for_ahead() / streams).min(self.settings.window)
+    }
+
+    /// The parts of `range`, as far as they are here or on their way.
+    fn known(&self, id: VersionId, range: ByteRange, size: u64) -> Vec<Piece> {
+        let (mut pieces, mut at, mut gap) = (Vec::with_capacity(1), range.start(), range.start());
+        while at < range.end() {
+            let (known, end) = match self.at(id, at, range.end(), size) {
+                Ok(piece) => piece,
+                Err(next) => {
+                    at = next;
+                    continue;
+                }
+            };
+            pieces.extend(ByteRange::new(gap, at).map(Piece::Gap));
+            pieces.push(known);
+            (at, gap) = (end, end);
+        }
+        pieces.extend(ByteRange::new(gap, range.end()).map(Piece::Gap));
+        pieces
+    }
+
+    /// What has the bytes from `at` on, and where that ends, `end` at most; or where to look next.
+    fn at(&self, id: VersionId, at: u64, end: u64, size: u64) -> Result<(Piece, u64), u64> {
+        let index = at / unit::CELL;
+        let next = end.min((index + 1) * unit::CELL);
+        if let Some(fill) = self.in_flight.find(id, at) {
+            let end = end.min(fill.range().end());
+            return ByteRange::new(at, end).map(|part| (Piece::Fill(fill, part), end)).ok_or(next);
+        }
+        let cell = self.cells.get(id, index).ok_or(next)?;
+        let start = unit::cell(index, size).map_or(at, ByteRange::start);
+        let place = |offset: u64| usize::try_from(offset - start).unwrap_or(usize::MAX);
+        Ok((Piece::Cell(cell.slice(place(at)..place(next))), next))
+    }
+
+    /// Asks for all gaps at once.
+    async fn ask_for_gaps(self: &Arc<Self>, object: &ObjectRef, id: VersionId, pieces: &mut Vec<Piece>, ask: Ask) {
+        let mut index = 0;
+        while let Some(piece) = pieces.get(index) {
+            if let Piece::Gap(gap) = *piece {
+                let fill = self.ask(object, id, gap, ask).await;
+                // A gap larger than a request, or a part of it for which somebody else has asked meanwhile.
+                let part = gap.intersect(fill.range()).unwrap_or(gap);
+                pieces[index] = Piece::Fill(fill, part);
+                if let Some(rest) = ByteRange::new(part.end(), gap.end()) {
+                    pieces.insert(index + 1, Piece::Gap(rest));
+                }
+            }
+            index += 1;
+        }
+    }
+
+    /// Asks for what begins with `gap`. Waits until there is memory for it.
+    async fn ask(self: &Arc<Self>, object: &ObjectRef, id: VersionId, gap: ByteRange, ask: Ask) -> Arc<Fill> {
+        let size = object.version.size;
+        let range = match ask.kind {
+            Kind::Once => gap,
+            Kind::Kept => match ByteRange::new(0, size) {
+                Some(whole) if size <= unit::SMALL_MAX => whole,
+                _ => unit::cells_around(gap, size),
+            },
+            Kind::Sequence => self.request(id, gap, ask),
+        };
+        let range = ByteRange::new(range.start(), range.end().min(range.start() + unit::GET_MAX)).unwrap_or(range);
+        let buffer = self.budget.reserve(range.len()).await;
+        self.begin(object, id, Fill::new(range, buffer), ask.kind)
+    }
+
+    /// The range of a sequential request for `gap` at least: it ends at a multiple of a step, where what is on its way begins, or
+    /// with what is wanted.
+    fn request(&self, id: VersionId, gap: ByteRange, ask: Ask) -> ByteRange {
+        let aligned = (gap.start() + ask.get) / unit::STEP * unit::STEP;
+        let end = aligned.min(ask.to);
+        match ByteRange::new(gap.end(), end) {
+            Some(beyond) => ByteRange::new(gap.start(), self.in_flight.next(id, beyond)).unwrap_or(gap),
+            None => gap,
+        }
+    }
+
+    /// Asks for what a sequential reader will read next, as far as there is memory for it.
+    fn ask_ahead(
+        self: &Arc<Self>,
+        object: &ObjectRef,
+        id: VersionId,
+        range: ByteRange,
+        stream: &Stream,
+        advice: &Advice,
+        pieces: &[Piece],
+    ) {
+        let mut state = stream.of(id);
+        let mut at = advice.asked.max(range.end());
+        for piece in pieces {
+            if let Piece::Fill(fill, _) = piece {
+                at = at.max(fill.range().end());
+                state.keep(Arc::clone(fill), &self.streams);
+            }
+        }
+        // In requests as large as they can be, but for the last.
+        let is_due = advice.to >= at.saturating_add(advice.get) || advice.to == object.version.size;
+        let ask = Ask { to: advice.to, get: advice.get, kind: Kind::Sequence };
+        while let Some(first) = ByteRange::at(at, 1).filter(|_| is_due && at < advice.to) {
+            if self.cells.has(id, at / unit::CELL) {
+                at = (at / unit::CELL + 1) * unit::CELL;
+                continue;
+            }
+            let fill = match self.in_flight.find(id, at) {
+                Some(fill) => fill,
+                None => {
+                    let range = self.request(id, first, ask);
+                    let Some(buffer) = self.budget.reserve_ahead(range.len()) else { break };
+                    self.begin(object, id, Fill::new(range, buffer), ask.kind)
+                }
+            };
+            at = fill.range().end();
+            state.keep(fill, &self.streams);
+        }
+        state.on_asked(advice, at);
+    }
+
+    /// Sends the request, unless somebody else has been first.
+    fn begin(self: &Arc<Self>, object: &ObjectRef, id: VersionId, fill: Fill, kind: Kind) -> Arc<Fill> {
+        let (fill, is_new) = self.in_flight.enter(id, fill);
+        if !is_new {
+            return fill;
+        }
+        let (inner, object, range, weak) = (Arc::clone(self), object.clone(), fill.range(), Arc::downgrade(&fill));
+        // What is kept is fetched to its end, whether or not its reader waits for all of it.
+        let kept = matches!(kind, Kind::Kept).then(|| Arc::clone(&fill));
+        let is_kept = kept.is_some();
+        let task = tokio::spawn(async move {
+            fetch::fill(&inner.store, &object, &weak, range).await;
+            if let Some(Ok(bytes)) = kept.and_then(|fill| fill.ready(range)) {
+                inner.cells.keep(id, range, &bytes, object.version.size);
+            }
+        });
+        if !is_kept {
+            fill.stops(task.abort_handle());
+        }
+        fill
+    }
+}
+
+async fn assemble(pieces: Vec<Piece>, range: ByteRange) -> Result<Bytes, StoreError> {
+    let is_one = pieces.len() == 1;
+    let mut out = BytesMut::new();
+    for piece in pieces {
+        let bytes = match piece {
+            Piece::Cell(bytes) => bytes,
+            Piece::Fill(fill, part) => fill.read(part).await?,
+            Piece::Gap(_) => Bytes::new(),
+        };
+        if is_one {
+            return Ok(bytes);
+        }
+        if out.is_empty() {
+            out.reserve(usize::try_from(range.len()).unwrap_or(0));
+        }
+        out.extend_from_slice(&bytes);
+    }
+    Ok(out.freeze())
+}
+
+#[cfg(test)]
+mod tests;

@@ -205,6 +205,7 @@ impl World {
                 if let Some(content) = b.object(&text(from)).await.filter(|_| from != to) {
                     b.foreign(&text(to), Box::leak(content.into_boxed_str())).await;
                     b.foreign_delete(&text(from)).await;
+                    self.note_left(from);
                 }
             }
             Step::Poll(whole) => {
@@ -227,6 +228,9 @@ impl World {
                 let before = self.bucket().await;
                 let (done, may_go) = self.ours(ours).await;
                 self.nothing_is_lost(ours, &before, &done, &may_go).await;
+                if let (Step::Rename(from, _), true) = (ours, done.is_ok()) {
+                    self.note_left(from);
+                }
                 self.note_emptied(ours, &done).await;
             }
         }
@@ -252,6 +256,12 @@ impl World {
             let is_kept = after.values().any(|c| c.starts_with(content.as_str()));
             assert!(may_go || is_kept, "{step:?} ({done:?}) lost {content:?} of {key}: {after:?}");
         }
+    }
+
+    /// What was at a path went elsewhere. Should the same content come back, it may be another file.
+    fn note_left(&mut self, path: &[u8]) {
+        let (file, below) = (text(path), format!("{}/", text(path)));
+        self.inos.retain(|(path, _), _| *path != file && !path.starts_with(&below));
     }
 
     /// A directory that was emptied through the mount stays.

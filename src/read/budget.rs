@@ -1,0 +1,117 @@
+//! Memory for the bytes of objects.
+//!
+//! Owns: the count of all bytes that buffers of the read path hold, in flight, waiting for their reader or cached, and giving
+//! them back when the last slice of a buffer is dropped. Does not own: what is kept (`cells`, `stream`).
+
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// What one permit stands for, in bytes.
+const UNIT: u64 = 4096;
+/// The least that a mount can read with: two buffers of the largest size that is asked for at once.
+const MEMORY_MIN: u64 = 32 << 20;
+/// Of all, the part that is left for those who wait for bytes: reading ahead may not take it.
+const FOR_DEMAND: u64 = 4;
+
+/// Counts bytes.
+#[derive(Debug, Clone)]
+pub(super) struct Budget {
+    permits: Arc<Semaphore>,
+    total: u64,
+}
+
+impl Budget {
+    /// So many bytes in all.
+    pub(super) fn new(memory: u64) -> Budget {
+        let total = memory.max(MEMORY_MIN);
+        Budget { permits: Arc::new(Semaphore::new(units(total) as usize)), total }
+    }
+
+    /// Bytes that reading ahead may have, for all streams together.
+    pub(super) fn for_ahead(&self) -> u64 {
+        self.total / 2
+    }
+
+    /// Bytes that are kept for whoever asks again.
+    pub(super) fn for_cells(&self) -> u64 {
+        self.total / FOR_DEMAND
+    }
+
+    /// Bytes that nobody has.
+    #[cfg(test)]
+    pub(super) fn free(&self) -> u64 {
+        self.permits.available_permits() as u64 * UNIT
+    }
+
+    /// An empty buffer with room for `len` bytes, for somebody who waits for them: waits until there is room.
+    pub(super) async fn reserve(&self, len: u64) -> Buffer {
+        // More than there is will never be free.
+        let count = units(len.min(self.total));
+        // Never closed, so that a failure to acquire cannot be; without a permit the buffer would only not be counted.
+        let permit = Arc::clone(&self.permits).acquire_many_owned(count).await.ok();
+        Buffer::new(len, permit)
+    }
+
+    /// The same for bytes that nobody has asked for yet. `None` if others need the room.
+    pub(super) fn reserve_ahead(&self, len: u64) -> Option<Buffer> {
+        let count = units(len);
+        let left = (self.permits.available_permits() as u64).checked_sub(u64::from(count))?;
+        if left < u64::from(units(self.total / FOR_DEMAND)) {
+            return None;
+        }
+        let permit = Arc::clone(&self.permits).try_acquire_many_owned(count).ok()?;
+        Some(Buffer::new(len, Some(permit)))
+    }
+}
+
+fn units(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX)
+}
+
+/// Bytes that count. As [`bytes::Bytes`] they count until the last slice is dropped.
+#[derive(Debug)]
+pub(super) struct Buffer {
+    bytes: Vec<u8>,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Buffer {
+    fn new(len: u64, permit: Option<OwnedSemaphorePermit>) -> Buffer {
+        Buffer { bytes: Vec::with_capacity(usize::try_from(len).unwrap_or(0)), _permit: permit }
+    }
+
+    /// Takes more bytes.
+    pub(super) fn extend(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use futures::FutureExt;
+
+    #[test]
+    fn reading_ahead_leaves_room_for_those_who_wait_and_slices_keep_what_they_are_of() {
+        const MIB: u64 = 1 << 20;
+        let budget = Budget::new(32 * MIB);
+        let mut ahead: Vec<Buffer> = std::iter::from_fn(|| budget.reserve_ahead(8 * MIB)).collect();
+        assert_eq!(ahead.len(), 3);
+        let mut waited_for = budget.reserve(8 * MIB).now_or_never().unwrap();
+        assert!(budget.reserve(1).now_or_never().is_none(), "all is taken");
+        waited_for.extend(b"bytes");
+        let slice = Bytes::from_owner(waited_for).slice(1..3);
+        assert!(budget.reserve(1).now_or_never().is_none());
+        drop(slice);
+        assert!(budget.reserve(8 * MIB).now_or_never().is_some());
+        ahead.clear();
+        assert!(budget.reserve(99 * MIB).now_or_never().is_some(), "what can never be free is not waited for");
+    }
+}

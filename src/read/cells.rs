@@ -1,0 +1,49 @@
+//! Bytes that are kept in memory for whoever asks again: what random readers and readers of small files have asked for.
+//!
+//! Owns: the cache of cells. Does not own: what is in it (`mod`), the count of its bytes (`budget`).
+//!
+//! What a sequential reader has read is not kept: the kernel has it.
+
+use super::in_flight::VersionId;
+use super::unit;
+use crate::types::ByteRange;
+use bytes::Bytes;
+
+/// Cells by version and index.
+#[derive(Debug, Clone)]
+pub(super) struct Cells(moka::sync::Cache<(VersionId, u64), Bytes>);
+
+impl Cells {
+    /// With room for so many bytes.
+    pub(super) fn new(memory: u64) -> Cells {
+        let cells = moka::sync::Cache::builder()
+            .max_capacity(memory)
+            .weigher(|_, cell: &Bytes| u32::try_from(cell.len()).unwrap_or(u32::MAX))
+            // TinyLFU, the default, refuses newcomers.
+            .eviction_policy(moka::policy::EvictionPolicy::lru())
+            .build();
+        Cells(cells)
+    }
+
+    /// A cell.
+    pub(super) fn get(&self, id: VersionId, index: u64) -> Option<Bytes> {
+        self.0.get(&(id, index))
+    }
+
+    /// Whether a cell is there.
+    pub(super) fn has(&self, id: VersionId, index: u64) -> bool {
+        self.0.contains_key(&(id, index))
+    }
+
+    /// Keeps the bytes of `range` of an object of `size` bytes, as far as they are whole cells.
+    pub(super) fn keep(&self, id: VersionId, range: ByteRange, bytes: &Bytes, size: u64) {
+        for index in unit::cells_within(range, size) {
+            if let Some(cell) = unit::cell(index, size) {
+                let at = |offset: u64| usize::try_from(offset - range.start()).unwrap_or(usize::MAX);
+                self.0.insert((id, index), bytes.slice(at(cell.start())..at(cell.end())));
+            }
+        }
+        // Evicts now: what is over the bound holds memory that others wait for.
+        self.0.run_pending_tasks();
+    }
+}

@@ -1,0 +1,69 @@
+//! What a handle keeps of the object that it reads.
+//!
+//! Owns: its readers' sequences, and the ranges that were fetched ahead of them, until they have been read or the reader went
+//! elsewhere: then the requests stop. Does not own: which ranges these are (`prefetch`), fetching (`mod`).
+
+use super::fill::Fill;
+use super::in_flight::VersionId;
+use super::prefetch::{Advice, Sequence};
+use crate::types::ByteRange;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The state of one handle.
+#[derive(Debug, Default)]
+pub struct Stream(Mutex<State>);
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// The version that is read: sequence and window are of that one.
+    id: Option<VersionId>,
+    sequence: Sequence,
+    window: Vec<Arc<Fill>>,
+    /// Counts among the streams that share the memory for reading ahead, as long as it has any.
+    share: Option<Arc<()>>,
+}
+
+impl Stream {
+    /// The state, for reads of this version.
+    pub(super) fn of(&self, id: VersionId) -> MutexGuard<'_, State> {
+        let mut state = self.lock();
+        if state.id != Some(id) {
+            *state = State { id: Some(id), ..State::default() };
+        }
+        state
+    }
+
+    /// The reader had to wait.
+    pub(super) fn on_wait(&self, advice: &Advice) {
+        self.lock().sequence.on_wait(advice);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// A read comes in. Ranges that nobody is to come to any more are dropped.
+    pub(super) fn on_read(&mut self, range: ByteRange, size: u64, window_max: u64) -> Advice {
+        let advice = self.sequence.on_read(range, size, window_max);
+        let sequence = &self.sequence;
+        self.window.retain(|fill| sequence.wants(fill.range()) && !fill.has_failed());
+        if self.window.is_empty() {
+            self.share = None;
+        }
+        advice
+    }
+
+    /// A range was asked for ahead of the reader, or has what it will read next.
+    pub(super) fn keep(&mut self, fill: Arc<Fill>, share: &Arc<()>) {
+        self.share.get_or_insert_with(|| Arc::clone(share));
+        if !self.window.iter().any(|kept| Arc::ptr_eq(kept, &fill)) {
+            self.window.push(fill);
+        }
+    }
+
+    pub(super) fn on_asked(&mut self, advice: &Advice, to: u64) {
+        self.sequence.on_asked(advice, to);
+    }
+}
