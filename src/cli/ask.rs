@@ -45,6 +45,7 @@ fn layout(s: &Status) -> String {
     ));
     lines.push(format!("lifetime:  names and attributes are asked for again after {} s", s.lifetime));
     lines.push(format!("known:     {} entries, {} bytes", s.known_files, s.known_bytes));
+    lines.push(format!("cached:    {} bytes on the disk", s.cached_bytes));
     if s.unmappable_keys > 0 {
         let hint = "objfs ls --unmappable lists them";
         lines.push(format!("not shown: {} keys that no path can express ({hint})", s.unmappable_keys));

@@ -116,6 +116,7 @@ fn config(dir: &Path, mountpoint: &Path, endpoint: &str, secret: &str) -> Result
     });
     // The server's port changes from start to start; the demo is the same.
     config.state_dir = dir.to_owned();
+    config.cache_dir = dir.join("cache");
     config.state_name = Some("mount".to_owned());
     config.poll_interval = Duration::from_secs(2);
     Ok(config)

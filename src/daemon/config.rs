@@ -49,6 +49,8 @@ pub struct MountConfig {
     pub state_name: Option<String>,
     /// What may be deleted at any time.
     pub cache_dir: PathBuf,
+    /// Bytes that the disk cache takes, at most; 0 for none. `None`: as much as is fit.
+    pub cache_size: Option<u64>,
     /// Bytes of memory for blocks and parts together.
     pub memory: u64,
     /// Most requests in flight.

@@ -12,7 +12,7 @@ use super::status::{FailedCommit, PendingStatus, Status};
 use crate::fs::{Drained, Fs};
 use crate::fuse::{self, MountSettings, Session, SessionSettings};
 use crate::meta::{Defaults, Meta};
-use crate::read::{self, Reader};
+use crate::read::{self, DiskSettings, Reader};
 use crate::store::open::{self, Opened, StackSettings};
 use crate::store::{Conditions, ErrorKind, LimitStore, ListRequest, ObjectStore, Op, StoreError};
 use crate::telemetry;
@@ -185,10 +185,10 @@ async fn build(config: MountConfig) -> Result<Rooms, MountFailure> {
     let root = meta.get(Ino::ROOT).map_err(|e| state("catalogue.db", &e))?;
     let is_known = root.is_some_and(|root| root.complete_at.is_some());
     ask_first(&store, &config, is_known, &refusal).await.map_err(refused)?;
-    // Half for what is read, a third for what is written; the rest is everything else.
+    // Two thirds for what is read, one for what is written.
     let reader = Reader::new(
         Arc::clone(&store.store),
-        read::Settings { memory: config.memory / 3 * 2, ..read::Settings::default() },
+        read::Settings { memory: config.memory / 3 * 2, disk: disk_cache(&config), ..read::Settings::default() },
     );
     let journal = Journal::open(&folder.join("journal.db")).map_err(|e| state("journal.db", &e))?;
     let disk = DirDisk::new(&folder.join("staging")).map_err(|e| state("staging", &e))?;
@@ -202,6 +202,12 @@ async fn build(config: MountConfig) -> Result<Rooms, MountFailure> {
     let fs = Fs::new(meta, Arc::clone(&store.store), reader, writer, fs_settings(&config));
     tokio::spawn(remember_conditions(Arc::clone(&fs), found));
     Ok(Rooms { config, fs, store, draining: AtomicBool::new(false), refused: refusal })
+}
+
+fn disk_cache(config: &MountConfig) -> Option<DiskSettings> {
+    let fit = DiskSettings::default_in(config.cache_folder());
+    let size = config.cache_size.unwrap_or(fit.size);
+    (size > 0).then_some(DiskSettings { size, ..fit })
 }
 
 fn fs_settings(config: &MountConfig) -> crate::fs::Settings {

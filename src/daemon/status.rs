@@ -53,6 +53,8 @@ pub struct Status {
     pub known_files: u64,
     /// The sum of their sizes in bytes.
     pub known_bytes: u64,
+    /// Bytes in the disk cache.
+    pub cached_bytes: u64,
     /// Keys that no path can express.
     pub unmappable_keys: u64,
     /// Catalogue, journal and log are here.
@@ -158,6 +160,7 @@ impl Status {
             polls_per_hour: polling.lists_per_hour,
             known_files,
             known_bytes,
+            cached_bytes: fs.cached_bytes(),
             unmappable_keys: fs.meta().count_unmappable().unwrap_or_default(),
             state_dir: config.state_folder().display().to_string(),
         }

@@ -211,6 +211,11 @@ impl Fs {
         &self.meta
     }
 
+    /// Bytes in the disk cache.
+    pub fn cached_bytes(&self) -> u64 {
+        self.reader.disk_bytes()
+    }
+
     /// Whether nothing may be changed.
     pub fn is_read_only(&self) -> bool {
         self.settings.read_only

@@ -80,6 +80,13 @@ impl Buffer {
         Buffer { bytes: Vec::with_capacity(usize::try_from(len).unwrap_or(0)), _permit: permit }
     }
 
+    /// Makes it `len` zeros, to be overwritten.
+    pub(super) fn zeroed(&mut self, len: u64) -> &mut [u8] {
+        self.bytes.clear();
+        self.bytes.resize(usize::try_from(len).unwrap_or(0), 0);
+        &mut self.bytes
+    }
+
     /// Takes more bytes.
     pub(super) fn extend(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);

@@ -3,40 +3,50 @@
 //! Owns: the ranged GET with If-Match, the check that it delivers what was asked, going on at the byte reached when a body
 //! breaks off. Does not own: retries of a request that was not answered (`store::retry`), what is fetched (`mod`).
 
-use super::fill::Fill;
+use super::fill::{Arrived, Fill};
 use crate::store::{ErrorKind, ObjectStore, Op, StoreError};
 use crate::types::{ByteRange, ObjectRef};
+use bytes::Bytes;
 use futures::StreamExt;
 use std::sync::{Arc, Weak};
 
 /// Times in a row that a body may break off before its first byte. The request itself was answered, so no layer below retries.
 const ATTEMPTS: u32 = 3;
 
-/// Fetches all of `fill`, or fails it. Ends when nobody wants it any more.
-pub(super) async fn fill(store: &Arc<dyn ObjectStore>, object: &ObjectRef, fill: &Weak<Fill>, range: ByteRange) {
+/// Fetches all of `fill`, or fails it. Answers the bytes; `None` if that failed or nobody wanted them any more.
+pub(super) async fn fill(
+    store: &Arc<dyn ObjectStore>,
+    object: &ObjectRef,
+    fill: &Weak<Fill>,
+    range: ByteRange,
+) -> Option<Bytes> {
     let (mut at, mut attempt) = (range.start(), 1);
     while let Some(left) = ByteRange::new(at, range.end()) {
         let before = at;
-        let Err(error) = stream(store, object, fill, left, &mut at).await else { return };
+        let error = match stream(store, object, fill, left, &mut at).await {
+            Ok(bytes) => return bytes,
+            Err(error) => error,
+        };
         attempt = if at > before { 1 } else { attempt + 1 };
         if attempt > ATTEMPTS || !error.kind.is_retryable() {
             if let Some(fill) = fill.upgrade() {
                 fill.fail(error);
             }
-            return;
+            return None;
         }
         tracing::debug!(key = %object.key, at, error = %error, "a body broke off: going on at the byte reached");
     }
+    None
 }
 
-/// One GET. Moves `at` on with each byte that arrives.
+/// One GET. Moves `at` on with each byte that arrives. Answers all bytes of the fill, or `None` if nobody wants them any more.
 async fn stream(
     store: &Arc<dyn ObjectStore>,
     object: &ObjectRef,
     fill: &Weak<Fill>,
     range: ByteRange,
     at: &mut u64,
-) -> Result<(), StoreError> {
+) -> Result<Option<Bytes>, StoreError> {
     let mut got = store.get(&object.key, Some(range), Some(&object.version.etag)).await?;
     let corrupt = |what: String| StoreError::new(ErrorKind::Corrupt, Op::Get, Some(&object.key), what);
     if got.range != Some(range) {
@@ -44,14 +54,13 @@ async fn stream(
     }
     while let Some(frame) = got.body.next().await {
         let frame = frame?;
-        let Some(fill) = fill.upgrade() else { return Ok(()) };
-        if !fill.extend(&frame) {
-            return Err(corrupt(format!("was sent more than the bytes of {range:?}")));
-        }
+        let Some(fill) = fill.upgrade() else { return Ok(None) };
         *at += frame.len() as u64;
-    }
-    if *at == range.end() {
-        return Ok(());
+        match fill.extend(&frame) {
+            Arrived::Part => {}
+            Arrived::Whole(bytes) => return Ok(Some(bytes)),
+            Arrived::TooMuch => return Err(corrupt(format!("was sent more than the bytes of {range:?}"))),
+        }
     }
     let missing = range.end() - *at;
     Err(StoreError::new(

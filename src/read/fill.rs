@@ -27,6 +27,17 @@ enum State {
     Failed(StoreError),
 }
 
+/// What became of a range when more bytes arrived.
+#[derive(Debug)]
+pub(super) enum Arrived {
+    /// There is more to come.
+    Part,
+    /// That was the last of it; this is all.
+    Whole(Bytes),
+    /// These are more than were asked for.
+    TooMuch,
+}
+
 impl Fill {
     /// The bytes of `range`, to be written to `buffer`.
     pub(super) fn new(range: ByteRange, buffer: Buffer) -> Fill {
@@ -51,21 +62,19 @@ impl Fill {
         matches!(*self.state(), State::Failed(_))
     }
 
-    /// More bytes have arrived. `false` if these are more than were asked for.
-    pub(super) fn extend(&self, bytes: &[u8]) -> bool {
+    /// More bytes have arrived.
+    pub(super) fn extend(&self, bytes: &[u8]) -> Arrived {
         let mut state = self.state();
-        let State::Arriving(buffer) = &mut *state else { return false };
+        let State::Arriving(buffer) = &mut *state else { return Arrived::TooMuch };
         let len = (buffer.as_ref().len() + bytes.len()) as u64;
         if len > self.range.len() {
-            return false;
+            return Arrived::TooMuch;
         }
         buffer.extend(bytes);
-        if len == self.range.len() {
-            take_whole(&mut state);
-        }
+        let arrived = if len == self.range.len() { Arrived::Whole(take_whole(&mut state)) } else { Arrived::Part };
         drop(state);
         self.arrived.notify_waiters();
-        true
+        arrived
     }
 
     /// No more will arrive.
@@ -118,11 +127,15 @@ impl Fill {
     }
 }
 
-fn take_whole(state: &mut State) {
+fn take_whole(state: &mut State) -> Bytes {
     let before = std::mem::replace(state, State::Whole(Bytes::new()));
-    if let State::Arriving(buffer) = before {
-        *state = State::Whole(Bytes::from_owner(buffer));
-    }
+    let bytes = match before {
+        State::Arriving(buffer) => Bytes::from_owner(buffer),
+        State::Whole(bytes) => bytes,
+        State::Failed(_) => Bytes::new(),
+    };
+    *state = State::Whole(bytes.clone());
+    bytes
 }
 
 impl Drop for Fill {
@@ -154,10 +167,11 @@ mod tests {
         let fill = fill(100, 110);
         let mut first = Box::pin(fill.read(part(100, 104)));
         assert!(first.as_mut().now_or_never().is_none());
-        assert!(fill.extend(b"abcde"));
+        assert!(matches!(fill.extend(b"abcde"), Arrived::Part));
         assert_eq!(first.await.unwrap(), "abcd");
         assert!(fill.ready(part(104, 106)).is_none());
-        assert!(!fill.extend(b"too many bytes") && fill.extend(b"fghij"));
+        assert!(matches!(fill.extend(b"too many bytes"), Arrived::TooMuch));
+        assert!(matches!(fill.extend(b"fghij"), Arrived::Whole(all) if all == "abcdefghij"));
         assert_eq!(fill.read(part(103, 110)).await.unwrap(), "defghij");
         fill.fail(StoreError::new(ErrorKind::Broken, Op::Get, None, "after all had arrived"));
         assert!(fill.read(part(100, 101)).await.is_ok());

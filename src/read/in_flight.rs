@@ -14,10 +14,27 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 const OBJECTS_MAX: usize = 256;
 
 /// A version of an object, as a number: a digest of key, ETag and size. Last-Modified is left out: it may become known later.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct VersionId(u128);
 
+impl std::fmt::Display for VersionId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
 impl VersionId {
+    /// As it is displayed.
+    pub(super) fn parse(digits: &str) -> Option<VersionId> {
+        let id = u128::from_str_radix(digits, 16).ok().map(VersionId)?;
+        (id.to_string() == digits).then_some(id)
+    }
+
+    #[cfg(test)]
+    pub(super) fn from_number(number: u128) -> VersionId {
+        VersionId(number)
+    }
+
     pub(super) fn of(object: &ObjectRef) -> VersionId {
         let (key, etag) = (object.key.as_str().as_bytes(), object.version.etag.as_str().as_bytes());
         let mut digest = Sha256::new();

@@ -9,6 +9,7 @@
 
 mod budget;
 mod cells;
+mod disk;
 mod fetch;
 mod fill;
 mod in_flight;
@@ -21,10 +22,12 @@ use crate::types::{ByteRange, ObjectRef};
 use budget::Budget;
 use bytes::{Bytes, BytesMut};
 use cells::Cells;
+use disk::{CacheFile, DiskCache};
 use fill::Fill;
 use in_flight::{InFlight, VersionId};
 use std::sync::Arc;
 
+pub use disk::DiskSettings;
 pub use prefetch::{Advice, Sequence};
 pub use stream::Stream;
 
@@ -32,18 +35,20 @@ pub use stream::Stream;
 pub const SMALL_MAX: u64 = unit::SMALL_MAX;
 
 /// What tunes reading.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// Bytes that all buffers hold, at most: cached, on their way, and waiting for their reader.
     pub memory: u64,
     /// Bytes that are fetched ahead of one sequential reader, at most.
     pub window: u64,
+    /// The disk cache, if there is to be one.
+    pub disk: Option<DiskSettings>,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
         // Sixteen requests of 8 MiB in flight hide 30 ms at 90 MB/s per connection.
-        Settings { memory: 256 << 20, window: 128 << 20 }
+        Settings { memory: 256 << 20, window: 128 << 20, disk: None }
     }
 }
 
@@ -57,15 +62,18 @@ struct Inner {
     budget: Budget,
     cells: Cells,
     in_flight: InFlight,
+    disk: Option<DiskCache>,
     /// Held by each stream that is served ahead: their number divides the memory for that.
     streams: Arc<()>,
-    settings: Settings,
+    window: u64,
 }
 
 /// What a part of a read comes from.
 enum Piece {
     /// It is there.
     Cell(Bytes),
+    /// The disk cache has it.
+    Disk(ByteRange),
     /// It is on its way, or waits for its reader.
     Fill(Arc<Fill>, ByteRange),
     /// It has to be asked for.
@@ -91,6 +99,8 @@ struct Ask {
     /// How many each request should ask for.
     get: u64,
     kind: Kind,
+    /// Whether the object is read through, and not looked into.
+    is_stream: bool,
 }
 
 impl Reader {
@@ -98,8 +108,20 @@ impl Reader {
     pub fn new(store: Arc<dyn ObjectStore>, settings: Settings) -> Reader {
         let budget = Budget::new(settings.memory);
         let cells = Cells::new(budget.for_cells());
-        let (in_flight, streams) = (InFlight::default(), Arc::default());
-        Reader(Arc::new(Inner { store, budget, cells, in_flight, streams, settings }))
+        let (in_flight, streams, window) = (InFlight::default(), Arc::default(), settings.window);
+        let open = |disk: DiskSettings| {
+            let dir = disk.dir.clone();
+            DiskCache::open(disk)
+                .inspect_err(|e| tracing::warn!(dir = %dir.display(), error = %e, "no disk cache"))
+                .ok()
+        };
+        let disk = settings.disk.and_then(open);
+        Reader(Arc::new(Inner { store, budget, cells, in_flight, disk, streams, window }))
+    }
+
+    /// Bytes in the disk cache.
+    pub fn disk_bytes(&self) -> u64 {
+        self.0.disk.as_ref().map_or(0, DiskCache::bytes)
     }
 
     /// The bytes `range` of `object`, cut at its end. One slice without a copy when the range came by one request.
@@ -117,17 +139,27 @@ impl Reader {
             return Ok(Bytes::new());
         };
         let id = VersionId::of(object);
-        let advice = stream.map(|stream| stream.of(id).on_read(range, size, self.0.window_max()));
+        let advice = stream.map(|stream| self.0.on_read(id, range, size, stream));
         let advice = advice.filter(|_| size > unit::SMALL_MAX);
         let ask = match advice {
-            Some(a) if a.is_ahead_of(range) => Ask { to: a.to, get: a.get, kind: Kind::Sequence },
-            _ if stream.is_some() => Ask { to: range.end(), get: unit::GET_MAX, kind: Kind::Kept },
-            _ => Ask { to: range.end(), get: unit::GET_MAX, kind: Kind::Once },
+            Some(a) if a.is_ahead_of(range) => {
+                Ask { to: a.to, get: a.get, kind: Kind::Sequence, is_stream: a.is_stream }
+            }
+            _ if stream.is_some() => Ask { to: range.end(), get: unit::GET_MAX, kind: Kind::Kept, is_stream: false },
+            _ => Ask { to: range.end(), get: unit::GET_MAX, kind: Kind::Once, is_stream: true },
         };
-        let mut pieces = self.0.known(id, range, size);
+        let file = match &self.0.disk {
+            Some(disk) => disk.file(id, size).await,
+            None => None,
+        };
+        let mut pieces = self.0.known(id, range, size, file.as_deref());
+        if let Some(file) = &file {
+            self.0.read_disk(file, &mut pieces).await;
+        }
         self.0.ask_for_gaps(object, id, &mut pieces, ask).await;
         if let (Some(stream), Some(advice), Kind::Sequence) = (stream, advice, ask.kind) {
-            self.0.ask_ahead(object, id, range, stream, &advice, &pieces);
+            let at = self.0.keep_asked(id, range, stream, &advice, &pieces);
+            self.0.ask_ahead(object, id, stream, &advice, at, file.as_deref());
             if !pieces.iter().all(Piece::has_arrived) {
                 stream.on_wait(&advice);
             }
@@ -141,23 +173,35 @@ impl Piece {
         match self {
             Piece::Cell(_) => true,
             Piece::Fill(fill, part) => fill.has(*part),
-            Piece::Gap(_) => false,
+            Piece::Disk(_) | Piece::Gap(_) => false,
         }
     }
 }
 
 impl Inner {
+    /// What the read means for its handle.
+    fn on_read(&self, id: VersionId, range: ByteRange, size: u64, stream: &Stream) -> Advice {
+        let mut state = stream.of(id);
+        let advice = state.on_read(range, size, self.window_max());
+        if state.begins_to_read_through(&advice)
+            && let Some(disk) = &self.disk
+        {
+            disk.is_read_through(id);
+        }
+        advice
+    }
+
     /// What one stream may have ahead of it: its share of the memory for that.
     fn window_max(&self) -> u64 {
         let streams = Arc::strong_count(&self.streams).saturating_sub(1).max(1) as u64;
-        (self.budget.for_ahead() / streams).min(self.settings.window)
+        (self.budget.for_ahead() / streams).min(self.window)
     }
 
     /// The parts of `range`, as far as they are here or on their way.
-    fn known(&self, id: VersionId, range: ByteRange, size: u64) -> Vec<Piece> {
+    fn known(&self, id: VersionId, range: ByteRange, size: u64, file: Option<&CacheFile>) -> Vec<Piece> {
         let (mut pieces, mut at, mut gap) = (Vec::with_capacity(1), range.start(), range.start());
         while at < range.end() {
-            let (known, end) = match self.at(id, at, range.end(), size) {
+            let (known, end) = match self.at(id, at, range.end(), size, file) {
                 Ok(piece) => piece,
                 Err(next) => {
                     at = next;
@@ -173,17 +217,33 @@ impl Inner {
     }
 
     /// What has the bytes from `at` on, and where that ends, `end` at most; or where to look next.
-    fn at(&self, id: VersionId, at: u64, end: u64, size: u64) -> Result<(Piece, u64), u64> {
+    fn at(&self, id: VersionId, at: u64, end: u64, size: u64, file: Option<&CacheFile>) -> Result<(Piece, u64), u64> {
         let index = at / unit::CELL;
         let next = end.min((index + 1) * unit::CELL);
         if let Some(fill) = self.in_flight.find(id, at) {
             let end = end.min(fill.range().end());
             return ByteRange::new(at, end).map(|part| (Piece::Fill(fill, part), end)).ok_or(next);
         }
+        if let Some(until) = file.and_then(|file| file.until(at, end))
+            && let Some(part) = ByteRange::new(at, until)
+        {
+            return Ok((Piece::Disk(part), until));
+        }
         let cell = self.cells.get(id, index).ok_or(next)?;
         let start = unit::cell(index, size).map_or(at, ByteRange::start);
         let place = |offset: u64| usize::try_from(offset - start).unwrap_or(usize::MAX);
         Ok((Piece::Cell(cell.slice(place(at)..place(next))), next))
+    }
+
+    /// Reads what the disk has. What it cannot answer is a gap.
+    async fn read_disk(&self, file: &Arc<CacheFile>, pieces: &mut [Piece]) {
+        for piece in pieces {
+            if let Piece::Disk(part) = *piece {
+                let buffer = self.budget.reserve(part.len()).await;
+                let read = DiskCache::read(Arc::clone(file), part, buffer).await;
+                *piece = read.map_or(Piece::Gap(part), Piece::Cell);
+            }
+        }
     }
 
     /// Asks for all gaps at once.
@@ -216,7 +276,7 @@ impl Inner {
         };
         let range = ByteRange::new(range.start(), range.end().min(range.start() + unit::GET_MAX)).unwrap_or(range);
         let buffer = self.budget.reserve(range.len()).await;
-        self.begin(object, id, Fill::new(range, buffer), ask.kind)
+        self.begin(object, id, Fill::new(range, buffer), ask)
     }
 
     /// The range of a sequential request for `gap` at least: it ends at a multiple of a step, where what is on its way begins, or
@@ -230,16 +290,8 @@ impl Inner {
         }
     }
 
-    /// Asks for what a sequential reader will read next, as far as there is memory for it.
-    fn ask_ahead(
-        self: &Arc<Self>,
-        object: &ObjectRef,
-        id: VersionId,
-        range: ByteRange,
-        stream: &Stream,
-        advice: &Advice,
-        pieces: &[Piece],
-    ) {
+    /// The stream keeps what was asked for: it has what is read next. Answers up to where.
+    fn keep_asked(&self, id: VersionId, range: ByteRange, stream: &Stream, advice: &Advice, pieces: &[Piece]) -> u64 {
         let mut state = stream.of(id);
         let mut at = advice.asked.max(range.end());
         for piece in pieces {
@@ -248,12 +300,28 @@ impl Inner {
                 state.keep(Arc::clone(fill), &self.streams);
             }
         }
+        at
+    }
+
+    /// Asks for what a sequential reader will read from `at` on, as far as there is memory for it.
+    fn ask_ahead(
+        self: &Arc<Self>,
+        object: &ObjectRef,
+        id: VersionId,
+        stream: &Stream,
+        advice: &Advice,
+        mut at: u64,
+        file: Option<&CacheFile>,
+    ) {
+        let mut state = stream.of(id);
         // In requests as large as they can be, but for the last.
         let is_due = advice.to >= at.saturating_add(advice.get) || advice.to == object.version.size;
-        let ask = Ask { to: advice.to, get: advice.get, kind: Kind::Sequence };
+        let ask = Ask { to: advice.to, get: advice.get, kind: Kind::Sequence, is_stream: advice.is_stream };
         while let Some(first) = ByteRange::at(at, 1).filter(|_| is_due && at < advice.to) {
-            if self.cells.has(id, at / unit::CELL) {
-                at = (at / unit::CELL + 1) * unit::CELL;
+            let here = file.and_then(|file| file.until(at, advice.to));
+            let kept = || self.cells.has(id, at / unit::CELL).then(|| (at / unit::CELL + 1) * unit::CELL);
+            if let Some(next) = here.or_else(kept) {
+                at = next;
                 continue;
             }
             let fill = match self.in_flight.find(id, at) {
@@ -261,7 +329,7 @@ impl Inner {
                 None => {
                     let range = self.request(id, first, ask);
                     let Some(buffer) = self.budget.reserve_ahead(range.len()) else { break };
-                    self.begin(object, id, Fill::new(range, buffer), ask.kind)
+                    self.begin(object, id, Fill::new(range, buffer), ask)
                 }
             };
             at = fill.range().end();
@@ -271,19 +339,24 @@ impl Inner {
     }
 
     /// Sends the request, unless somebody else has been first.
-    fn begin(self: &Arc<Self>, object: &ObjectRef, id: VersionId, fill: Fill, kind: Kind) -> Arc<Fill> {
+    fn begin(self: &Arc<Self>, object: &ObjectRef, id: VersionId, fill: Fill, ask: Ask) -> Arc<Fill> {
         let (fill, is_new) = self.in_flight.enter(id, fill);
         if !is_new {
             return fill;
         }
         let (inner, object, range, weak) = (Arc::clone(self), object.clone(), fill.range(), Arc::downgrade(&fill));
         // What is kept is fetched to its end, whether or not its reader waits for all of it.
-        let kept = matches!(kind, Kind::Kept).then(|| Arc::clone(&fill));
-        let is_kept = kept.is_some();
+        let is_kept = matches!(ask.kind, Kind::Kept);
+        let held = is_kept.then(|| Arc::clone(&fill));
         let task = tokio::spawn(async move {
-            fetch::fill(&inner.store, &object, &weak, range).await;
-            if let Some(Ok(bytes)) = kept.and_then(|fill| fill.ready(range)) {
-                inner.cells.keep(id, range, &bytes, object.version.size);
+            let Some(bytes) = fetch::fill(&inner.store, &object, &weak, range).await else { return };
+            let size = object.version.size;
+            if is_kept {
+                inner.cells.keep(id, range, &bytes, size);
+            }
+            drop(held);
+            if let Some(disk) = &inner.disk {
+                disk.keep(id, size, range, &bytes, ask.is_stream);
             }
         });
         if !is_kept {
@@ -300,7 +373,7 @@ async fn assemble(pieces: Vec<Piece>, range: ByteRange) -> Result<Bytes, StoreEr
         let bytes = match piece {
             Piece::Cell(bytes) => bytes,
             Piece::Fill(fill, part) => fill.read(part).await?,
-            Piece::Gap(_) => Bytes::new(),
+            Piece::Disk(_) | Piece::Gap(_) => Bytes::new(),
         };
         if is_one {
             return Ok(bytes);

@@ -17,6 +17,8 @@ const BEHIND: u64 = 2 << 20;
 const SKIP: u64 = 128 << 10;
 /// Bytes that somebody must have read in sequence before any are fetched ahead.
 const TRUSTED: u64 = 128 << 10;
+/// Bytes in sequence up to which somebody only looks into an object: players and scanners read as much to find out what it is.
+const LOOK_MAX: u64 = 8 << 20;
 /// The largest window of a reader that never waits.
 const PATIENT: u64 = 8 << 20;
 
@@ -54,6 +56,8 @@ pub struct Advice {
     pub asked: u64,
     /// How many bytes each request should ask for, where it can.
     pub get: u64,
+    /// Whether the object is read through, and not looked into.
+    pub is_stream: bool,
 }
 
 impl Advice {
@@ -77,7 +81,8 @@ impl Sequence {
             0 => range.end(),
             _ => (cursor.end + window).div_ceil(STEP).saturating_mul(STEP).min(size).max(range.end()),
         };
-        Advice { cursor: index, to, asked: cursor.asked, get: get_of(window) }
+        let is_stream = cursor.run > LOOK_MAX;
+        Advice { cursor: index, to, asked: cursor.asked, get: get_of(window), is_stream }
     }
 
     /// Whose read it is: that of the nearest reader, or of a new one.

@@ -19,6 +19,8 @@ pub(super) struct State {
     id: Option<VersionId>,
     sequence: Sequence,
     window: Vec<Arc<Fill>>,
+    /// Whether it was seen that the object is read through.
+    is_read_through: bool,
     /// Counts among the streams that share the memory for reading ahead, as long as it has any.
     share: Option<Arc<()>>,
 }
@@ -53,6 +55,11 @@ impl State {
             self.share = None;
         }
         advice
+    }
+
+    /// Whether this is the read that shows that the object is read through.
+    pub(super) fn begins_to_read_through(&mut self, advice: &Advice) -> bool {
+        advice.is_stream && !std::mem::replace(&mut self.is_read_through, true)
     }
 
     /// A range was asked for ahead of the reader, or has what it will read next.

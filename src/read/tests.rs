@@ -185,3 +185,110 @@ async fn who_goes_elsewhere_stops_the_requests_ahead() {
     tokio::task::yield_now().await;
     assert!(before - b.free() <= 5 * 64 * KIB, "only cells are kept");
 }
+
+fn disk(dir: &tempfile::TempDir, size: u64) -> Settings {
+    let disk = DiskSettings { dir: dir.path().join("cache"), size, keep_free: 0 };
+    Settings { disk: Some(disk), ..Settings::default() }
+}
+
+impl Bench {
+    /// Another mount with the same bucket and the same disk.
+    fn remount(&self, settings: Settings) -> Bench {
+        self.settle();
+        let observed = Observed::new(Arc::<FaultStore>::clone(&self.faults));
+        let counters = observed.counters();
+        let (memory, faults) = (Arc::clone(&self.memory), Arc::clone(&self.faults));
+        let next = Bench { memory, faults, counters, reader: Reader::new(Arc::new(observed), settings) };
+        next.settle();
+        next
+    }
+
+    fn settle(&self) {
+        self.reader.0.disk.as_ref().unwrap().settle();
+    }
+}
+
+#[tokio::test]
+async fn what_was_read_is_on_the_disk_for_the_next_mount() {
+    let dir = tempfile::tempdir().unwrap();
+    let b = bench(disk(&dir, 100 * MIB));
+    let (film, page) = (bytes_of(20 * MIB + 9), bytes_of(300 * KIB));
+    let (film_at, page_at) = (b.put("film", &film).await, b.put("page", &page).await);
+    assert!(b.read_all(&film_at, &film, &Stream::default(), 128 * KIB).await);
+    assert!(b.read_all(&page_at, &page, &Stream::default(), 4 * KIB).await);
+    let b = b.remount(disk(&dir, 100 * MIB));
+    assert!(b.read_all(&film_at, &film, &Stream::default(), 128 * KIB).await);
+    assert!(b.read_all(&page_at, &page, &Stream::default(), 4 * KIB).await);
+    assert_eq!(b.gets().0, 0);
+    assert!(b.reader.disk_bytes() >= 20 * MIB);
+    let changed = b.put("page", &bytes_of(301 * KIB)).await;
+    assert!(b.read_all(&changed, &bytes_of(301 * KIB), &Stream::default(), 4 * KIB).await);
+    assert_eq!(b.gets().0, 1, "another version is another file");
+}
+
+#[tokio::test]
+async fn a_damaged_cache_answers_right_bytes_by_asking_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let b = bench(disk(&dir, 100 * MIB));
+    let body = bytes_of(3 * MIB + 77);
+    let object = b.put("a", &body).await;
+    assert!(b.read_all(&object, &body, &Stream::default(), 128 * KIB).await);
+    let mut dice = fastrand::Rng::with_seed(5);
+    let mut asked = 0;
+    let mut b = b;
+    for _ in 0..40 {
+        b.settle();
+        for file in std::fs::read_dir(dir.path().join("cache")).unwrap() {
+            let path = file.unwrap().path();
+            let mut bytes = std::fs::read(&path).unwrap();
+            for _ in 0..dice.usize(1..20) {
+                let at = dice.usize(0..bytes.len());
+                bytes[at] ^= 1 << dice.u8(0..8);
+            }
+            bytes.truncate(if dice.u8(0..5) == 0 { dice.usize(0..bytes.len()) } else { bytes.len() });
+            std::fs::write(&path, bytes).unwrap();
+        }
+        b = b.remount(disk(&dir, 100 * MIB));
+        assert!(b.read_all(&object, &body, &Stream::default(), 128 * KIB).await);
+        asked += b.gets().0;
+    }
+    assert!(asked >= 40, "{asked} requests after 40 times damage");
+}
+
+#[tokio::test]
+async fn a_scan_of_large_files_leaves_what_was_looked_into() {
+    let dir = tempfile::tempdir().unwrap();
+    let b = bench(disk(&dir, 40 * MIB));
+    let body = bytes_of(20 * MIB);
+    let film = b.put("film", &body).await;
+    let look = async |b: &Bench| {
+        let stream = Stream::default();
+        for start in [0, 64 * KIB, 128 * KIB, 20 * MIB - 100 * KIB] {
+            b.reader.read(&film, range(start, 64 * KIB), Some(&stream)).await.unwrap();
+        }
+    };
+    look(&b).await;
+    for i in 0..6 {
+        let body = bytes_of(16 * MIB + i);
+        let large = b.put(&format!("large{i}"), &body).await;
+        assert!(b.read_all(&large, &body, &Stream::default(), MIB).await);
+        b.settle();
+        assert!(b.reader.disk_bytes() <= 40 * MIB);
+    }
+    let b = b.remount(disk(&dir, 40 * MIB));
+    look(&b).await;
+    assert_eq!(b.gets().0, 0);
+    assert!(b.reader.disk_bytes() > 20 * MIB, "and the last of the scan is there too");
+}
+
+#[tokio::test]
+async fn a_disk_that_refuses_only_costs_requests() {
+    let dir = tempfile::tempdir().unwrap();
+    // A file where the folder should be.
+    std::fs::write(dir.path().join("cache"), "x").unwrap();
+    let b = bench(disk(&dir, 40 * MIB));
+    let body = bytes_of(MIB);
+    let object = b.put("a", &body).await;
+    assert!(b.read_all(&object, &body, &Stream::default(), 64 * KIB).await);
+    assert_eq!(b.reader.disk_bytes(), 0);
+}

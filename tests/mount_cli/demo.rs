@@ -69,7 +69,7 @@ fn what_it_tells_other_programs_is_true() {
     let of = |name: &str| credentials.lines().find_map(|l| l.strip_prefix(&format!("{name} = "))).unwrap().to_owned();
     let second = world.path("second");
     std::fs::create_dir(&second).unwrap();
-    let state = format!("state_dir={}", world.path("state").display());
+    let state = format!("state_dir={},cache_size=0", world.path("state").display());
     // objfs itself is the other program: keys and endpoint from that file alone.
     let mut command = world.objfs(["mount", "s3://demo", second.to_str().unwrap(), "-o", &state]);
     command.env_remove("S3_ACCESS_KEY_ID").env_remove("S3_SECRET_ACCESS_KEY");

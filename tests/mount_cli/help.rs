@@ -7,7 +7,7 @@ use std::os::unix::fs::symlink;
 
 const WIDTH_MAX: usize = 100;
 
-const OPTIONS: [&str; 26] = [
+const OPTIONS: [&str; 27] = [
     "ro",
     "rw",
     "allow_other",
@@ -24,6 +24,7 @@ const OPTIONS: [&str; 26] = [
     "anonymous",
     "state_dir=DIR",
     "cache_dir=DIR",
+    "cache_size=SIZE",
     "memory=SIZE",
     "requests=N",
     "poll_interval=TIME",

@@ -151,7 +151,7 @@ fn by_the_environment_alone() {
     let mut command = world.objfs(["mount", world.mnt().to_str().unwrap()]);
     if is_root() {
         // Else it is below XDG_STATE_HOME, which is the world's own; for root it is /var/lib.
-        command.args(["-o", &format!("state_dir={}", world.path("home/state/objfs").display())]);
+        command.args(["-o", &format!("state_dir={},cache_size=0", world.path("home/state/objfs").display())]);
     }
     command.env("S3_BUCKET", "demo").env("S3_PREFIX", "books").env("S3_ENDPOINT", world.endpoint());
     command.env("S3_REGION", "auto").env("S3_POLL_INTERVAL", "5");
@@ -174,7 +174,7 @@ fn aws_names_in_the_environment_and_a_profile() {
         command.env_remove("S3_ACCESS_KEY_ID").env_remove("S3_SECRET_ACCESS_KEY");
         command
     };
-    let state = format!("state_dir={}", world.path("state").display());
+    let state = format!("state_dir={},cache_size=0", world.path("state").display());
     let mut by_variables = mount();
     by_variables.args(["-o", &state]).env("AWS_ACCESS_KEY_ID", "objfs").env("AWS_REGION", "us-east-1");
     by_variables.env("AWS_SECRET_ACCESS_KEY", crate::world::SECRET).env("AWS_ENDPOINT_URL", world.endpoint());
@@ -219,6 +219,7 @@ fn status_for_people_and_programs() {
         "polls_per_hour",
         "known_files",
         "known_bytes",
+        "cached_bytes",
         "unmappable_keys",
         "state_dir",
     ] {

@@ -120,7 +120,9 @@ impl World {
 
     /// The options that every mount here needs: no world shares state with another.
     pub(crate) fn options(&self, more: &str) -> String {
-        let options = format!("endpoint={},state_dir={}", self.endpoint(), self.path("state").display());
+        let (state, cache) = (self.path("state"), self.path("cache"));
+        let options =
+            format!("endpoint={},state_dir={},cache_dir={}", self.endpoint(), state.display(), cache.display());
         if more.is_empty() { options } else { format!("{options},{more}") }
     }
 

@@ -1,0 +1,353 @@
+//! Bytes of objects on the disk, for the next mount and for reads without network.
+//!
+//! Owns: the folder of the cache, which objects it has, writing what was fetched without making a reader wait, making room. Does
+//! not own: the layout of a file (`file`), what goes first (`usage`), what is fetched (`read`).
+//!
+//! Nothing here is missed if it is lost: a file that cannot be read, written or trusted is not there, and the bucket is asked.
+
+mod file;
+mod usage;
+
+use super::in_flight::VersionId;
+use crate::types::ByteRange;
+use bytes::Bytes;
+pub(in crate::read) use file::CacheFile;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+use usage::Usage;
+
+/// Bytes that wait to be written, at most: they count as memory. What comes beyond is not kept.
+const QUEUED_MAX: u64 = 32 << 20;
+/// Files that are open at once.
+const OPEN_MAX: u64 = 256;
+/// How long nothing is written after the disk refused.
+const PAUSE: Duration = Duration::from_secs(60);
+/// How often the free space is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// What a file ends in whose object was read through.
+const STREAM: &str = ".stream";
+
+/// What the disk cache may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskSettings {
+    /// Its folder, which is made if it is not there.
+    pub dir: PathBuf,
+    /// Bytes in it, at most.
+    pub size: u64,
+    /// Bytes that are left free on its file system, at least.
+    pub keep_free: u64,
+}
+
+impl DiskSettings {
+    /// What the cache takes where nobody says otherwise: 10 GiB or a tenth of what is free, whichever is less, and it leaves a
+    /// twentieth of the file system free, 1 GiB at most.
+    pub fn default_in(dir: PathBuf) -> DiskSettings {
+        const GIB: u64 = 1 << 30;
+        // The folder itself may not be there yet.
+        let there = dir.ancestors().find(|dir| dir.exists()).unwrap_or(&dir);
+        let total = nix::sys::statvfs::statvfs(there).map_or(0, |fs| fs.blocks().saturating_mul(fs.fragment_size()));
+        let (size, keep_free) = ((free_space(there) / 10).min(10 * GIB), (total / 20).min(GIB));
+        DiskSettings { dir, size, keep_free }
+    }
+}
+
+/// The disk cache of a mount.
+#[derive(Debug)]
+pub(super) struct DiskCache {
+    shared: Arc<Shared>,
+    jobs: mpsc::Sender<Job>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    settings: DiskSettings,
+    usage: Mutex<Usage>,
+    open: moka::sync::Cache<VersionId, Arc<CacheFile>>,
+    /// Until the folder was looked through, every object may be there.
+    is_known: AtomicBool,
+    queued: AtomicU64,
+}
+
+/// What the thread does.
+#[derive(Debug)]
+enum Job {
+    /// Keeps what was fetched.
+    Keep(Fetched),
+    /// Remembers that the object was read through.
+    Stream(VersionId),
+}
+
+/// What was fetched.
+#[derive(Debug)]
+struct Fetched {
+    id: VersionId,
+    size: u64,
+    range: ByteRange,
+    bytes: Bytes,
+    is_stream: bool,
+}
+
+impl DiskCache {
+    /// The cache in a folder. Looks through it in a thread, which writes afterwards and ends with the cache.
+    ///
+    /// # Errors
+    /// The folder cannot be made, or no thread.
+    pub(super) fn open(settings: DiskSettings) -> io::Result<DiskCache> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&settings.dir)?;
+        let shared = Arc::new(Shared {
+            settings,
+            usage: Mutex::default(),
+            open: moka::sync::Cache::new(OPEN_MAX),
+            is_known: AtomicBool::new(false),
+            queued: AtomicU64::new(0),
+        });
+        let (jobs, queue) = mpsc::channel();
+        let own = Arc::clone(&shared);
+        thread::Builder::new().name("cache".to_owned()).spawn(move || Keeper::new(own).run(&queue))?;
+        Ok(DiskCache { shared, jobs })
+    }
+
+    /// The file of an object, if the cache has one. Waits for the disk only where it was not open.
+    pub(super) async fn file(&self, id: VersionId, size: u64) -> Option<Arc<CacheFile>> {
+        if let Some(file) = self.shared.open.get(&id) {
+            return Some(file);
+        }
+        if self.shared.is_known.load(Ordering::Acquire) && !self.shared.usage().has(id) {
+            return None;
+        }
+        let shared = Arc::clone(&self.shared);
+        tokio::task::spawn_blocking(move || shared.open_file(id, size)).await.ok().flatten()
+    }
+
+    /// Reads `range`, which `file` has, into `buffer`, and answers it. `None` if it cannot be read or trusted.
+    pub(super) async fn read(
+        file: Arc<CacheFile>,
+        range: ByteRange,
+        mut buffer: super::budget::Buffer,
+    ) -> Option<Bytes> {
+        let reading = tokio::task::spawn_blocking(move || {
+            let read = file.read(range, buffer.zeroed(range.len()));
+            (read, buffer)
+        });
+        match reading.await {
+            Ok((Ok(true), buffer)) => Some(Bytes::from_owner(buffer)),
+            Ok((Ok(false), _)) => {
+                tracing::warn!(?range, "bytes in the disk cache are damaged: they are fetched again");
+                None
+            }
+            Ok((Err(e), _)) => {
+                tracing::warn!(error = %e, "the disk cache cannot be read: the bucket is asked");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// Keeps bytes of an object of `size` bytes, if there is time. `is_stream`: they are read through, not looked into.
+    pub(super) fn keep(&self, id: VersionId, size: u64, range: ByteRange, bytes: &Bytes, is_stream: bool) {
+        let len = range.len();
+        if size > file::OBJECT_MAX || self.shared.queued.load(Ordering::Relaxed) + len > QUEUED_MAX {
+            return;
+        }
+        self.shared.queued.fetch_add(len, Ordering::Relaxed);
+        let fetched = Fetched { id, size, range, bytes: bytes.clone(), is_stream };
+        if self.jobs.send(Job::Keep(fetched)).is_err() {
+            self.shared.queued.fetch_sub(len, Ordering::Relaxed);
+        }
+    }
+
+    /// The object is read through, and not only looked into: it goes first.
+    pub(super) fn is_read_through(&self, id: VersionId) {
+        if self.jobs.send(Job::Stream(id)).is_err() {
+            tracing::debug!("the thread of the disk cache has ended");
+        }
+    }
+
+    /// Bytes in the cache.
+    pub(super) fn bytes(&self) -> u64 {
+        self.shared.usage().bytes()
+    }
+
+    /// Waits until what was given to it is on the disk.
+    #[cfg(test)]
+    pub(super) fn settle(&self) {
+        while self.shared.queued.load(Ordering::Acquire) > 0 || !self.shared.is_known.load(Ordering::Acquire) {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Shared {
+    fn usage(&self) -> MutexGuard<'_, Usage> {
+        self.usage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn path(&self, id: VersionId, is_stream: bool) -> PathBuf {
+        self.settings.dir.join(format!("{id}{}", if is_stream { STREAM } else { "" }))
+    }
+
+    fn open_file(&self, id: VersionId, size: u64) -> Option<Arc<CacheFile>> {
+        let opened =
+            [false, true].into_iter().find_map(|is_stream| CacheFile::open(&self.path(id, is_stream), size).ok());
+        let Some(file) = opened.map(Arc::new) else {
+            if self.is_known.load(Ordering::Acquire) {
+                self.remove(id);
+            }
+            return None;
+        };
+        // Once for each time that it is opened: what is used is known to the next mount.
+        if let Err(e) = file.touch() {
+            tracing::debug!(error = %e, "a file of the cache looks older than it is");
+        }
+        self.usage().touch(id, now());
+        self.open.insert(id, Arc::clone(&file));
+        Some(file)
+    }
+
+    /// Removes what there is of an object. Who reads it goes on with the open file.
+    fn remove(&self, id: VersionId) {
+        self.usage().forget(id);
+        self.open.invalidate(&id);
+        for is_stream in [false, true] {
+            match fs::remove_file(self.path(id, is_stream)) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(error = %e, "a file of the cache could not be removed");
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Writes, and makes room.
+struct Keeper {
+    shared: Arc<Shared>,
+    paused_until: Option<Instant>,
+    looked_at: Option<Instant>,
+}
+
+impl Keeper {
+    fn new(shared: Arc<Shared>) -> Keeper {
+        Keeper { shared, paused_until: None, looked_at: None }
+    }
+
+    fn run(mut self, queue: &mpsc::Receiver<Job>) {
+        if let Err(e) = self.look_through() {
+            tracing::warn!(dir = %self.shared.settings.dir.display(), error = %e, "the disk cache could not be looked through");
+        }
+        self.shared.is_known.store(true, Ordering::Release);
+        while let Ok(job) = queue.recv() {
+            let (len, done) = match job {
+                Job::Stream(id) => (0, self.add(id, 0, true)),
+                Job::Keep(fetched) => {
+                    let is_paused = self.paused_until.is_some_and(|until| Instant::now() < until);
+                    (fetched.range.len(), if is_paused { Ok(()) } else { self.keep(&fetched) })
+                }
+            };
+            if let Err(e) = done {
+                tracing::warn!(error = %e, "the disk cache cannot be written: nothing is kept for a minute");
+                self.paused_until = Some(Instant::now() + PAUSE);
+            }
+            self.shared.queued.fetch_sub(len, Ordering::Release);
+        }
+    }
+
+    fn look_through(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.shared.settings.dir)? {
+            let entry = entry?;
+            let (path, name) = (entry.path(), entry.file_name());
+            let (Some(name), Ok(known)) = (name.to_str(), entry.metadata()) else { continue };
+            let (digits, is_stream) = name.strip_suffix(STREAM).map_or((name, false), |digits| (digits, true));
+            match VersionId::parse(digits) {
+                Some(id) => {
+                    let used = known.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+                    self.shared.usage().add(id, known.blocks() * 512, is_stream, stamp(used));
+                }
+                None => tracing::debug!(path = %path.display(), "no file of the cache: left alone"),
+            }
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, job: &Fetched) -> io::Result<()> {
+        if !self.make_room(job) {
+            return Ok(());
+        }
+        let known = self.shared.open.get(&job.id).or_else(|| self.shared.open_file(job.id, job.size));
+        let file = match known {
+            Some(file) => file,
+            None => Arc::new(CacheFile::create(&self.shared.path(job.id, job.is_stream), job.size)?),
+        };
+        let written = file.write(job.range, &job.bytes)?;
+        self.shared.open.insert(job.id, file);
+        self.add(job.id, written, job.is_stream)
+    }
+
+    /// So many bytes more of an object are there.
+    fn add(&self, id: VersionId, bytes: u64, is_stream: bool) -> io::Result<()> {
+        if bytes == 0 && !self.shared.usage().has(id) {
+            return Ok(());
+        }
+        if self.shared.usage().add(id, bytes, is_stream, now()) {
+            let (from, to) = (self.shared.path(id, false), self.shared.path(id, true));
+            match fs::rename(from, to) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what goes first until the job fits. `false` if it does not fit.
+    fn make_room(&mut self, job: &Fetched) -> bool {
+        let (more, size) = (job.range.len(), self.shared.settings.size);
+        loop {
+            let usage = self.shared.usage();
+            let next = usage.next_to_go(more, size, job.id);
+            let fits = usage.bytes() + more <= size;
+            drop(usage);
+            match next {
+                Some(id) => self.shared.remove(id),
+                None if fits => return self.leaves_enough_free(job.id),
+                None => return false,
+            }
+        }
+    }
+
+    /// Whether the file system has room left, if need be after removing some.
+    fn leaves_enough_free(&mut self, keep: VersionId) -> bool {
+        let now = Instant::now();
+        if self.looked_at.is_some_and(|at| now < at + LOOK) {
+            return true;
+        }
+        while free_space(&self.shared.settings.dir) < self.shared.settings.keep_free {
+            // As if there were room for nothing.
+            let next = self.shared.usage().next_to_go(1, 0, keep);
+            let Some(id) = next else { return false };
+            self.shared.remove(id);
+        }
+        self.looked_at = Some(now);
+        true
+    }
+}
+
+/// Bytes that are free for us on a file system; as many as can be if that cannot be told.
+fn free_space(dir: &Path) -> u64 {
+    nix::sys::statvfs::statvfs(dir).map_or(u64::MAX, |fs| fs.blocks_available().saturating_mul(fs.fragment_size()))
+}
+
+fn now() -> u64 {
+    stamp(SystemTime::now())
+}
+
+/// Nanoseconds since the epoch: later is larger.
+fn stamp(at: SystemTime) -> u64 {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
