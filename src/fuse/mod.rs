@@ -6,6 +6,7 @@ mod adapter;
 mod interrupt;
 mod mount;
 mod notifier;
+mod readahead;
 mod readdir;
 mod replay;
 mod reply;

@@ -6,7 +6,7 @@
 //! A replay takes the same locks of the kernel as any system call on the mount, so it waits for operations under way in its
 //! directory. Nobody waits for it: requests are answered without it, and it holds no lock of ours while it calls.
 
-use super::watchers;
+use super::{readahead, watchers};
 use crate::fs::{Act, Events, Fs, Replay, Replayed, Step};
 use crate::types::{FileKind, Ino, Name};
 use fuser::{INodeNo, Notifier};
@@ -63,6 +63,7 @@ pub(super) fn start(
         match std::fs::symlink_metadata(&mountpoint) {
             Ok(root) => {
                 let dev = *known.get_or_init(|| root.dev());
+                readahead::raise(dev);
                 Replayer { fs, notifier, mountpoint, dev, queue }.run();
             }
             Err(e) => tracing::warn!(error = %e, "changes made elsewhere raise no events"),

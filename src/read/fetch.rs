@@ -1,29 +1,67 @@
 //! One range, fetched by as few requests as it takes.
 //!
 //! Owns: the ranged GET with If-Match, the check that it delivers what was asked, going on at the byte reached when a body
-//! breaks off. Does not own: retries of a request that was not answered (`store::retry`), what is fetched (`mod`).
+//! breaks off, a second request for an answer that is late. Does not own: retries of a request that was not answered (`store::retry`), what is fetched (`mod`).
 
 use super::fill::{Arrived, Fill};
-use crate::store::{ErrorKind, ObjectStore, Op, StoreError};
+use super::hedge::Hedge;
+use crate::store::{ErrorKind, GetObject, ObjectStore, Op, StoreError};
 use crate::types::{ByteRange, ObjectRef};
 use bytes::Bytes;
 use futures::StreamExt;
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 /// Times in a row that a body may break off before its first byte. The request itself was answered, so no layer below retries.
 const ATTEMPTS: u32 = 3;
 
+/// Where bytes come from.
+#[derive(Debug)]
+pub(super) struct Source {
+    store: Arc<dyn ObjectStore>,
+    hedge: Hedge,
+}
+
+impl Source {
+    pub(super) fn new(store: Arc<dyn ObjectStore>) -> Source {
+        Source { store, hedge: Hedge::default() }
+    }
+
+    /// A ranged GET of this version; a second one if its answer is later than nearly all were lately. The first to be answered
+    /// counts, and the other is dropped.
+    async fn get(&self, object: &ObjectRef, range: ByteRange) -> Result<GetObject, StoreError> {
+        let began = Instant::now();
+        let ask = || self.store.get(&object.key, Some(range), Some(&object.version.etag));
+        let mut first = ask();
+        let in_time = match self.hedge.late() {
+            Some(late) => tokio::time::timeout(late, &mut first).await.ok(),
+            None => Some((&mut first).await),
+        };
+        let got = match in_time {
+            Some(got) => got,
+            None if self.hedge.take() => {
+                tracing::debug!(key = %object.key, ?range, "an answer is late: asking a second time");
+                // A failure of one leaves the other.
+                match futures::future::select_ok([first, ask()]).await {
+                    Ok((got, _)) => Ok(got),
+                    Err(e) => Err(e),
+                }
+            }
+            None => first.await,
+        };
+        if got.is_ok() {
+            self.hedge.on_answer(began.elapsed());
+        }
+        got
+    }
+}
+
 /// Fetches all of `fill`, or fails it. Answers the bytes; `None` if that failed or nobody wanted them any more.
-pub(super) async fn fill(
-    store: &Arc<dyn ObjectStore>,
-    object: &ObjectRef,
-    fill: &Weak<Fill>,
-    range: ByteRange,
-) -> Option<Bytes> {
+pub(super) async fn fill(source: &Source, object: &ObjectRef, fill: &Weak<Fill>, range: ByteRange) -> Option<Bytes> {
     let (mut at, mut attempt) = (range.start(), 1);
     while let Some(left) = ByteRange::new(at, range.end()) {
         let before = at;
-        let error = match stream(store, object, fill, left, &mut at).await {
+        let error = match stream(source, object, fill, left, &mut at).await {
             Ok(bytes) => return bytes,
             Err(error) => error,
         };
@@ -41,13 +79,13 @@ pub(super) async fn fill(
 
 /// One GET. Moves `at` on with each byte that arrives. Answers all bytes of the fill, or `None` if nobody wants them any more.
 async fn stream(
-    store: &Arc<dyn ObjectStore>,
+    source: &Source,
     object: &ObjectRef,
     fill: &Weak<Fill>,
     range: ByteRange,
     at: &mut u64,
 ) -> Result<Option<Bytes>, StoreError> {
-    let mut got = store.get(&object.key, Some(range), Some(&object.version.etag)).await?;
+    let mut got = source.get(object, range).await?;
     let corrupt = |what: String| StoreError::new(ErrorKind::Corrupt, Op::Get, Some(&object.key), what);
     if got.range != Some(range) {
         return Err(corrupt(format!("asked for {range:?} and was sent {:?}", got.range)));

@@ -12,6 +12,7 @@ mod cells;
 mod disk;
 mod fetch;
 mod fill;
+mod hedge;
 mod in_flight;
 mod prefetch;
 mod stream;
@@ -23,6 +24,7 @@ use budget::Budget;
 use bytes::{Bytes, BytesMut};
 use cells::Cells;
 use disk::{CacheFile, DiskCache};
+use fetch::Source;
 use fill::Fill;
 use in_flight::{InFlight, VersionId};
 use std::sync::Arc;
@@ -58,7 +60,7 @@ pub struct Reader(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    store: Arc<dyn ObjectStore>,
+    source: Source,
     budget: Budget,
     cells: Cells,
     in_flight: InFlight,
@@ -116,7 +118,7 @@ impl Reader {
                 .ok()
         };
         let disk = settings.disk.and_then(open);
-        Reader(Arc::new(Inner { store, budget, cells, in_flight, disk, streams, window }))
+        Reader(Arc::new(Inner { source: Source::new(store), budget, cells, in_flight, disk, streams, window }))
     }
 
     /// Bytes in the disk cache.
@@ -349,7 +351,7 @@ impl Inner {
         let is_kept = matches!(ask.kind, Kind::Kept);
         let held = is_kept.then(|| Arc::clone(&fill));
         let task = tokio::spawn(async move {
-            let Some(bytes) = fetch::fill(&inner.store, &object, &weak, range).await else { return };
+            let Some(bytes) = fetch::fill(&inner.source, &object, &weak, range).await else { return };
             let size = object.version.size;
             if is_kept {
                 inner.cells.keep(id, range, &bytes, size);

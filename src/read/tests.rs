@@ -292,3 +292,34 @@ async fn a_disk_that_refuses_only_costs_requests() {
     assert!(b.read_all(&object, &body, &Stream::default(), 64 * KIB).await);
     assert_eq!(b.reader.disk_bytes(), 0);
 }
+
+#[tokio::test]
+async fn an_answer_that_is_late_is_asked_for_a_second_time_and_rarely() {
+    let b = bench(Settings::default());
+    let body = bytes_of(64 * MIB);
+    let object = b.put("a", &body).await;
+    let places = |from: u64, count: u64| (from..from + count).map(|i| range(i * 256 * KIB, 4 * KIB));
+    for place in places(0, 60) {
+        b.reader.read(&object, place, Some(&Stream::default())).await.unwrap();
+    }
+    assert_eq!(b.gets().0, 60);
+    // The first is never answered: whoever reads does not notice.
+    let hold = b.faults.hold_next(Op::Get);
+    for place in places(60, 1) {
+        let stream = Stream::default();
+        let read = b.reader.read(&object, place, Some(&stream));
+        let got = tokio::time::timeout(std::time::Duration::from_secs(5), read).await.unwrap().unwrap();
+        assert_eq!(got, body[place.start() as usize..place.end() as usize]);
+    }
+    hold.reached().await;
+    // The budget is spent: the next one waits.
+    let hold = b.faults.hold_next(Op::Get);
+    let place = places(61, 1).next().unwrap();
+    let (reader, object) = (b.reader.clone(), object.clone());
+    let waits = tokio::spawn(async move { reader.read(&object, place, Some(&Stream::default())).await });
+    hold.reached().await;
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    assert!(!waits.is_finished());
+    hold.release();
+    waits.await.unwrap().unwrap();
+}

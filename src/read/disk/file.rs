@@ -113,22 +113,36 @@ impl CacheFile {
 
     /// Writes those whole cells of `bytes`, which are those of `range`, that are not there. Answers how many bytes these are.
     pub(super) fn write(&self, range: ByteRange, bytes: &[u8]) -> io::Result<u64> {
-        let mut written = 0;
-        for cell in unit::cells_within(range, self.size) {
-            let Some(of_cell) = unit::cell(cell, self.size).filter(|_| self.sums().of[index(cell)] == 0) else {
-                continue;
+        let cells = unit::cells_within(range, self.size);
+        let (mut at, mut written) = (index(cells.start), 0);
+        while at < index(cells.end) {
+            let run = {
+                let sums = self.sums();
+                let count = sums.of[at..index(cells.end)].iter().take_while(|sum| **sum == 0).count();
+                at..at + count
             };
-            let at = index(of_cell.start() - range.start());
-            let bytes = &bytes[at..at + index(of_cell.len())];
-            let sum = sum_of(bytes);
-            self.file.write_all_at(bytes, of_cell.start())?;
-            self.file.write_all_at(&sum.to_le_bytes(), sums_at(self.size) + cell * SUM)?;
-            let mut sums = self.sums();
-            sums.of[index(cell)] = sum;
-            sums.checked[index(cell)] = true;
-            written += of_cell.len();
+            if !run.is_empty() {
+                written += self.write_run(run.clone(), range, bytes)?;
+            }
+            // Past the run, and the cell that ended it.
+            at = run.end + 1;
         }
         Ok(written)
+    }
+
+    /// Cells that follow each other are written at once, and then their sums.
+    fn write_run(&self, run: std::ops::Range<usize>, range: ByteRange, bytes: &[u8]) -> io::Result<u64> {
+        let start = run.start as u64 * CELL;
+        let end = self.size.min(run.end as u64 * CELL);
+        let bytes = &bytes[index(start - range.start())..index(end - range.start())];
+        let new: Vec<u32> = bytes.chunks(CELL as usize).map(sum_of).collect();
+        self.file.write_all_at(bytes, start)?;
+        let raw: Vec<u8> = new.iter().flat_map(|sum| sum.to_le_bytes()).collect();
+        self.file.write_all_at(&raw, sums_at(self.size) + run.start as u64 * SUM)?;
+        let mut sums = self.sums();
+        sums.of[run.clone()].copy_from_slice(&new);
+        sums.checked[run].fill(true);
+        Ok(end - start)
     }
 
     /// The file was used.
