@@ -68,23 +68,29 @@ fn units(bytes: u64) -> u32 {
     u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX)
 }
 
-/// Bytes that count. As [`bytes::Bytes`] they count until the last slice is dropped.
+/// Bytes that count. As [`bytes::Bytes`] they count until the last slice is dropped. They begin at a page, as writes past the
+/// page cache want it.
 #[derive(Debug)]
 pub(super) struct Buffer {
     bytes: Vec<u8>,
+    /// Bytes before the first page.
+    skip: usize,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Buffer {
     fn new(len: u64, permit: Option<OwnedSemaphorePermit>) -> Buffer {
-        Buffer { bytes: Vec::with_capacity(usize::try_from(len).unwrap_or(0)), _permit: permit }
+        let mut bytes: Vec<u8> = Vec::with_capacity(usize::try_from(len).unwrap_or(0) + UNIT as usize);
+        let skip = bytes.as_ptr().align_offset(UNIT as usize).min(UNIT as usize);
+        bytes.resize(skip, 0);
+        Buffer { bytes, skip, _permit: permit }
     }
 
     /// Makes it `len` zeros, to be overwritten.
     pub(super) fn zeroed(&mut self, len: u64) -> &mut [u8] {
-        self.bytes.clear();
-        self.bytes.resize(usize::try_from(len).unwrap_or(0), 0);
-        &mut self.bytes
+        self.bytes.truncate(self.skip);
+        self.bytes.resize(self.skip + usize::try_from(len).unwrap_or(0), 0);
+        &mut self.bytes[self.skip..]
     }
 
     /// Takes more bytes.
@@ -95,7 +101,7 @@ impl Buffer {
 
 impl AsRef<[u8]> for Buffer {
     fn as_ref(&self) -> &[u8] {
-        &self.bytes
+        &self.bytes[self.skip..]
     }
 }
 
@@ -114,6 +120,7 @@ mod tests {
         let mut waited_for = budget.reserve(8 * MIB).now_or_never().unwrap();
         assert!(budget.reserve(1).now_or_never().is_none(), "all is taken");
         waited_for.extend(b"bytes");
+        assert_eq!((waited_for.as_ref(), waited_for.as_ref().as_ptr().align_offset(4096)), (&b"bytes"[..], 0));
         let slice = Bytes::from_owner(waited_for).slice(1..3);
         assert!(budget.reserve(1).now_or_never().is_none());
         drop(slice);

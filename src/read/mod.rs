@@ -156,7 +156,7 @@ impl Reader {
         };
         let mut pieces = self.0.known(id, range, size, file.as_deref());
         if let Some(file) = &file {
-            self.0.read_disk(file, &mut pieces).await;
+            self.0.read_disk(file, &mut pieces, size).await;
         }
         self.0.ask_for_gaps(object, id, &mut pieces, ask).await;
         if let (Some(stream), Some(advice), Kind::Sequence) = (stream, advice, ask.kind) {
@@ -238,10 +238,11 @@ impl Inner {
     }
 
     /// Reads what the disk has. What it cannot answer is a gap.
-    async fn read_disk(&self, file: &Arc<CacheFile>, pieces: &mut [Piece]) {
+    async fn read_disk(&self, file: &Arc<CacheFile>, pieces: &mut [Piece], size: u64) {
         for piece in pieces {
             if let Piece::Disk(part) = *piece {
-                let buffer = self.budget.reserve(part.len()).await;
+                let around = unit::cells_around(part, size);
+                let buffer = self.budget.reserve(around.len()).await;
                 let read = DiskCache::read(Arc::clone(file), part, buffer).await;
                 *piece = read.map_or(Piece::Gap(part), Piece::Cell);
             }

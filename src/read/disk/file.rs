@@ -6,6 +6,7 @@
 //! cell the CRC32C of its bytes, little-endian, or 0 for a cell that is not there (a sum of 0 is stored as 1). A cell is written
 //! before its sum, and nothing is synced: what a crash or a broken disk leaves is found out by the sum when a cell is first used.
 
+use super::super::budget::Buffer;
 use super::super::unit::{self, CELL};
 use crate::types::ByteRange;
 use crc_fast::{CrcAlgorithm, checksum};
@@ -26,6 +27,9 @@ const SUM: u64 = 4;
 #[derive(Debug)]
 pub(in crate::read) struct CacheFile {
     file: File,
+    /// The same past the page cache, where the file system has that: the kernel keeps what was read in the mount already, and to
+    /// copy it a second time would take half of the processor time of reading it.
+    direct: Option<File>,
     size: u64,
     sums: Mutex<Sums>,
 }
@@ -45,7 +49,7 @@ impl CacheFile {
             file.set_len(0)?;
             file.set_len(len_of(size))?;
         }
-        CacheFile::load(file, size)
+        CacheFile::load(file, path, size)
     }
 
     /// Opens the file of an object of `size` bytes.
@@ -54,16 +58,17 @@ impl CacheFile {
         if file.metadata()?.len() != len_of(size) {
             return Err(io::Error::other("it has another length than what it is of"));
         }
-        CacheFile::load(file, size)
+        CacheFile::load(file, path, size)
     }
 
-    fn load(file: File, size: u64) -> io::Result<CacheFile> {
+    fn load(file: File, path: &Path, size: u64) -> io::Result<CacheFile> {
         let count = usize::try_from(size.div_ceil(CELL)).map_err(io::Error::other)?;
         let mut bytes = vec![0; count * SUM as usize];
         file.read_exact_at(&mut bytes, sums_at(size))?;
         let of = bytes.chunks_exact(SUM as usize).map(|sum| u32::from_le_bytes([sum[0], sum[1], sum[2], sum[3]]));
         let sums = Sums { of: of.collect(), checked: vec![false; count] };
-        Ok(CacheFile { file, size, sums: Mutex::new(sums) })
+        let direct = OpenOptions::new().read(true).write(true).custom_flags(libc::O_DIRECT).open(path).ok();
+        Ok(CacheFile { file, direct, size, sums: Mutex::new(sums) })
     }
 
     /// Where the cells that are there from `at` on end, `end` at most. `None` if that of `at` is not there.
@@ -74,36 +79,48 @@ impl CacheFile {
         (there > 0).then(|| end.min((at / CELL + there) * CELL))
     }
 
-    /// Reads `range`, whose cells are there, into `buffer`. `false` if the bytes are not what was written: then these cells are
-    /// not there any more.
-    pub(super) fn read(&self, range: ByteRange, buffer: &mut [u8]) -> io::Result<bool> {
+    /// Reads at least `range`, whose cells are there, into `buffer`, and answers what it has then. `None` if the bytes are not
+    /// what was written: then these cells are not there any more.
+    pub(super) fn read(&self, range: ByteRange, buffer: &mut Buffer) -> io::Result<Option<ByteRange>> {
         let around = unit::cells_around(range, self.size);
         let cells = index(around.start() / CELL)..index(around.end().div_ceil(CELL));
-        let unchecked = {
-            let sums = self.sums();
-            cells.clone().find(|cell| !sums.checked[*cell]).is_some()
-        };
-        if unchecked && !self.check(around, cells)? {
-            return Ok(false);
+        let is_checked = self.sums().checked[cells.clone()].iter().all(|checked| *checked);
+        if is_checked && range.len() < CELL {
+            self.file.read_exact_at(buffer.zeroed(range.len()), range.start())?;
+            return Ok(Some(range));
         }
-        self.file.read_exact_at(buffer, range.start())?;
-        Ok(true)
+        let bytes = buffer.zeroed(around.len());
+        self.read_bytes(bytes, around.start())?;
+        Ok((is_checked || self.check(bytes, cells)?).then_some(around))
     }
 
-    /// Compares cells with their sums.
-    fn check(&self, around: ByteRange, cells: std::ops::Range<usize>) -> io::Result<bool> {
-        let mut bytes = vec![0; CELL as usize];
+    /// Whole pages come past the page cache, as they went.
+    fn read_bytes(&self, bytes: &mut [u8], start: u64) -> io::Result<()> {
+        let is_aligned = bytes.as_ptr().align_offset(PAGE as usize) == 0;
+        let pages = bytes.len() / PAGE as usize * PAGE as usize;
+        if let Some(file) = self.direct.as_ref().filter(|_| is_aligned)
+            && file.read_exact_at(&mut bytes[..pages], start).is_ok()
+        {
+            return self.file.read_exact_at(&mut bytes[pages..], start + pages as u64);
+        }
+        self.file.read_exact_at(bytes, start)
+    }
+
+    /// Compares cells, which `bytes` are, with their sums.
+    fn check(&self, bytes: &[u8], cells: std::ops::Range<usize>) -> io::Result<bool> {
         let mut all_right = true;
-        for cell in cells {
-            let Some(range) = unit::cell(cell as u64, self.size).and_then(|c| c.intersect(around)) else { continue };
-            let bytes = &mut bytes[..index(range.len())];
-            self.file.read_exact_at(bytes, range.start())?;
-            let mut sums = self.sums();
-            let is_right = sums.of[cell] == sum_of(bytes);
-            sums.checked[cell] = is_right;
+        for (cell, bytes) in cells.zip(bytes.chunks(CELL as usize)) {
+            let sum = sum_of(bytes);
+            let is_right = {
+                let mut sums = self.sums();
+                let is_right = sums.of[cell] == sum;
+                sums.checked[cell] = is_right;
+                if !is_right {
+                    sums.of[cell] = 0;
+                }
+                is_right
+            };
             if !is_right {
-                sums.of[cell] = 0;
-                drop(sums);
                 self.file.write_all_at(&[0; SUM as usize], sums_at(self.size) + cell as u64 * SUM)?;
                 all_right = false;
             }
@@ -136,13 +153,26 @@ impl CacheFile {
         let end = self.size.min(run.end as u64 * CELL);
         let bytes = &bytes[index(start - range.start())..index(end - range.start())];
         let new: Vec<u32> = bytes.chunks(CELL as usize).map(sum_of).collect();
-        self.file.write_all_at(bytes, start)?;
+        self.write_bytes(bytes, start)?;
         let raw: Vec<u8> = new.iter().flat_map(|sum| sum.to_le_bytes()).collect();
         self.file.write_all_at(&raw, sums_at(self.size) + run.start as u64 * SUM)?;
         let mut sums = self.sums();
         sums.of[run.clone()].copy_from_slice(&new);
         sums.checked[run].fill(true);
         Ok(end - start)
+    }
+
+    /// Whole pages go past the page cache, the rest through it.
+    fn write_bytes(&self, bytes: &[u8], start: u64) -> io::Result<()> {
+        let is_aligned = bytes.as_ptr().align_offset(PAGE as usize) == 0;
+        let (pages, rest) = bytes.split_at(bytes.len() / PAGE as usize * PAGE as usize);
+        let direct = self.direct.as_ref().filter(|_| is_aligned);
+        match direct.map(|file| file.write_all_at(pages, start)) {
+            Some(Ok(())) => self.file.write_all_at(rest, start + pages.len() as u64),
+            // Not offered by this file system after all (open(2), O_DIRECT).
+            Some(Err(e)) if e.raw_os_error() != Some(libc::EINVAL) => Err(e),
+            _ => self.file.write_all_at(bytes, start),
+        }
     }
 
     /// The file was used.
@@ -175,7 +205,9 @@ fn index(offset: u64) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::budget::Budget;
     use super::*;
+    use futures::FutureExt;
 
     const SIZE: u64 = 5 * CELL + 100;
 
@@ -190,8 +222,10 @@ mod tests {
     }
 
     fn read(file: &CacheFile, range: ByteRange) -> io::Result<Option<Vec<u8>>> {
-        let mut buffer = vec![0; range.len() as usize];
-        Ok(file.read(range, &mut buffer)?.then_some(buffer))
+        let mut buffer = Budget::new(0).reserve(range.len() + 2 * CELL).now_or_never().unwrap();
+        let Some(has) = file.read(range, &mut buffer)? else { return Ok(None) };
+        let at = (range.start() - has.start()) as usize;
+        Ok(Some(buffer.as_ref()[at..at + range.len() as usize].to_vec()))
     }
 
     #[test]

@@ -131,13 +131,14 @@ impl DiskCache {
         range: ByteRange,
         mut buffer: super::budget::Buffer,
     ) -> Option<Bytes> {
-        let reading = tokio::task::spawn_blocking(move || {
-            let read = file.read(range, buffer.zeroed(range.len()));
-            (read, buffer)
-        });
+        let reading = tokio::task::spawn_blocking(move || (file.read(range, &mut buffer), buffer));
         match reading.await {
-            Ok((Ok(true), buffer)) => Some(Bytes::from_owner(buffer)),
-            Ok((Ok(false), _)) => {
+            Ok((Ok(Some(has)), buffer)) => {
+                let at = usize::try_from(range.start() - has.start()).unwrap_or(usize::MAX);
+                let len = usize::try_from(range.len()).unwrap_or(usize::MAX);
+                Some(Bytes::from_owner(buffer).slice(at..at + len))
+            }
+            Ok((Ok(None), _)) => {
                 tracing::warn!(?range, "bytes in the disk cache are damaged: they are fetched again");
                 None
             }
