@@ -185,10 +185,10 @@ async fn build(config: MountConfig) -> Result<Rooms, MountFailure> {
     let root = meta.get(Ino::ROOT).map_err(|e| state("catalogue.db", &e))?;
     let is_known = root.is_some_and(|root| root.complete_at.is_some());
     ask_first(&store, &config, is_known, &refusal).await.map_err(refused)?;
-    // Two thirds for what is read, one for what is written.
+    // Half for what is read, a third for what is written; the rest is everything else.
     let reader = Reader::new(
         Arc::clone(&store.store),
-        read::Settings { memory: config.memory / 3 * 2, disk: disk_cache(&config), ..read::Settings::default() },
+        read::Settings { memory: config.memory / 2, disk: disk_cache(&config), ..read::Settings::default() },
     );
     let journal = Journal::open(&folder.join("journal.db")).map_err(|e| state("journal.db", &e))?;
     let disk = DirDisk::new(&folder.join("staging")).map_err(|e| state("staging", &e))?;

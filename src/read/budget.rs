@@ -29,12 +29,12 @@ impl Budget {
 
     /// Bytes that reading ahead may have, for all streams together.
     pub(super) fn for_ahead(&self) -> u64 {
-        self.total / 2
+        self.total / 8 * 5
     }
 
     /// Bytes that are kept for whoever asks again.
     pub(super) fn for_cells(&self) -> u64 {
-        self.total / FOR_DEMAND
+        self.total / 8
     }
 
     /// Bytes that nobody has.

@@ -7,6 +7,7 @@ use super::budget::Buffer;
 use crate::store::StoreError;
 use crate::types::ByteRange;
 use bytes::Bytes;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -18,6 +19,8 @@ pub(super) struct Fill {
     state: Mutex<State>,
     arrived: Notify,
     request: OnceLock<AbortHandle>,
+    /// Bytes that somebody has read, or waits for.
+    taken: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -42,7 +45,7 @@ impl Fill {
     /// The bytes of `range`, to be written to `buffer`.
     pub(super) fn new(range: ByteRange, buffer: Buffer) -> Fill {
         let (state, arrived, request) = (Mutex::new(State::Arriving(buffer)), Notify::new(), OnceLock::new());
-        Fill { range, state, arrived, request }
+        Fill { range, state, arrived, request, taken: AtomicU64::new(0) }
     }
 
     /// The task that fetches, to be stopped with this.
@@ -55,6 +58,16 @@ impl Fill {
     /// Which bytes.
     pub(super) fn range(&self) -> ByteRange {
         self.range
+    }
+
+    /// Somebody reads so many of its bytes.
+    pub(super) fn take(&self, bytes: u64) {
+        self.taken.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether a reader that reads each byte once has had all of it.
+    pub(super) fn is_used_up(&self) -> bool {
+        self.taken.load(Ordering::Relaxed) >= self.range.len()
     }
 
     /// Whether it will never have them all.

@@ -20,21 +20,30 @@ mod unit;
 
 use crate::store::{ObjectStore, StoreError};
 use crate::types::{ByteRange, ObjectRef};
-use budget::Budget;
+use budget::{Budget, Buffer};
 use bytes::{Bytes, BytesMut};
 use cells::Cells;
 use disk::{CacheFile, DiskCache};
 use fetch::Source;
 use fill::Fill;
 use in_flight::{InFlight, VersionId};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 pub use disk::DiskSettings;
 pub use prefetch::{Advice, Sequence};
+use stream::Seen;
 pub use stream::Stream;
 
 /// Objects of up to this many bytes are fetched whole by whoever reads any of them.
 pub const SMALL_MAX: u64 = unit::SMALL_MAX;
+
+/// How long somebody waits for memory before what is idle is taken back, and when a stream is idle.
+const ROOM_WAIT: Duration = Duration::from_millis(100);
+const IDLE: Duration = Duration::from_secs(1);
+
+/// How many streams are remembered between two times that those which were closed are forgotten.
+const STREAMS_TIDY: usize = 256;
 
 /// What tunes reading.
 #[derive(Debug, Clone)]
@@ -66,7 +75,9 @@ struct Inner {
     in_flight: InFlight,
     disk: Option<DiskCache>,
     /// Held by each stream that is served ahead: their number divides the memory for that.
-    streams: Arc<()>,
+    share: Arc<()>,
+    /// These streams.
+    streams: Mutex<Vec<Seen>>,
     window: u64,
 }
 
@@ -110,7 +121,8 @@ impl Reader {
     pub fn new(store: Arc<dyn ObjectStore>, settings: Settings) -> Reader {
         let budget = Budget::new(settings.memory);
         let cells = Cells::new(budget.for_cells());
-        let (in_flight, streams, window) = (InFlight::default(), Arc::default(), settings.window);
+        let (in_flight, share, streams) = (InFlight::default(), Arc::default(), Mutex::default());
+        let window = settings.window;
         let open = |disk: DiskSettings| {
             let dir = disk.dir.clone();
             DiskCache::open(disk)
@@ -118,7 +130,7 @@ impl Reader {
                 .ok()
         };
         let disk = settings.disk.and_then(open);
-        Reader(Arc::new(Inner { source: Source::new(store), budget, cells, in_flight, disk, streams, window }))
+        Reader(Arc::new(Inner { source: Source::new(store), budget, cells, in_flight, disk, share, streams, window }))
     }
 
     /// Bytes in the disk cache.
@@ -159,6 +171,11 @@ impl Reader {
             self.0.read_disk(file, &mut pieces, size).await;
         }
         self.0.ask_for_gaps(object, id, &mut pieces, ask).await;
+        for piece in &pieces {
+            if let Piece::Fill(fill, part) = piece {
+                fill.take(part.len());
+            }
+        }
         if let (Some(stream), Some(advice), Kind::Sequence) = (stream, advice, ask.kind) {
             let at = self.0.keep_asked(id, range, stream, &advice, &pieces);
             self.0.ask_ahead(object, id, stream, &advice, at, file.as_deref());
@@ -195,7 +212,7 @@ impl Inner {
 
     /// What one stream may have ahead of it: its share of the memory for that.
     fn window_max(&self) -> u64 {
-        let streams = Arc::strong_count(&self.streams).saturating_sub(1).max(1) as u64;
+        let streams = Arc::strong_count(&self.share).saturating_sub(1).max(1) as u64;
         (self.budget.for_ahead() / streams).min(self.window)
     }
 
@@ -242,7 +259,7 @@ impl Inner {
         for piece in pieces {
             if let Piece::Disk(part) = *piece {
                 let around = unit::cells_around(part, size);
-                let buffer = self.budget.reserve(around.len()).await;
+                let buffer = self.room(around.len()).await;
                 let read = DiskCache::read(Arc::clone(file), part, buffer).await;
                 *piece = read.map_or(Piece::Gap(part), Piece::Cell);
             }
@@ -278,7 +295,7 @@ impl Inner {
             Kind::Sequence => self.request(id, gap, ask),
         };
         let range = ByteRange::new(range.start(), range.end().min(range.start() + unit::GET_MAX)).unwrap_or(range);
-        let buffer = self.budget.reserve(range.len()).await;
+        let buffer = self.room(range.len()).await;
         self.begin(object, id, Fill::new(range, buffer), ask)
     }
 
@@ -296,11 +313,18 @@ impl Inner {
     /// The stream keeps what was asked for: it has what is read next. Answers up to where.
     fn keep_asked(&self, id: VersionId, range: ByteRange, stream: &Stream, advice: &Advice, pieces: &[Piece]) -> u64 {
         let mut state = stream.of(id);
+        if state.join(&self.share) {
+            let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+            if streams.len() % STREAMS_TIDY == STREAMS_TIDY - 1 {
+                streams.retain(Seen::is_open);
+            }
+            streams.push(stream.seen());
+        }
         let mut at = advice.asked.max(range.end());
         for piece in pieces {
             if let Piece::Fill(fill, _) = piece {
                 at = at.max(fill.range().end());
-                state.keep(Arc::clone(fill), &self.streams);
+                state.keep(Arc::clone(fill));
             }
         }
         at
@@ -336,9 +360,29 @@ impl Inner {
                 }
             };
             at = fill.range().end();
-            state.keep(fill, &self.streams);
+            state.keep(fill);
         }
         state.on_asked(advice, at);
+    }
+
+    /// Room for bytes that somebody waits for. If there is none for a while, streams that nobody reads from lose what they have
+    /// ahead; the others give back what they have as they go on.
+    async fn room(&self, len: u64) -> Buffer {
+        let mut waiting = std::pin::pin!(self.budget.reserve(len));
+        loop {
+            match tokio::time::timeout(ROOM_WAIT, &mut waiting).await {
+                Ok(buffer) => return buffer,
+                Err(_) => self.reclaim(),
+            }
+        }
+    }
+
+    fn reclaim(&self) {
+        let streams = || self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        // Not under the lock: whoever joins has its own state locked.
+        let mut known = std::mem::take(&mut *streams());
+        known.retain(|stream| stream.reclaim(IDLE));
+        streams().append(&mut known);
     }
 
     /// Sends the request, unless somebody else has been first.

@@ -7,11 +7,12 @@ use super::fill::Fill;
 use super::in_flight::VersionId;
 use super::prefetch::{Advice, Sequence};
 use crate::types::ByteRange;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 /// The state of one handle.
 #[derive(Debug, Default)]
-pub struct Stream(Mutex<State>);
+pub struct Stream(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -19,6 +20,8 @@ pub(super) struct State {
     id: Option<VersionId>,
     sequence: Sequence,
     window: Vec<Arc<Fill>>,
+    /// When it was last read from.
+    used: Option<Instant>,
     /// Whether it was seen that the object is read through.
     is_read_through: bool,
     /// Counts among the streams that share the memory for reading ahead, as long as it has any.
@@ -43,14 +46,42 @@ impl Stream {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// The stream as others see it.
+    pub(super) fn seen(&self) -> Seen {
+        Seen(Arc::downgrade(&self.0))
+    }
+}
+
+/// A stream as long as somebody has it open.
+#[derive(Debug)]
+pub(super) struct Seen(Weak<Mutex<State>>);
+
+impl Seen {
+    pub(super) fn is_open(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+
+    /// Drops what it has ahead if nobody has read from it for so long: others wait for the memory. `false` if it has nothing, and
+    /// need not be asked again.
+    pub(super) fn reclaim(&self, idle: Duration) -> bool {
+        let Some(state) = self.0.upgrade() else { return false };
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.used.is_some_and(|used| used.elapsed() >= idle) {
+            state.window.clear();
+            state.share = None;
+        }
+        state.share.is_some()
+    }
 }
 
 impl State {
     /// A read comes in. Ranges that nobody is to come to any more are dropped.
     pub(super) fn on_read(&mut self, range: ByteRange, size: u64, window_max: u64) -> Advice {
         let advice = self.sequence.on_read(range, size, window_max);
+        self.used = Some(Instant::now());
         let sequence = &self.sequence;
-        self.window.retain(|fill| sequence.wants(fill.range()) && !fill.has_failed());
+        self.window.retain(|fill| sequence.wants(fill.range()) && !fill.is_used_up() && !fill.has_failed());
         if self.window.is_empty() {
             self.share = None;
         }
@@ -63,11 +94,17 @@ impl State {
     }
 
     /// A range was asked for ahead of the reader, or has what it will read next.
-    pub(super) fn keep(&mut self, fill: Arc<Fill>, share: &Arc<()>) {
-        self.share.get_or_insert_with(|| Arc::clone(share));
+    pub(super) fn keep(&mut self, fill: Arc<Fill>) {
         if !self.window.iter().any(|kept| Arc::ptr_eq(kept, &fill)) {
             self.window.push(fill);
         }
+    }
+
+    /// Counts from now on among the streams that have something ahead. `true` if it did not before.
+    pub(super) fn join(&mut self, share: &Arc<()>) -> bool {
+        let is_new = self.share.is_none();
+        self.share.get_or_insert_with(|| Arc::clone(share));
+        is_new
     }
 
     pub(super) fn on_asked(&mut self, advice: &Advice, to: u64) {

@@ -323,3 +323,27 @@ async fn an_answer_that_is_late_is_asked_for_a_second_time_and_rarely() {
     hold.release();
     waits.await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn streams_that_nobody_reads_from_do_not_keep_others_waiting() {
+    let b = bench(Settings { memory: 32 * MIB, ..Settings::default() });
+    let body = bytes_of(24 * MIB);
+    let object = b.put("a", &body).await;
+    // Each stops in the middle, with something ahead of it: together they have more than there is.
+    let mut paused = Vec::new();
+    for i in 0..40 {
+        let body = bytes_of(24 * MIB + i);
+        let object = b.put(&format!("paused{i}"), &body).await;
+        let stream = Stream::default();
+        for start in 0..6 {
+            b.reader.read(&object, range(start * 256 * KIB, 256 * KIB), Some(&stream)).await.unwrap();
+        }
+        paused.push((object, body, stream));
+    }
+    let stream = Stream::default();
+    let reading = b.read_all(&object, &body, &stream, MIB);
+    assert!(tokio::time::timeout(std::time::Duration::from_secs(60), reading).await.unwrap());
+    let (object, body, stream) = &paused[0];
+    let rest = b.reader.read(object, range(6 * 256 * KIB, MIB), Some(stream)).await.unwrap();
+    assert_eq!(rest, body[6 << 18..(6 << 18) + (1 << 20)], "and who goes on gets the right bytes");
+}
