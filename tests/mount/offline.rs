@@ -36,6 +36,25 @@ fn a_known_bucket_is_mounted_and_shown_without_network() {
     assert_eq!((mount.status()["offline"].clone(), mount.status()["health"].clone()), (false.into(), "ok".into()));
 }
 
+#[test]
+fn what_was_read_is_read_without_network_and_the_rest_fails_in_time() {
+    let store = Store::dev();
+    let film: Vec<u8> = (0..3_000_000_u32).flat_map(u32::to_le_bytes).collect();
+    store.put("film", film.clone());
+    store.put("other", vec![7; 1 << 20]);
+    let mut mount = store.mount_with(&["poll_interval=600s"]);
+    mount.sh("ls > /dev/null");
+    assert!(fs::read(mount.at("film")).unwrap() == film);
+    eventually("it is on the disk", || (mount.status()["cached_bytes"].as_u64() > Some(11 << 20)).then_some(()));
+    mount.unmount();
+    store.fault_on(Effect::ResetBefore, &[]);
+    mount.mount_again();
+    assert!(fs::read(mount.at("film")).unwrap() == film, "from the disk");
+    let start = Instant::now();
+    assert_eq!(errno(fs::read(mount.at("other"))), libc_errno_of_a_silent_server());
+    assert!(start.elapsed() < Duration::from_secs(40), "{:?}", start.elapsed());
+}
+
 /// A broken connection, after all retries.
 fn libc_errno_of_a_silent_server() -> i32 {
     nix::libc::EIO
