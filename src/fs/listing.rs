@@ -53,6 +53,18 @@ impl From<Failure> for FsError {
     }
 }
 
+/// A listing that is found by others, until it ends, however it ends.
+struct InListings {
+    fs: Arc<Fs>,
+    ino: Ino,
+}
+
+impl Drop for InListings {
+    fn drop(&mut self) {
+        self.fs.listings.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.ino);
+    }
+}
+
 /// A listing under way, for those who wait for its end or its next page.
 pub(super) type Running = watch::Receiver<Progress>;
 
@@ -158,8 +170,9 @@ impl Fs {
         listings.insert(ino, running.clone());
         let fs = Arc::clone(self);
         tokio::spawn(async move {
+            let entry = InListings { fs: Arc::clone(&fs), ino };
             let result = fs.list_pages(ino, with_below, &progress).await;
-            fs.listings.lock().unwrap_or_else(PoisonError::into_inner).remove(&ino);
+            drop(entry);
             progress.send_modify(|now| now.ended = Some(result.map_err(|e| Failure::from(&e))));
         });
         (running, true)

@@ -10,6 +10,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 const UNIT: u64 = 4096;
 /// The least that a mount can read with: two buffers of the largest size that is asked for at once.
 const MEMORY_MIN: u64 = 32 << 20;
+/// Of all, the part that cells take.
+const CELLS: u64 = 8;
 /// Of all, the part that is left for those who wait for bytes: reading ahead may not take it.
 const FOR_DEMAND: u64 = 4;
 
@@ -24,16 +26,23 @@ impl Budget {
     /// So many bytes in all.
     pub(super) fn new(memory: u64) -> Budget {
         let total = memory.max(MEMORY_MIN);
-        Budget { permits: Arc::new(Semaphore::new(units(total) as usize)), total }
+        // Cells are bounded by themselves.
+        let buffers = total - total / CELLS;
+        Budget { permits: Arc::new(Semaphore::new(units(buffers) as usize)), total }
     }
 
     /// Bytes that reading ahead may have, for all streams together.
     pub(super) fn for_ahead(&self) -> u64 {
-        self.total / 8 * 5
+        self.total / 2
     }
 
     /// Bytes that are kept for whoever asks again.
     pub(super) fn for_cells(&self) -> u64 {
+        self.total / CELLS
+    }
+
+    /// Bytes that may wait to be written to the disk.
+    pub(super) fn for_disk(&self) -> u64 {
         self.total / 8
     }
 
@@ -46,7 +55,7 @@ impl Budget {
     /// An empty buffer with room for `len` bytes, for somebody who waits for them: waits until there is room.
     pub(super) async fn reserve(&self, len: u64) -> Buffer {
         // More than there is will never be free.
-        let count = units(len.min(self.total));
+        let count = units(len.min(self.total - self.total / CELLS));
         // Never closed, so that a failure to acquire cannot be; without a permit the buffer would only not be counted.
         let permit = Arc::clone(&self.permits).acquire_many_owned(count).await.ok();
         Buffer::new(len, permit)
@@ -116,8 +125,8 @@ mod tests {
         const MIB: u64 = 1 << 20;
         let budget = Budget::new(32 * MIB);
         let mut ahead: Vec<Buffer> = std::iter::from_fn(|| budget.reserve_ahead(8 * MIB)).collect();
-        assert_eq!(ahead.len(), 3);
-        let mut waited_for = budget.reserve(8 * MIB).now_or_never().unwrap();
+        assert_eq!(ahead.len(), 2);
+        let mut waited_for = budget.reserve(12 * MIB).now_or_never().unwrap();
         assert!(budget.reserve(1).now_or_never().is_none(), "all is taken");
         waited_for.extend(b"bytes");
         assert_eq!((waited_for.as_ref(), waited_for.as_ref().as_ptr().align_offset(4096)), (&b"bytes"[..], 0));

@@ -1,6 +1,6 @@
 //! Bytes that are kept in memory for whoever asks again: what random readers and readers of small files have asked for.
 //!
-//! Owns: the cache of cells. Does not own: what is in it (`mod`), the count of its bytes (`budget`).
+//! Owns: the cache of cells. Does not own: what is in it (`mod`), how large it may be (`budget`).
 //!
 //! What a sequential reader has read is not kept: the kernel has it.
 
@@ -40,10 +40,12 @@ impl Cells {
         for index in unit::cells_within(range, size) {
             if let Some(cell) = unit::cell(index, size) {
                 let at = |offset: u64| usize::try_from(offset - range.start()).unwrap_or(usize::MAX);
-                self.0.insert((id, index), bytes.slice(at(cell.start())..at(cell.end())));
+                // A slice would hold all of the buffer that it is of.
+                let own = Bytes::copy_from_slice(&bytes[at(cell.start())..at(cell.end())]);
+                self.0.insert((id, index), own);
             }
         }
-        // Evicts now: what is over the bound holds memory that others wait for.
+        // Evicts now, and not at some time.
         self.0.run_pending_tasks();
     }
 }

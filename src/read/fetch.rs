@@ -56,6 +56,17 @@ impl Source {
     }
 }
 
+/// Fails what has not arrived when it is dropped: the request has ended.
+pub(super) struct Ends(pub(super) Weak<Fill>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        if let Some(fill) = self.0.upgrade() {
+            fill.fail(StoreError::new(ErrorKind::Broken, Op::Get, None, "the request ended without an answer"));
+        }
+    }
+}
+
 /// Fetches all of `fill`, or fails it. Answers the bytes; `None` if that failed or nobody wanted them any more.
 pub(super) async fn fill(source: &Source, object: &ObjectRef, fill: &Weak<Fill>, range: ByteRange) -> Option<Bytes> {
     let (mut at, mut attempt) = (range.start(), 1);
@@ -93,9 +104,8 @@ async fn stream(
     while let Some(frame) = got.body.next().await {
         let frame = frame?;
         let Some(fill) = fill.upgrade() else { return Ok(None) };
-        *at += frame.len() as u64;
         match fill.extend(&frame) {
-            Arrived::Part => {}
+            Arrived::Part => *at += frame.len() as u64,
             Arrived::Whole(bytes) => return Ok(Some(bytes)),
             Arrived::TooMuch => return Err(corrupt(format!("was sent more than the bytes of {range:?}"))),
         }

@@ -4,7 +4,7 @@
 //! else asks for them (`in_flight`).
 
 use super::budget::Buffer;
-use crate::store::StoreError;
+use crate::store::{ErrorKind, Op, StoreError};
 use crate::types::ByteRange;
 use bytes::Bytes;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -104,7 +104,8 @@ impl Fill {
     pub(super) fn ready(&self, part: ByteRange) -> Option<Result<Bytes, StoreError>> {
         let (from, to) = (self.index(part.start()), self.index(part.end()));
         match &*self.state() {
-            State::Whole(bytes) => Some(Ok(bytes.slice(from..to))),
+            State::Whole(bytes) if to <= bytes.len() => Some(Ok(bytes.slice(from..to))),
+            State::Whole(_) => Some(Err(not_in(self.range, part))),
             State::Arriving(buffer) => buffer.as_ref().get(from..to).map(|part| Ok(Bytes::copy_from_slice(part))),
             State::Failed(e) => Some(Err(e.clone())),
         }
@@ -140,6 +141,10 @@ impl Fill {
     }
 }
 
+fn not_in(range: ByteRange, part: ByteRange) -> StoreError {
+    StoreError::new(ErrorKind::Invalid, Op::Get, None, format!("{part:?} is not in {range:?}"))
+}
+
 fn take_whole(state: &mut State) -> Bytes {
     let before = std::mem::replace(state, State::Whole(Bytes::new()));
     let bytes = match before {
@@ -163,7 +168,6 @@ impl Drop for Fill {
 mod tests {
     use super::super::budget::Budget;
     use super::*;
-    use crate::store::{ErrorKind, Op};
     use futures::FutureExt;
 
     fn fill(start: u64, end: u64) -> Fill {

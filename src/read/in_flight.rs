@@ -65,10 +65,11 @@ impl InFlight {
         later.find(|(_, fill)| fill.strong_count() > 0).map_or(range.end(), |(start, _)| *start)
     }
 
-    /// Enters what is about to be fetched, unless somebody else has been first: then that is answered, and `false`.
-    pub(super) fn enter(&self, id: VersionId, fill: Fill) -> (Arc<Fill>, bool) {
+    /// Enters what is about to be fetched for the byte at `offset`, unless somebody else has been first with that: then his is
+    /// answered, and `false`.
+    pub(super) fn enter(&self, id: VersionId, offset: u64, fill: Fill) -> (Arc<Fill>, bool) {
         let mut table = self.lock();
-        if let Some(found) = find(&table, id, fill.range().start()) {
+        if let Some(found) = find(&table, id, offset) {
             return (found, false);
         }
         if table.len() >= OBJECTS_MAX {

@@ -27,8 +27,8 @@ use disk::{CacheFile, DiskCache};
 use fetch::Source;
 use fill::Fill;
 use in_flight::{InFlight, VersionId};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 pub use disk::DiskSettings;
 pub use prefetch::{Advice, Sequence};
@@ -78,6 +78,8 @@ struct Inner {
     share: Arc<()>,
     /// These streams.
     streams: Mutex<Vec<Seen>>,
+    /// When memory was last taken back from those that are idle.
+    reclaimed: Mutex<Option<Instant>>,
     window: u64,
 }
 
@@ -123,14 +125,25 @@ impl Reader {
         let cells = Cells::new(budget.for_cells());
         let (in_flight, share, streams) = (InFlight::default(), Arc::default(), Mutex::default());
         let window = settings.window;
+        let for_disk = budget.for_disk();
         let open = |disk: DiskSettings| {
             let dir = disk.dir.clone();
-            DiskCache::open(disk)
+            DiskCache::open(disk, for_disk)
                 .inspect_err(|e| tracing::warn!(dir = %dir.display(), error = %e, "no disk cache"))
                 .ok()
         };
         let disk = settings.disk.and_then(open);
-        Reader(Arc::new(Inner { source: Source::new(store), budget, cells, in_flight, disk, share, streams, window }))
+        Reader(Arc::new(Inner {
+            source: Source::new(store),
+            budget,
+            cells,
+            in_flight,
+            disk,
+            share,
+            streams,
+            reclaimed: Mutex::default(),
+            window,
+        }))
     }
 
     /// Bytes in the disk cache.
@@ -178,7 +191,9 @@ impl Reader {
         }
         if let (Some(stream), Some(advice), Kind::Sequence) = (stream, advice, ask.kind) {
             let at = self.0.keep_asked(id, range, stream, &advice, &pieces);
-            self.0.ask_ahead(object, id, stream, &advice, at, file.as_deref());
+            if !self.0.ask_ahead(object, id, stream, &advice, at, file.as_deref()) {
+                self.0.reclaim_now_and_then();
+            }
             if !pieces.iter().all(Piece::has_arrived) {
                 stream.on_wait(&advice);
             }
@@ -296,7 +311,7 @@ impl Inner {
         };
         let range = ByteRange::new(range.start(), range.end().min(range.start() + unit::GET_MAX)).unwrap_or(range);
         let buffer = self.room(range.len()).await;
-        self.begin(object, id, Fill::new(range, buffer), ask)
+        self.begin(object, id, gap.start(), Fill::new(range, buffer), ask)
     }
 
     /// The range of a sequential request for `gap` at least: it ends at a multiple of a step, where what is on its way begins, or
@@ -330,7 +345,7 @@ impl Inner {
         at
     }
 
-    /// Asks for what a sequential reader will read from `at` on, as far as there is memory for it.
+    /// Asks for what a sequential reader will read from `at` on. `false` if there is not enough memory for it.
     fn ask_ahead(
         self: &Arc<Self>,
         object: &ObjectRef,
@@ -339,8 +354,9 @@ impl Inner {
         advice: &Advice,
         mut at: u64,
         file: Option<&CacheFile>,
-    ) {
+    ) -> bool {
         let mut state = stream.of(id);
+        let mut has_room = true;
         // In requests as large as they can be, but for the last.
         let is_due = advice.to >= at.saturating_add(advice.get) || advice.to == object.version.size;
         let ask = Ask { to: advice.to, get: advice.get, kind: Kind::Sequence, is_stream: advice.is_stream };
@@ -355,14 +371,18 @@ impl Inner {
                 Some(fill) => fill,
                 None => {
                     let range = self.request(id, first, ask);
-                    let Some(buffer) = self.budget.reserve_ahead(range.len()) else { break };
-                    self.begin(object, id, Fill::new(range, buffer), ask)
+                    let Some(buffer) = self.budget.reserve_ahead(range.len()) else {
+                        has_room = false;
+                        break;
+                    };
+                    self.begin(object, id, at, Fill::new(range, buffer), ask)
                 }
             };
             at = fill.range().end();
             state.keep(fill);
         }
         state.on_asked(advice, at);
+        has_room
     }
 
     /// Room for bytes that somebody waits for. If there is none for a while, streams that nobody reads from lose what they have
@@ -377,6 +397,19 @@ impl Inner {
         }
     }
 
+    /// Once in a while: many may find at the same time that there is no room.
+    fn reclaim_now_and_then(&self) {
+        let now = Instant::now();
+        {
+            let mut last = self.reclaimed.lock().unwrap_or_else(PoisonError::into_inner);
+            if last.is_some_and(|last| now < last + IDLE) {
+                return;
+            }
+            *last = Some(now);
+        }
+        self.reclaim();
+    }
+
     fn reclaim(&self) {
         let streams = || self.streams.lock().unwrap_or_else(PoisonError::into_inner);
         // Not under the lock: whoever joins has its own state locked.
@@ -385,9 +418,9 @@ impl Inner {
         streams().append(&mut known);
     }
 
-    /// Sends the request, unless somebody else has been first.
-    fn begin(self: &Arc<Self>, object: &ObjectRef, id: VersionId, fill: Fill, ask: Ask) -> Arc<Fill> {
-        let (fill, is_new) = self.in_flight.enter(id, fill);
+    /// Sends the request for the byte at `offset` and others, unless somebody else has been first.
+    fn begin(self: &Arc<Self>, object: &ObjectRef, id: VersionId, offset: u64, fill: Fill, ask: Ask) -> Arc<Fill> {
+        let (fill, is_new) = self.in_flight.enter(id, offset, fill);
         if !is_new {
             return fill;
         }
@@ -396,6 +429,8 @@ impl Inner {
         let is_kept = matches!(ask.kind, Kind::Kept);
         let held = is_kept.then(|| Arc::clone(&fill));
         let task = tokio::spawn(async move {
+            // However this ends: nobody waits for ever.
+            let _ends = fetch::Ends(Weak::clone(&weak));
             let Some(bytes) = fetch::fill(&inner.source, &object, &weak, range).await else { return };
             let size = object.version.size;
             if is_kept {

@@ -20,6 +20,8 @@ pub(super) struct State {
     id: Option<VersionId>,
     sequence: Sequence,
     window: Vec<Arc<Fill>>,
+    /// Whether it is among those that are asked to give memory back.
+    is_listed: bool,
     /// When it was last read from.
     used: Option<Instant>,
     /// Whether it was seen that the object is read through.
@@ -33,7 +35,7 @@ impl Stream {
     pub(super) fn of(&self, id: VersionId) -> MutexGuard<'_, State> {
         let mut state = self.lock();
         if state.id != Some(id) {
-            *state = State { id: Some(id), ..State::default() };
+            *state = State { id: Some(id), is_listed: state.is_listed, ..State::default() };
         }
         state
     }
@@ -71,7 +73,8 @@ impl Seen {
             state.window.clear();
             state.share = None;
         }
-        state.share.is_some()
+        state.is_listed = state.share.is_some();
+        state.is_listed
     }
 }
 
@@ -100,11 +103,11 @@ impl State {
         }
     }
 
-    /// Counts from now on among the streams that have something ahead. `true` if it did not before.
+    /// Counts from now on among the streams that have something ahead. `true` if it is not among those that are asked to give it
+    /// back.
     pub(super) fn join(&mut self, share: &Arc<()>) -> bool {
-        let is_new = self.share.is_none();
         self.share.get_or_insert_with(|| Arc::clone(share));
-        is_new
+        !std::mem::replace(&mut self.is_listed, true)
     }
 
     pub(super) fn on_asked(&mut self, advice: &Advice, to: u64) {

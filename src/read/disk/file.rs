@@ -12,6 +12,7 @@ use crate::types::ByteRange;
 use crc_fast::{CrcAlgorithm, checksum};
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -49,25 +50,27 @@ impl CacheFile {
             file.set_len(0)?;
             file.set_len(len_of(size))?;
         }
-        CacheFile::load(file, path, size)
+        CacheFile::load(file, size)
     }
 
     /// Opens the file of an object of `size` bytes.
     pub(super) fn open(path: &Path, size: u64) -> io::Result<CacheFile> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
         if file.metadata()?.len() != len_of(size) {
-            return Err(io::Error::other("it has another length than what it is of"));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it has another length than what it is of"));
         }
-        CacheFile::load(file, path, size)
+        CacheFile::load(file, size)
     }
 
-    fn load(file: File, path: &Path, size: u64) -> io::Result<CacheFile> {
+    fn load(file: File, size: u64) -> io::Result<CacheFile> {
         let count = usize::try_from(size.div_ceil(CELL)).map_err(io::Error::other)?;
         let mut bytes = vec![0; count * SUM as usize];
         file.read_exact_at(&mut bytes, sums_at(size))?;
         let of = bytes.chunks_exact(SUM as usize).map(|sum| u32::from_le_bytes([sum[0], sum[1], sum[2], sum[3]]));
         let sums = Sums { of: of.collect(), checked: vec![false; count] };
-        let direct = OpenOptions::new().read(true).write(true).custom_flags(libc::O_DIRECT).open(path).ok();
+        // By its descriptor: there may be another file of that name by now.
+        let same = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let direct = OpenOptions::new().read(true).write(true).custom_flags(libc::O_DIRECT).open(same).ok();
         Ok(CacheFile { file, direct, size, sums: Mutex::new(sums) })
     }
 

@@ -12,9 +12,10 @@ use super::in_flight::VersionId;
 use crate::types::ByteRange;
 use bytes::Bytes;
 pub(in crate::read) use file::CacheFile;
-use std::fs::{self, DirBuilder};
+use nix::fcntl::{Flock, FlockArg};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
@@ -22,14 +23,16 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 use usage::Usage;
 
-/// Bytes that wait to be written, at most: they count as memory. What comes beyond is not kept.
-const QUEUED_MAX: u64 = 32 << 20;
 /// Files that are open at once.
 const OPEN_MAX: u64 = 256;
 /// How long nothing is written after the disk refused.
 const PAUSE: Duration = Duration::from_secs(60);
 /// How often the free space is looked at.
 const LOOK: Duration = Duration::from_secs(1);
+/// The file that says whose the folder is.
+const LOCK: &str = "lock";
+/// What a file takes beside its cells, about: its sums, and what the last page is filled up with.
+const OVERHEAD: u64 = 8 << 10;
 /// What a file ends in whose object was read through.
 const STREAM: &str = ".stream";
 
@@ -62,6 +65,8 @@ impl DiskSettings {
 pub(super) struct DiskCache {
     shared: Arc<Shared>,
     jobs: mpsc::Sender<Job>,
+    /// Held as long as the cache is ours: another daemon would not know of what this one removes.
+    _lock: Flock<File>,
 }
 
 #[derive(Debug)]
@@ -72,6 +77,8 @@ struct Shared {
     /// Until the folder was looked through, every object may be there.
     is_known: AtomicBool,
     queued: AtomicU64,
+    /// Bytes that wait to be written, at most: they count as memory. What comes beyond is not kept.
+    queued_max: u64,
 }
 
 /// What the thread does.
@@ -97,20 +104,25 @@ impl DiskCache {
     /// The cache in a folder. Looks through it in a thread, which writes afterwards and ends with the cache.
     ///
     /// # Errors
-    /// The folder cannot be made, or no thread.
-    pub(super) fn open(settings: DiskSettings) -> io::Result<DiskCache> {
+    /// The folder cannot be made, another daemon uses it, or no thread.
+    pub(super) fn open(settings: DiskSettings, queued_max: u64) -> io::Result<DiskCache> {
         DirBuilder::new().recursive(true).mode(0o700).create(&settings.dir)?;
+        let lock =
+            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(settings.dir.join(LOCK))?;
+        let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock)
+            .map_err(|(_, _)| io::Error::other("another mount uses it"))?;
         let shared = Arc::new(Shared {
             settings,
             usage: Mutex::default(),
             open: moka::sync::Cache::new(OPEN_MAX),
             is_known: AtomicBool::new(false),
             queued: AtomicU64::new(0),
+            queued_max,
         });
         let (jobs, queue) = mpsc::channel();
         let own = Arc::clone(&shared);
         thread::Builder::new().name("cache".to_owned()).spawn(move || Keeper::new(own).run(&queue))?;
-        Ok(DiskCache { shared, jobs })
+        Ok(DiskCache { shared, jobs, _lock: lock })
     }
 
     /// The file of an object, if the cache has one. Waits for the disk only where it was not open.
@@ -153,7 +165,7 @@ impl DiskCache {
     /// Keeps bytes of an object of `size` bytes, if there is time. `is_stream`: they are read through, not looked into.
     pub(super) fn keep(&self, id: VersionId, size: u64, range: ByteRange, bytes: &Bytes, is_stream: bool) {
         let len = range.len();
-        if size > file::OBJECT_MAX || self.shared.queued.load(Ordering::Relaxed) + len > QUEUED_MAX {
+        if size > file::OBJECT_MAX || self.shared.queued.load(Ordering::Relaxed) + len > self.shared.queued_max {
             return;
         }
         self.shared.queued.fetch_add(len, Ordering::Relaxed);
@@ -194,13 +206,23 @@ impl Shared {
     }
 
     fn open_file(&self, id: VersionId, size: u64) -> Option<Arc<CacheFile>> {
-        let opened =
-            [false, true].into_iter().find_map(|is_stream| CacheFile::open(&self.path(id, is_stream), size).ok());
-        let Some(file) = opened.map(Arc::new) else {
-            if self.is_known.load(Ordering::Acquire) {
-                self.remove(id);
+        let opened = match CacheFile::open(&self.path(id, false), size) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => CacheFile::open(&self.path(id, true), size),
+            opened => opened,
+        };
+        let file = match opened {
+            Ok(file) => Arc::new(file),
+            // Out of descriptors, say: it may be there the next time.
+            Err(e) if !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => {
+                tracing::debug!(error = %e, "a file of the cache cannot be opened now");
+                return None;
             }
-            return None;
+            Err(_) => {
+                if self.is_known.load(Ordering::Acquire) {
+                    self.remove(id);
+                }
+                return None;
+            }
         };
         // Once for each time that it is opened: what is used is known to the next mount.
         if let Err(e) = file.touch() {
@@ -211,10 +233,11 @@ impl Shared {
         Some(file)
     }
 
-    /// Removes what there is of an object. Who reads it goes on with the open file.
-    fn remove(&self, id: VersionId) {
-        self.usage().forget(id);
+    /// Removes what there is of an object, and answers how many bytes that was. Who reads it goes on with the open file.
+    fn remove(&self, id: VersionId) -> u64 {
+        let bytes = self.usage().forget(id);
         self.open.invalidate(&id);
+        self.open.run_pending_tasks();
         for is_stream in [false, true] {
             match fs::remove_file(self.path(id, is_stream)) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => {
@@ -223,6 +246,7 @@ impl Shared {
                 _ => {}
             }
         }
+        bytes
     }
 }
 
@@ -270,6 +294,7 @@ impl Keeper {
                     let used = known.modified().unwrap_or(SystemTime::UNIX_EPOCH);
                     self.shared.usage().add(id, known.blocks() * 512, is_stream, stamp(used));
                 }
+                None if name == LOCK => {}
                 None => tracing::debug!(path = %path.display(), "no file of the cache: left alone"),
             }
         }
@@ -281,11 +306,18 @@ impl Keeper {
             return Ok(());
         }
         let known = self.shared.open.get(&job.id).or_else(|| self.shared.open_file(job.id, job.size));
-        let file = match known {
-            Some(file) => file,
-            None => Arc::new(CacheFile::create(&self.shared.path(job.id, job.is_stream), job.size)?),
+        let (file, overhead) = match known {
+            Some(file) => (file, 0),
+            None => (Arc::new(CacheFile::create(&self.shared.path(job.id, job.is_stream), job.size)?), OVERHEAD),
         };
-        let written = file.write(job.range, &job.bytes)?;
+        let written = match file.write(job.range, &job.bytes) {
+            Ok(written) => written + overhead,
+            Err(e) => {
+                // What is there of it by now would not be counted.
+                self.shared.remove(job.id);
+                return Err(e);
+            }
+        };
         self.shared.open.insert(job.id, file);
         self.add(job.id, written, job.is_stream)
     }
@@ -314,7 +346,7 @@ impl Keeper {
             let fits = usage.bytes() + more <= size;
             drop(usage);
             match next {
-                Some(id) => self.shared.remove(id),
+                Some(id) => drop(self.shared.remove(id)),
                 None if fits => return self.leaves_enough_free(job.id),
                 None => return false,
             }
@@ -327,14 +359,17 @@ impl Keeper {
         if self.looked_at.is_some_and(|at| now < at + LOOK) {
             return true;
         }
-        while free_space(&self.shared.settings.dir) < self.shared.settings.keep_free {
+        // Counted once: what is removed may be open still, and is free only later.
+        let mut missing = self.shared.settings.keep_free.saturating_sub(free_space(&self.shared.settings.dir));
+        let is_enough = missing == 0;
+        self.looked_at = Some(now);
+        while missing > 0 {
             // As if there were room for nothing.
             let next = self.shared.usage().next_to_go(1, 0, keep);
-            let Some(id) = next else { return false };
-            self.shared.remove(id);
+            let Some(id) = next else { break };
+            missing = missing.saturating_sub(self.shared.remove(id).max(1));
         }
-        self.looked_at = Some(now);
-        true
+        is_enough
     }
 }
 
