@@ -3,6 +3,7 @@
 //! Owns: finding it, so that each byte is fetched once however many readers ask. Does not own: keeping it (`stream`, or whoever
 //! reads), fetching (`fetch`).
 
+use super::budget::Buffer;
 use super::fill::Fill;
 use super::unit::GET_MAX;
 use crate::types::{ByteRange, ObjectRef};
@@ -65,9 +66,9 @@ impl InFlight {
         later.find(|(_, fill)| fill.strong_count() > 0).map_or(range.end(), |(start, _)| *start)
     }
 
-    /// Enters what is about to be fetched for the byte at `offset`, unless somebody else has been first with that: then his is
-    /// answered, and `false`.
-    pub(super) fn enter(&self, id: VersionId, offset: u64, fill: Fill) -> (Arc<Fill>, bool) {
+    /// Enters what is about to be fetched for the byte at `offset` and others in `range`, unless somebody else has been first with
+    /// that byte: then his is answered, and `false`. Of two who ask at the same time the later asks for what the first does not.
+    pub(super) fn enter(&self, id: VersionId, offset: u64, range: ByteRange, buffer: Buffer) -> (Arc<Fill>, bool) {
         let mut table = self.lock();
         if let Some(found) = find(&table, id, offset) {
             return (found, false);
@@ -75,9 +76,11 @@ impl InFlight {
         if table.len() >= OBJECTS_MAX {
             table.retain(|_, fills| fills.values().any(|fill| fill.strong_count() > 0));
         }
-        let fill = Arc::new(fill);
         let of_object = table.entry(id).or_default();
         of_object.retain(|_, fill| fill.strong_count() > 0);
+        let next = of_object.range(offset + 1..).next().map_or(range.end(), |(start, _)| *start);
+        let range = ByteRange::new(range.start(), range.end().min(next)).unwrap_or(range);
+        let fill = Arc::new(Fill::new(range, buffer));
         of_object.insert(fill.range().start(), Arc::downgrade(&fill));
         (fill, true)
     }

@@ -175,6 +175,9 @@ impl Reader {
             _ if stream.is_some() => Ask { to: range.end(), get: unit::GET_MAX, kind: Kind::Kept, is_stream: false },
             _ => Ask { to: range.end(), get: unit::GET_MAX, kind: Kind::Once, is_stream: true },
         };
+        // What others of the same reader's reads have asked for by now is not asked for again.
+        let is_behind = stream.zip(advice).is_some_and(|(stream, advice)| range.start() < stream.of(id).asked(&advice));
+        let ask = Ask { to: if is_behind { range.end() } else { ask.to }, ..ask };
         let file = match &self.0.disk {
             Some(disk) => disk.file(id, size).await,
             None => None,
@@ -311,7 +314,7 @@ impl Inner {
         };
         let range = ByteRange::new(range.start(), range.end().min(range.start() + unit::GET_MAX)).unwrap_or(range);
         let buffer = self.room(range.len()).await;
-        self.begin(object, id, gap.start(), Fill::new(range, buffer), ask)
+        self.begin(object, id, gap.start(), (range, buffer), ask)
     }
 
     /// The range of a sequential request for `gap` at least: it ends at a multiple of a step, where what is on its way begins, or
@@ -357,6 +360,8 @@ impl Inner {
     ) -> bool {
         let mut state = stream.of(id);
         let mut has_room = true;
+        // While this read waited, others of the same reader may have asked, read, and dropped what they had read.
+        at = at.max(state.asked(advice));
         // In requests as large as they can be, but for the last.
         let is_due = advice.to >= at.saturating_add(advice.get) || advice.to == object.version.size;
         let ask = Ask { to: advice.to, get: advice.get, kind: Kind::Sequence, is_stream: advice.is_stream };
@@ -375,7 +380,7 @@ impl Inner {
                         has_room = false;
                         break;
                     };
-                    self.begin(object, id, at, Fill::new(range, buffer), ask)
+                    self.begin(object, id, at, (range, buffer), ask)
                 }
             };
             at = fill.range().end();
@@ -419,8 +424,15 @@ impl Inner {
     }
 
     /// Sends the request for the byte at `offset` and others, unless somebody else has been first.
-    fn begin(self: &Arc<Self>, object: &ObjectRef, id: VersionId, offset: u64, fill: Fill, ask: Ask) -> Arc<Fill> {
-        let (fill, is_new) = self.in_flight.enter(id, offset, fill);
+    fn begin(
+        self: &Arc<Self>,
+        object: &ObjectRef,
+        id: VersionId,
+        offset: u64,
+        (range, buffer): (ByteRange, Buffer),
+        ask: Ask,
+    ) -> Arc<Fill> {
+        let (fill, is_new) = self.in_flight.enter(id, offset, range, buffer);
         if !is_new {
             return fill;
         }

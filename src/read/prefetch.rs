@@ -13,6 +13,8 @@ use crate::types::ByteRange;
 const CURSORS_MAX: usize = 4;
 /// How far behind its reader a read may come: the kernel's own read-ahead sends requests side by side.
 const BEHIND: u64 = 2 << 20;
+/// How far behind its reader bytes are kept that nobody has read: the requests of the kernel's read-ahead may overtake each other.
+const KEPT_BEHIND: u64 = 8 << 20;
 /// How far a reader may skip and still count as the same, where nothing was fetched ahead of it. What was, it may skip.
 const SKIP: u64 = 128 << 10;
 /// Bytes that somebody must have read in sequence before any are fetched ahead.
@@ -110,6 +112,11 @@ impl Sequence {
         }
     }
 
+    /// Up to where bytes were asked for by now, for the reader of this read: others of its reads may have come first.
+    pub fn asked(&self, advice: &Advice) -> u64 {
+        self.cursors.get(advice.cursor).map_or(0, |cursor| cursor.asked)
+    }
+
     /// The reader had to wait.
     pub fn on_wait(&mut self, advice: &Advice) {
         let Some(cursor) = self.cursors.get_mut(advice.cursor) else { return };
@@ -123,7 +130,7 @@ impl Sequence {
 
     /// Whether any reader is still to come to `offset`, or was there a moment ago.
     pub fn wants(&self, range: ByteRange) -> bool {
-        self.cursors.iter().any(|c| range.end() + BEHIND > c.end && range.start() < c.asked.max(c.end))
+        self.cursors.iter().any(|c| range.end() + KEPT_BEHIND > c.end && range.start() < c.asked.max(c.end))
     }
 }
 

@@ -110,6 +110,11 @@ impl State {
         !std::mem::replace(&mut self.is_listed, true)
     }
 
+    /// Up to where bytes were asked for by now.
+    pub(super) fn asked(&self, advice: &Advice) -> u64 {
+        self.sequence.asked(advice)
+    }
+
     pub(super) fn on_asked(&mut self, advice: &Advice, to: u64) {
         self.sequence.on_asked(advice, to);
     }
