@@ -31,6 +31,13 @@ enum Failure {
     Other(String),
 }
 
+impl Failure {
+    /// It did not say why.
+    fn early() -> Failure {
+        Failure::Other("the listing ended early".to_owned())
+    }
+}
+
 impl From<&FsError> for Failure {
     fn from(error: &FsError) -> Failure {
         match error {
@@ -72,7 +79,7 @@ pub(super) type Running = watch::Receiver<Progress>;
 async fn shows_something(mut running: Running) -> Result<bool> {
     let ended = match running.wait_for(|now| now.pages > 0 || now.ended.is_some()).await {
         Ok(now) => now.ended.clone(),
-        Err(_) => Some(Err(Failure::Other("the listing ended early".to_owned()))),
+        Err(_) => Some(Err(Failure::early())),
     };
     match ended {
         Some(result) => Ok(result.map(|()| true)?),
@@ -82,9 +89,8 @@ async fn shows_something(mut running: Running) -> Result<bool> {
 
 /// Waits until the listing is over.
 async fn is_over(mut running: Running) -> Result<()> {
-    let early = || Err(Failure::Other("the listing ended early".to_owned()));
     let ended = running.wait_for(|now| now.ended.is_some()).await.ok().and_then(|now| now.ended.clone());
-    Ok(ended.unwrap_or_else(early)?)
+    Ok(ended.unwrap_or_else(|| Err(Failure::early()))?)
 }
 
 /// Whoever reads a directory while it is listed for the first time.
@@ -103,7 +109,7 @@ impl Follow {
     pub async fn goes_on(&mut self) -> Result<bool> {
         let Some(running) = &mut self.running else {
             let is_complete = self.fs.meta.get(self.dir)?.is_none_or(|dir| dir.complete_at.is_some());
-            return if is_complete { Ok(false) } else { Err(FsError::Internal("the listing ended early".to_owned())) };
+            return if is_complete { Ok(false) } else { Err(Failure::early().into()) };
         };
         let ended = match running.changed().await {
             Ok(()) => running.borrow().ended.clone(),

@@ -35,9 +35,6 @@ pub use prefetch::{Advice, Sequence};
 use stream::Seen;
 pub use stream::Stream;
 
-/// Objects of up to this many bytes are fetched whole by whoever reads any of them.
-pub const SMALL_MAX: u64 = unit::SMALL_MAX;
-
 /// How long somebody waits for memory before what is idle is taken back, and when a stream is idle.
 const ROOM_WAIT: Duration = Duration::from_millis(100);
 const IDLE: Duration = Duration::from_secs(1);
@@ -175,14 +172,14 @@ impl Reader {
             _ if stream.is_some() => Ask { to: range.end(), get: unit::GET_MAX, kind: Kind::Kept, is_stream: false },
             _ => Ask { to: range.end(), get: unit::GET_MAX, kind: Kind::Once, is_stream: true },
         };
-        // What others of the same reader's reads have asked for by now is not asked for again.
-        let is_behind = stream.zip(advice).is_some_and(|(stream, advice)| range.start() < stream.of(id).asked(&advice));
+        // What others of the same reader's reads have asked for already is not asked for again.
+        let is_behind = advice.is_some_and(|advice| range.start() < advice.asked);
         let ask = Ask { to: if is_behind { range.end() } else { ask.to }, ..ask };
         let file = match &self.0.disk {
             Some(disk) => disk.file(id, size).await,
             None => None,
         };
-        let mut pieces = self.0.known(id, range, size, file.as_deref());
+        let mut pieces = self.0.known(id, range, file.as_deref());
         if let Some(file) = &file {
             self.0.read_disk(file, &mut pieces, size).await;
         }
@@ -235,10 +232,10 @@ impl Inner {
     }
 
     /// The parts of `range`, as far as they are here or on their way.
-    fn known(&self, id: VersionId, range: ByteRange, size: u64, file: Option<&CacheFile>) -> Vec<Piece> {
+    fn known(&self, id: VersionId, range: ByteRange, file: Option<&CacheFile>) -> Vec<Piece> {
         let (mut pieces, mut at, mut gap) = (Vec::with_capacity(1), range.start(), range.start());
         while at < range.end() {
-            let (known, end) = match self.at(id, at, range.end(), size, file) {
+            let (known, end) = match self.at(id, at, range.end(), file) {
                 Ok(piece) => piece,
                 Err(next) => {
                     at = next;
@@ -254,22 +251,19 @@ impl Inner {
     }
 
     /// What has the bytes from `at` on, and where that ends, `end` at most; or where to look next.
-    fn at(&self, id: VersionId, at: u64, end: u64, size: u64, file: Option<&CacheFile>) -> Result<(Piece, u64), u64> {
+    fn at(&self, id: VersionId, at: u64, end: u64, file: Option<&CacheFile>) -> Result<(Piece, u64), u64> {
         let index = at / unit::CELL;
         let next = end.min((index + 1) * unit::CELL);
         if let Some(fill) = self.in_flight.find(id, at) {
             let end = end.min(fill.range().end());
             return ByteRange::new(at, end).map(|part| (Piece::Fill(fill, part), end)).ok_or(next);
         }
-        if let Some(until) = file.and_then(|file| file.until(at, end))
-            && let Some(part) = ByteRange::new(at, until)
-        {
-            return Ok((Piece::Disk(part), until));
+        if let Some(cell) = self.cells.get(id, index) {
+            let place = |offset: u64| usize::try_from(offset - index * unit::CELL).unwrap_or(usize::MAX);
+            return Ok((Piece::Cell(cell.slice(place(at)..place(next))), next));
         }
-        let cell = self.cells.get(id, index).ok_or(next)?;
-        let start = unit::cell(index, size).map_or(at, ByteRange::start);
-        let place = |offset: u64| usize::try_from(offset - start).unwrap_or(usize::MAX);
-        Ok((Piece::Cell(cell.slice(place(at)..place(next))), next))
+        let until = file.and_then(|file| file.until(at, end)).ok_or(next)?;
+        ByteRange::new(at, until).map(|part| (Piece::Disk(part), until)).ok_or(next)
     }
 
     /// Reads what the disk has. What it cannot answer is a gap.
