@@ -51,6 +51,13 @@ async fn dev_server() {
     suite::run(stores::dev_server_subject(&server).await).await;
 }
 
+/// Where its endpoint wants more than Signature Version 4, all goes through the SDK.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dev_server_through_the_sdk() {
+    let server = stores::dev_server(Storage::Memory).await;
+    suite::run(stores::dev_server_subject_through_the_sdk(&server).await).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dev_server_in_a_directory() {
     let dir = tempfile::tempdir().unwrap();

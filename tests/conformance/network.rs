@@ -148,6 +148,77 @@ async fn an_error_inside_a_success_is_an_error() {
     assert_eq!((error.kind, error.code.as_deref()), (ErrorKind::Server, Some("InternalError")), "{error}");
 }
 
+/// What requests of our own make of answers, and what the SDK makes of them.
+#[tokio::test]
+async fn answers_mean_the_same_with_the_sdk_and_without() {
+    let document = |code: &str, message: &str| {
+        let body = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>{message}</Message></Error>");
+        format!("x-amz-request-id: R1\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    };
+    let headers = "Last-Modified: Wed, 21 Oct 2015 07:28:00 GMT\r\nContent-Type: a/b\r\nCache-Control: no-store\r\n\
+        Content-Disposition: inline\r\nContent-Encoding: gzip\r\nContent-Language: de\r\nx-amz-storage-class: COLD\r\n\
+        x-amz-version-id: V\r\nx-amz-meta-mode: 420\r\nX-Amz-Meta-Name: =?UTF-8?B?w6Q=?=\r\n";
+    let answers = [
+        format!("404 Not Found\r\n{}", document("NoSuchKey", "gone")),
+        format!("404 Not Found\r\n{}", document("NoSuchBucket", "a &lt;b&gt; &amp; c")),
+        format!("403 Forbidden\r\n{}", document("InvalidObjectState", "archived")),
+        format!("403 Forbidden\r\n{}", document("SignatureDoesNotMatch", "")),
+        format!("403 Forbidden\r\n{}", document("AccessDenied", "Forbidden: No such key: GK1")),
+        format!("412 Precondition Failed\r\n{}", document("PreconditionFailed", "it changed")),
+        format!("416 Range\r\n{}", document("InvalidRange", "too far")),
+        format!("503 Slow Down\r\nx-amz-bucket-region: eu-west-1\r\n{}", document("SlowDown", "later")),
+        format!("400 Bad Request\r\nx-amz-bucket-region: eu-west-1\r\n{}", document("Odd", "who knows")),
+        "301 Moved\r\nx-amz-bucket-region: eu-west-1\r\nContent-Length: 0\r\n\r\n".to_owned(),
+        "500 Oops\r\nContent-Length: 0\r\n\r\n".to_owned(),
+        "412 Precondition Failed\r\nContent-Length: 0\r\n\r\n".to_owned(),
+        format!("206 Partial\r\nETag: \"e\"\r\n{headers}Content-Range: bytes 2-5/9\r\nContent-Length: 4\r\n\r\ncdef"),
+        format!("206 Partial\r\nETag: \"e\"\r\n{headers}Content-Range: bytes 0-3/9\r\nContent-Length: 4\r\n\r\nabcd"),
+        "206 Partial\r\nETag: e\r\nContent-Range: nonsense\r\nContent-Length: 4\r\n\r\nabcd".to_owned(),
+        "206 Partial\r\nContent-Range: bytes 2-5/9\r\nContent-Length: 4\r\n\r\ncdef".to_owned(),
+        "200 OK\r\nETag: e\r\nContent-Length: 4\r\n\r\nabcd".to_owned(),
+        "206 Partial\r\nETag: e\r\nContent-Range: bytes 2-5/9\r\nContent-Length: 4\r\n\r\ncd".to_owned(),
+    ];
+    let range = objfs::types::ByteRange::new(2, 6);
+    for answer in answers {
+        let mut said = Vec::new();
+        for direct in [true, false] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let settings = S3Settings { direct, ..settings(listener.local_addr().unwrap().port()) };
+            let store = S3Store::connect(&settings).await.unwrap();
+            let mut all = Vec::new();
+            let asked = [format!("HTTP/1.1 {answer}"), format!("HTTP/1.1 {}", without_body(&answer))];
+            let serve = async {
+                for answer in asked {
+                    let (mut stream, _) = listener.accept().await.unwrap();
+                    _ = stream.read(&mut [0; 64 << 10]).await;
+                    _ = stream.write_all(answer.as_bytes()).await;
+                }
+            };
+            let ask = async {
+                match store.get(&key(), range, None).await {
+                    Ok(mut got) => {
+                        all.push(format!("{got:?}"));
+                        while let Some(piece) = got.body.next().await {
+                            all.push(format!("{:?}", piece.map_err(|e| (e.kind, e.code))));
+                        }
+                    }
+                    Err(e) => all.push(format!("{e} {:?} {:?} {:?}", e.kind, e.code, e.request_id)),
+                }
+                // The SDK makes up a code where a HEAD has none.
+                let head = store.head(&key()).await;
+                all.push(format!("{:?}", head.map_err(|e| (e.kind, e.request_id))));
+            };
+            tokio::join!(serve, ask);
+            said.push(all);
+        }
+        assert_eq!(said[0], said[1], "{answer}");
+    }
+}
+
+fn without_body(answer: &str) -> &str {
+    answer.split_inclusive("\r\n\r\n").next().unwrap_or_default()
+}
+
 #[tokio::test]
 async fn a_redirect_names_the_region() {
     let store = server(|mut stream| async move {

@@ -177,8 +177,17 @@ pub(crate) async fn dev_server(storage: objfs::devserver::Storage) -> objfs::dev
 
 /// The suite's view of it: it keeps every condition.
 pub(crate) async fn dev_server_subject(server: &objfs::devserver::Server) -> Subject {
+    dev_server_with(server, true).await
+}
+
+/// The same, without requests of our own.
+pub(crate) async fn dev_server_subject_through_the_sdk(server: &objfs::devserver::Server) -> Subject {
+    dev_server_with(server, false).await
+}
+
+async fn dev_server_with(server: &objfs::devserver::Server, direct: bool) -> Subject {
     let keys = objfs::devserver::Settings::default();
     let settings = settings(&server.endpoint(), "us-east-1", &keys.access_key, &keys.secret_key);
-    let store = objfs::store::s3::S3Store::connect(&settings).await.unwrap();
+    let store = S3Store::connect(&S3Settings { direct, ..settings }).await.unwrap();
     Subject::new(Arc::new(store), Conditions::all(Support::Honoured)).differing(DEV_SERVER_DIFFERS)
 }

@@ -6,6 +6,7 @@
 
 use super::super::{ErrorKind, Op, Result, StoreError};
 use super::http::Http1;
+use super::sign::Signer;
 use super::settings::{S3Settings, endpoint_host, endpoint_url, is_aws};
 use aws_credential_types::Credentials;
 use aws_sdk_s3::Client;
@@ -28,6 +29,15 @@ pub(super) struct Connected {
     pub(super) host: String,
     /// Whether requests go over TLS, so that bodies need no signature.
     pub(super) tls: bool,
+    /// What requests need that do not go through the SDK. `None` if all do.
+    pub(super) direct: Option<Direct>,
+}
+
+/// What requests need that do not go through the SDK.
+#[derive(Debug)]
+pub(super) struct Direct {
+    pub(super) http: Http1,
+    pub(super) signer: Signer,
 }
 
 /// Builds the client. Credentials are fetched at the first request.
@@ -35,7 +45,7 @@ pub(super) async fn connect(settings: &S3Settings) -> Result<Connected> {
     let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     let ca_bundle = settings.ca_bundle.clone().or_else(|| variable("AWS_CA_BUNDLE").map(PathBuf::from));
     let http = Http1::new(settings.timeouts.connect, ca_bundle.as_deref())?;
-    let shared = load(settings, http).await;
+    let shared = load(settings, http.clone()).await;
     let endpoint = settings.endpoint.clone().or_else(|| variable("AWS_ENDPOINT_URL_S3"));
     let endpoint = endpoint.or_else(|| shared.endpoint_url().map(str::to_owned)).map(|e| endpoint_url(&e));
     let host = endpoint.as_deref().map(endpoint_host).unwrap_or_default();
@@ -53,7 +63,9 @@ pub(super) async fn connect(settings: &S3Settings) -> Result<Connected> {
     if settings.anonymous {
         config = config.allow_no_auth();
     }
-    Ok(Connected { client: Client::from_conf(config.build()), host, tls })
+    let provider = shared.credentials_provider().filter(|_| settings.direct && !settings.anonymous);
+    let direct = provider.map(|provider| Direct { http, signer: Signer::new(provider) });
+    Ok(Connected { client: Client::from_conf(config.build()), host, tls, direct })
 }
 
 /// The timeouts that the HTTP client keeps. No limit of a whole attempt: that would end a long upload on a slow line.

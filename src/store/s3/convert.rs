@@ -4,12 +4,19 @@
 
 use super::super::{ErrorKind, ListPage, ListedObject, ObjectHeaders, ObjectMeta, Op, Result, StoreError};
 use super::encoding::{parse_header_value, url_decode};
+use super::error;
 use crate::types::{ByteRange, ETag, Key, Timestamp, Version};
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::primitives::DateTime;
 use aws_sdk_s3::types::EncodingType;
+use aws_smithy_types::body::Error as BodyError;
+use bytes::Bytes;
+use futures::stream::{self, BoxStream};
+use futures::StreamExt;
+use http_body::Body;
+use http_body_util::BodyExt;
 use std::collections::{BTreeMap, HashMap};
 
 /// A time as the SDK gives it.
@@ -69,14 +76,31 @@ pub(super) fn get(
     asked: Option<ByteRange>,
     answer: &GetObjectOutput,
 ) -> Result<(ObjectMeta, Option<ByteRange>)> {
+    let (size, range) = following(key, asked, answer.content_range(), answer.content_length())?;
+    let version = Version {
+        etag: etag(Op::Get, key, answer.e_tag())?,
+        last_modified: answer.last_modified().map(timestamp),
+        size,
+    };
+    let meta = ObjectMeta { version, headers: headers_of!(answer), version_id: answer.version_id().map(str::to_owned) };
+    Ok((meta, range))
+}
+
+/// The size of the object, and the range of it that follows, which must be what was asked for.
+pub(super) fn following(
+    key: &Key,
+    asked: Option<ByteRange>,
+    content_range: Option<&str>,
+    content_length: Option<i64>,
+) -> Result<(u64, Option<ByteRange>)> {
     let corrupt = |message: &str| StoreError::new(ErrorKind::Corrupt, Op::Get, Some(key), message);
-    let (size, range) = match (asked, answer.content_range()) {
-        (_, Some(header)) => {
-            let (range, size) = content_range(header).ok_or_else(|| corrupt("Content-Range cannot be understood"))?;
+    let (size, range) = match content_range {
+        Some(header) => {
+            let (range, size) = parse_range(header).ok_or_else(|| corrupt("Content-Range cannot be understood"))?;
             (size, Some(range))
         }
-        (_, None) => {
-            let size = size(Op::Get, key, answer.content_length())?;
+        None => {
+            let size = size(Op::Get, key, content_length)?;
             (size, ByteRange::new(0, size))
         }
     };
@@ -87,17 +111,48 @@ pub(super) fn get(
     if range != expected {
         return Err(corrupt("the answer has another range than was asked for"));
     }
-    let version = Version {
-        etag: etag(Op::Get, key, answer.e_tag())?,
-        last_modified: answer.last_modified().map(timestamp),
-        size,
-    };
-    let meta = ObjectMeta { version, headers: headers_of!(answer), version_id: answer.version_id().map(str::to_owned) };
-    Ok((meta, range))
+    if asked.is_some() && range.is_none() {
+        return Err(StoreError::new(ErrorKind::InvalidRange, Op::Get, Some(key), "the range begins past the end"));
+    }
+    Ok((size, range))
+}
+
+/// The bytes of a GET, checked against the announced length.
+pub(super) fn body<B>(key: &Key, body: B, range: Option<ByteRange>) -> BoxStream<'static, Result<Bytes>>
+where
+    B: Body<Data = Bytes, Error = BodyError> + Send + Unpin + 'static,
+{
+    let state = Some((body, key.clone(), range.map_or(0, ByteRange::len)));
+    let bytes = stream::unfold(state, |state| async move {
+        let (mut body, key, mut left) = state?;
+        let broken = |kind, message| StoreError::new(kind, Op::Get, Some(&key), message);
+        let next = loop {
+            match body.frame().await {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => break Some(Ok(data)),
+                    Err(_trailers) => {}
+                },
+                Some(Err(e)) => break Some(Err(e)),
+                None => break None,
+            }
+        };
+        let error = match next {
+            Some(Ok(bytes)) if bytes.len() as u64 <= left => {
+                left -= bytes.len() as u64;
+                return Some((Ok(bytes), Some((body, key, left))));
+            }
+            Some(Ok(_)) => broken(ErrorKind::Corrupt, "the body is longer than announced"),
+            Some(Err(e)) => error::from_body(&key, e),
+            None if left > 0 => broken(ErrorKind::Broken, "the body is shorter than announced"),
+            None => return None,
+        };
+        Some((Err(error), None))
+    });
+    bytes.boxed()
 }
 
 /// `bytes 0-9/100`: the range, and the size of the whole.
-fn content_range(header: &str) -> Option<(ByteRange, u64)> {
+fn parse_range(header: &str) -> Option<(ByteRange, u64)> {
     let (range, size) = header.strip_prefix("bytes ")?.split_once('/')?;
     let (first, last) = range.split_once('-')?;
     let end = last.parse::<u64>().ok()?.checked_add(1)?;
@@ -154,9 +209,9 @@ mod tests {
 
     #[test]
     fn content_ranges() {
-        assert_eq!(content_range("bytes 0-9/100"), Some((ByteRange::new(0, 10).unwrap(), 100)));
+        assert_eq!(parse_range("bytes 0-9/100"), Some((ByteRange::new(0, 10).unwrap(), 100)));
         for bad in ["bytes */100", "bytes 5-4/100", "bytes 0-9/*", "0-9/100"] {
-            assert_eq!(content_range(bad), None, "{bad}");
+            assert_eq!(parse_range(bad), None, "{bad}");
         }
     }
 

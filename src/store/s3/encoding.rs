@@ -1,17 +1,22 @@
 //! How keys and metadata travel where they are not plain ASCII.
 //!
-//! Owns: the decoder of `encoding-type=url`, the encoder of `x-amz-copy-source`, RFC 2047 words in user metadata (which
-//! is how AWS itself shows values that are not ASCII). Does not own: keys in the path of a request (the SDK encodes them).
+//! Owns: the decoder of `encoding-type=url`, the encoder of `x-amz-copy-source` and of keys in a URL, RFC 2047 words in user
+//! metadata (which is how AWS itself shows values that are not ASCII). Does not own: requests of the SDK, which encodes for itself.
 
 use aws_smithy_types::base64;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// What must be encoded in `x-amz-copy-source`: all but RFC 3986's unreserved characters and `/`.
-const COPY_SOURCE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
+/// What must be encoded in a path: all but RFC 3986's unreserved characters and `/`.
+const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
 /// The value of `x-amz-copy-source`.
 pub(super) fn copy_source(bucket: &str, key: &str) -> String {
-    format!("{bucket}/{}", utf8_percent_encode(key, COPY_SOURCE))
+    format!("{bucket}/{}", key_path(key))
+}
+
+/// A key as it stands in a URL.
+pub(super) fn key_path(key: &str) -> impl std::fmt::Display + '_ {
+    utf8_percent_encode(key, PATH)
 }
 
 /// Undoes `encoding-type=url`: `+` is a space, `%XX` a byte, anything else itself. `None` if the bytes are not UTF-8.

@@ -1,4 +1,4 @@
-//! From the SDK's errors to ours.
+//! From errors of the SDK, of HTTP and of servers to ours.
 //!
 //! Owns: which kind each S3 code and status is, what a failed connection means, messages that say what to do.
 //! Does not own: what follows from a kind (`retry`, errnos).
@@ -9,7 +9,12 @@ use crate::types::Key;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_xml::decode::Document;
 use std::error::Error;
+use std::time::Duration;
+
+/// Any error.
+type Cause = Box<dyn Error + Send + Sync>;
 
 /// The kind of an answer. `code` is empty where the answer had no body (HEAD).
 pub(super) fn classify(op: Op, status: u16, code: &str, message: &str) -> ErrorKind {
@@ -117,11 +122,55 @@ where
     StoreError { kind, op, key: key.cloned(), code, request_id, message, source: None }
 }
 
+/// What a request, or the body of an answer, failed of, below all messages of its own.
+#[derive(Debug, thiserror::Error)]
+#[error("failed")]
+struct Failure(#[source] Cause);
+
+/// Our error for a request that got no answer, and why.
+pub(super) fn from_unanswered(op: Op, key: &Key, cause: impl Into<Cause>) -> StoreError {
+    let (kind, message) = unanswered(&Failure(cause.into()));
+    StoreError::new(kind, op, Some(key), message)
+}
+
+/// Our error for a request that took too long as a whole.
+pub(super) fn late(op: Op, key: Option<&Key>, limit: Duration) -> StoreError {
+    StoreError::new(ErrorKind::Timeout, op, key, format!("no answer within {limit:?}"))
+}
+
+/// Our error for an answer that is one, as status, headers and document say.
+pub(super) fn from_answer(op: Op, key: &Key, status: u16, headers: &http::HeaderMap, document: &[u8]) -> StoreError {
+    let header = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let (code, said) = parse_document(document);
+    let (code_text, said) = (code.as_deref().unwrap_or_default(), said.unwrap_or_default());
+    let kind = classify(op, status, code_text, &said);
+    let message = explain(status, code_text, &said, header("x-amz-bucket-region").as_deref());
+    let request_id = header("x-amz-request-id");
+    StoreError { kind, op, key: Some(key.clone()), code, request_id, message, source: None }
+}
+
+/// Code and message of an error document ("REST error responses" in the S3 API reference).
+fn parse_document(document: &[u8]) -> (Option<String>, Option<String>) {
+    let (mut code, mut message) = (None, None);
+    let Ok(mut xml) = Document::try_from(document) else { return (code, message) };
+    if let Ok(mut root) = xml.root_element() {
+        while let Some(mut element) = root.next_tag() {
+            let into = match element.start_el().local() {
+                "Code" => &mut code,
+                "Message" => &mut message,
+                _ => continue,
+            };
+            *into = aws_smithy_xml::decode::try_data(&mut element).ok().map(|text| text.trim().to_owned());
+        }
+    }
+    (code.filter(|code| !code.is_empty()), message)
+}
+
 /// Our error for a body that broke.
-pub(super) fn from_body(key: &Key, error: aws_sdk_s3::primitives::ByteStreamError) -> StoreError {
-    let kind = broken(&error);
+pub(super) fn from_body(key: &Key, cause: Cause) -> StoreError {
+    let error = Failure(cause);
     let message = format!("the body broke off: {}", causes(&error));
-    StoreError::new(kind, Op::Get, Some(key), message)
+    StoreError::new(broken(&error), Op::Get, Some(key), message)
 }
 
 /// A request that got no answer: no credentials, no connection, or the connection broke.

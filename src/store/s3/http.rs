@@ -1,4 +1,4 @@
-//! The HTTP client under the SDK: HTTP/1.1 only, one connection per request in flight.
+//! The HTTP client, under the SDK and without it: HTTP/1.1 only, one connection per request in flight.
 //!
 //! Owns: connections, TLS and its trusted certificates, timeouts that count from the last progress. An endpoint that
 //! offers HTTP/2 would otherwise get all requests over one TCP connection.
@@ -53,7 +53,26 @@ impl fmt::Display for TimedOut {
 
 impl std::error::Error for TimedOut {}
 
-/// An HTTP/1.1 client for the SDK. Cheap to clone; all clones share their connections.
+/// Why a request got no answer.
+#[derive(Debug)]
+pub(super) enum Failed {
+    /// It ran out of time.
+    TimedOut(TimedOut),
+    /// No connection, or it broke.
+    Http(hyper_util::client::legacy::Error),
+}
+
+impl Failed {
+    /// The error inside.
+    pub(super) fn cause(self) -> Box<dyn std::error::Error + Send + Sync> {
+        match self {
+            Failed::TimedOut(limit) => limit.into(),
+            Failed::Http(error) => error.into(),
+        }
+    }
+}
+
+/// An HTTP/1.1 client. Cheap to clone; all clones share their connections.
 #[derive(Debug, Clone)]
 pub(super) struct Http1 {
     hyper: Hyper,
@@ -76,6 +95,43 @@ impl Http1 {
             .pool_max_idle_per_host(IDLE_COUNT_MAX)
             .build(https);
         Ok(Http1 { hyper })
+    }
+}
+
+impl Http1 {
+    /// Sends a request and waits for the head of its answer. `connect` is how long to wait for a connection, `read` how long for
+    /// any progress.
+    pub(super) async fn exchange(
+        &self,
+        request: http::Request<SdkBody>,
+        connect: Option<Duration>,
+        read: Option<Duration>,
+    ) -> Result<http::Response<AnswerBody>, Failed> {
+        let progress = Progress::new();
+        let mut request = request.map(|body| RequestBody::new(body, &progress));
+        let connected = capture_connection(&mut request);
+        let answer = self.hyper.request(request);
+        tokio::pin!(answer);
+        let connecting = wait_connected(connected, connect);
+        let early = tokio::select! {
+            biased;
+            answer = &mut answer => Some(answer),
+            timed_out = connecting => match timed_out {
+                Some(timed_out) => return Err(Failed::TimedOut(timed_out)),
+                None => None,
+            },
+        };
+        progress.mark(0);
+        let answer = match (early, read) {
+            (Some(answer), _) => answer,
+            (None, None) => answer.await,
+            (None, Some(limit)) => tokio::select! {
+                biased;
+                answer = &mut answer => answer,
+                () = progress.stalled(limit) => return Err(Failed::TimedOut(TimedOut::Read(limit))),
+            },
+        };
+        Ok(answer.map_err(Failed::Http)?.map(|body| AnswerBody::new(body, read)))
     }
 }
 
@@ -104,7 +160,7 @@ fn tls_config(ca_bundle: Option<&Path>) -> Result<ClientConfig> {
 impl HttpClient for Http1 {
     fn http_connector(&self, settings: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
         SharedHttpConnector::new(Connector {
-            hyper: self.hyper.clone(),
+            http: self.clone(),
             connect: settings.connect_timeout(),
             read: settings.read_timeout(),
         })
@@ -114,51 +170,30 @@ impl HttpClient for Http1 {
 /// The client with the timeouts of one request.
 #[derive(Debug)]
 struct Connector {
-    hyper: Hyper,
+    http: Http1,
     connect: Option<Duration>,
     read: Option<Duration>,
 }
 
 impl HttpConnector for Connector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let send = send(self.hyper.clone(), request, self.connect, self.read);
+        let send = send(self.http.clone(), request, self.connect, self.read);
         HttpConnectorFuture::new(send)
     }
 }
 
 async fn send(
-    hyper: Hyper,
+    http: Http1,
     request: HttpRequest,
     connect: Option<Duration>,
     read: Option<Duration>,
 ) -> Result<HttpResponse, ConnectorError> {
     let request = request.try_into_http1x().map_err(|e| ConnectorError::user(e.into()))?;
-    let progress = Progress::new();
-    let mut request = request.map(|body| RequestBody::new(body, &progress));
-    let connected = capture_connection(&mut request);
-    let answer = hyper.request(request);
-    tokio::pin!(answer);
-    let connecting = wait_connected(connected, connect);
-    let early = tokio::select! {
-        biased;
-        answer = &mut answer => Some(answer),
-        timed_out = connecting => match timed_out {
-            Some(timed_out) => return Err(ConnectorError::timeout(timed_out.into())),
-            None => None,
-        },
-    };
-    progress.mark(0);
-    let answer = match (early, read) {
-        (Some(answer), _) => answer,
-        (None, None) => answer.await,
-        (None, Some(limit)) => tokio::select! {
-            biased;
-            answer = &mut answer => answer,
-            () = progress.stalled(limit) => return Err(ConnectorError::timeout(TimedOut::Read(limit).into())),
-        },
-    };
-    let answer = answer.map_err(classify)?.map(|body| SdkBody::from_body_1_x(AnswerBody::new(body, read)));
-    HttpResponse::try_from(answer).map_err(|e| ConnectorError::other(e.into(), None))
+    let answer = http.exchange(request, connect, read).await.map_err(|failed| match failed {
+        Failed::TimedOut(limit) => ConnectorError::timeout(limit.into()),
+        Failed::Http(error) => classify(error),
+    })?;
+    HttpResponse::try_from(answer.map(SdkBody::from_body_1_x)).map_err(|e| ConnectorError::other(e.into(), None))
 }
 
 /// Waits until the request has its connection, or until it took too long.

@@ -1,9 +1,9 @@
 //! The object store on S3 and servers like it.
 //!
-//! Owns: the only use of the AWS SDK; everything in which one server differs from another.
+//! Owns: the only use of the AWS SDK, requests that do without it for speed; everything in which one server differs from another.
 //! Does not own: retries, limits and counters (the wrappers of `store`).
 
-use super::{Capabilities, Op, Result, StoreError};
+use super::{Capabilities, Op, Result};
 use crate::store::ErrorKind;
 use crate::types::Key;
 use aws_sdk_s3::Client;
@@ -15,12 +15,14 @@ use std::time::Duration;
 mod body;
 mod client;
 mod convert;
+mod direct;
 mod encoding;
 mod error;
 mod http;
 mod ops;
 mod providers;
 mod settings;
+mod sign;
 
 pub use settings::{S3Settings, Secret, StaticCredentials, Timeouts};
 
@@ -33,6 +35,8 @@ pub struct S3Store {
     /// Whether bodies go without a signature of their own, because TLS protects them.
     unsigned_bodies: bool,
     settings: S3Settings,
+    /// For requests that do not go through the SDK.
+    direct: Option<client::Direct>,
 }
 
 impl S3Store {
@@ -49,6 +53,7 @@ impl S3Store {
             bucket: settings.bucket.clone(),
             unsigned_bodies: connected.tls,
             settings: settings.clone(),
+            direct: connected.direct,
         })
     }
 
@@ -77,7 +82,7 @@ impl S3Store {
     {
         match tokio::time::timeout(limit, request).await {
             Ok(answer) => answer.map_err(|e| error::from_sdk(op, key, e)),
-            Err(_) => Err(StoreError::new(ErrorKind::Timeout, op, key, format!("no answer within {limit:?}"))),
+            Err(_) => Err(error::late(op, key, limit)),
         }
     }
 

@@ -13,7 +13,6 @@ use async_trait::async_trait;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, EncodingType, MetadataDirective, StorageClass};
 use bytes::Bytes;
-use futures::{StreamExt, stream};
 
 /// Fields that PutObject, CopyObject and CreateMultipartUpload have in common, without a common type.
 macro_rules! with_headers {
@@ -43,25 +42,6 @@ macro_rules! with_condition {
 }
 
 impl S3Store {
-    /// The bytes of a GET, checked against the announced length.
-    fn body(key: &Key, body: ByteStream, len: u64) -> stream::BoxStream<'static, Result<Bytes>> {
-        let state = Some((body, key.clone(), len));
-        let bytes = stream::unfold(state, |state| async move {
-            let (mut body, key, left) = state?;
-            let broken = |kind, message| Some((Err(StoreError::new(kind, Op::Get, Some(&key), message)), None));
-            match body.next().await {
-                Some(Ok(bytes)) => match left.checked_sub(bytes.len() as u64) {
-                    Some(left) => Some((Ok(bytes), Some((body, key, left)))),
-                    None => broken(ErrorKind::Corrupt, "the body is longer than announced"),
-                },
-                Some(Err(e)) => Some((Err(error::from_body(&key, e)), None)),
-                None if left > 0 => broken(ErrorKind::Broken, "the body is shorter than announced"),
-                None => None,
-            }
-        });
-        bytes.boxed()
-    }
-
     async fn head_bucket_once(&self) -> Result<()> {
         let request = self.client.head_bucket().bucket(&self.bucket);
         self.answer(Op::HeadBucket, None, request.send()).await.map(|_| ())
@@ -87,21 +67,23 @@ impl ObjectStore for S3Store {
     }
 
     async fn head(&self, key: &Key) -> Result<ObjectMeta> {
+        if let Some(meta) = self.head_direct(key).await? {
+            return Ok(meta);
+        }
         let request = self.client.head_object().bucket(&self.bucket).key(key.as_str());
         convert::head(key, &self.answer(Op::Head, Some(key), request.send()).await?)
     }
 
     async fn get(&self, key: &Key, range: Option<ByteRange>, if_match: Option<&ETag>) -> Result<GetObject> {
+        if let Some(got) = self.get_direct(key, range, if_match).await? {
+            return Ok(got);
+        }
         let request = self.client.get_object().bucket(&self.bucket).key(key.as_str());
         let request = request.set_range(range.map(ByteRange::to_http));
         let request = request.set_if_match(if_match.map(|etag| etag.as_str().to_owned()));
         let answer = self.answer(Op::Get, Some(key), request.send()).await?;
         let (meta, following) = convert::get(key, range, &answer)?;
-        if range.is_some() && following.is_none() {
-            return Err(StoreError::new(ErrorKind::InvalidRange, Op::Get, Some(key), "the range begins past the end"));
-        }
-        let body = S3Store::body(key, answer.body, following.map_or(0, ByteRange::len));
-        Ok(GetObject { meta, range: following, body })
+        Ok(GetObject { meta, range: following, body: convert::body(key, answer.body.into_inner(), following) })
     }
 
     async fn list(&self, request: &ListRequest) -> Result<ListPage> {

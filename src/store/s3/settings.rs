@@ -26,6 +26,8 @@ pub struct S3Settings {
     pub credentials: Option<StaticCredentials>,
     /// Send requests without signature, for public buckets.
     pub anonymous: bool,
+    /// Send GET and HEAD of objects without the SDK, where Signature Version 4 is all that they need: that takes less time.
+    pub direct: bool,
     /// How long to wait for what.
     pub timeouts: Timeouts,
 }
@@ -42,6 +44,7 @@ impl S3Settings {
             ca_bundle: None,
             credentials: None,
             anonymous: false,
+            direct: true,
             timeouts: Timeouts::default(),
         }
     }

@@ -1,0 +1,223 @@
+//! Requests that do not go through the SDK: their URL and their signature.
+//!
+//! Owns: where the objects of the bucket are, as the SDK's own rules for endpoints have it; credentials for as long as they hold;
+//! Signature Version 4. Does not own: which requests these are (`direct`), the chain of credential providers (`aws-config`).
+
+use super::super::{Op, Result, StoreError};
+use super::encoding::key_path;
+use super::error;
+use crate::types::Key;
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
+use aws_sdk_s3::Client;
+use aws_sdk_s3::presigning::PresigningConfig;
+use aws_sigv4::http_request::{
+    PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SigningSettings, UriPathNormalizationMode,
+    sign,
+};
+use aws_sigv4::sign::v4;
+use aws_smithy_types::body::SdkBody;
+use std::error::Error;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+use tokio::sync::OnceCell;
+
+/// How long before they expire credentials are fetched anew, and how long those hold that do not say (both as the SDK has it).
+const EXPIRY_MARGIN: Duration = Duration::from_secs(10);
+const HOLD: Duration = Duration::from_secs(15 * 60);
+/// For the URL that is only looked at.
+const PRESIGNED_FOR: Duration = Duration::from_secs(60);
+/// The key of that URL.
+const SAMPLE: &str = "k";
+
+/// Where objects are, and what their requests are signed for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Place {
+    /// A key follows.
+    base: String,
+    region: String,
+}
+
+/// Signs requests for the objects of one bucket.
+#[derive(Debug)]
+pub(super) struct Signer {
+    provider: SharedCredentialsProvider,
+    /// `None` inside: such requests are the SDK's business.
+    place: OnceCell<Option<Place>>,
+    held: Mutex<Option<(Credentials, SystemTime)>>,
+    /// Whoever fetches credentials: the others wait for his.
+    fetching: tokio::sync::Mutex<()>,
+    settings: SigningSettings,
+}
+
+impl Signer {
+    pub(super) fn new(provider: SharedCredentialsProvider) -> Signer {
+        let mut settings = SigningSettings::default();
+        settings.percent_encoding_mode = PercentEncodingMode::Single;
+        settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
+        settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
+        let (place, held, fetching) = (OnceCell::new(), Mutex::default(), tokio::sync::Mutex::default());
+        Signer { provider, place, held, fetching, settings }
+    }
+
+    /// A signed request without a body for `key`. `None` if the SDK must send it: its endpoint wants more than Signature
+    /// Version 4 (directory buckets, multi-region access points).
+    pub(super) async fn request(
+        &self,
+        client: &Client,
+        bucket: &str,
+        (op, method): (Op, &'static str),
+        key: &Key,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Option<http::Request<SdkBody>>> {
+        let place = self.place.get_or_try_init(|| find(client, bucket, op, key)).await?;
+        let Some(place) = place else { return Ok(None) };
+        let credentials = self.credentials(op, key).await?;
+        let signed = self.sign(place, credentials, method, key, headers);
+        let signed = signed.map_err(|e| StoreError::new(super::ErrorKind::Invalid, op, Some(key), e.to_string()))?;
+        Ok(Some(signed))
+    }
+
+    /// The credentials were refused: the next request fetches them anew.
+    pub(super) fn forget(&self) {
+        *self.held() = None;
+    }
+
+    async fn credentials(&self, op: Op, key: &Key) -> Result<Credentials> {
+        if let Some(held) = self.fresh() {
+            return Ok(held);
+        }
+        let _fetching = self.fetching.lock().await;
+        if let Some(held) = self.fresh() {
+            return Ok(held);
+        }
+        let fetched = self.provider.provide_credentials().await;
+        let fetched = fetched.map_err(|e| error::from_unanswered(op, key, e))?;
+        let until = fetched.expiry().unwrap_or_else(|| SystemTime::now() + HOLD);
+        *self.held() = Some((fetched.clone(), until));
+        Ok(fetched)
+    }
+
+    fn fresh(&self) -> Option<Credentials> {
+        let held = self.held();
+        let (credentials, until) = held.as_ref()?;
+        (SystemTime::now() + EXPIRY_MARGIN < *until).then(|| credentials.clone())
+    }
+
+    fn held(&self) -> std::sync::MutexGuard<'_, Option<(Credentials, SystemTime)>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sign(
+        &self,
+        place: &Place,
+        credentials: Credentials,
+        method: &'static str,
+        key: &Key,
+        headers: &[(&'static str, &str)],
+    ) -> Result<http::Request<SdkBody>, Box<dyn Error + Send + Sync>> {
+        let url = format!("{}{}", place.base, key_path(key.as_str()));
+        let identity = credentials.into();
+        let parameters = v4::SigningParams::builder()
+            .identity(&identity)
+            .region(&place.region)
+            .name("s3")
+            .time(SystemTime::now())
+            .settings(self.settings.clone())
+            .build()?
+            .into();
+        let signable = SignableRequest::new(method, &url, headers.iter().copied(), SignableBody::Bytes(&[]))?;
+        let (instructions, _) = sign(signable, &parameters)?.into_parts();
+        let mut request = http::Request::builder().method(method).uri(&url);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut request = request.header(http::header::USER_AGENT, USER_AGENT).body(SdkBody::empty())?;
+        instructions.apply_to_request_http1x(&mut request);
+        Ok(request)
+    }
+}
+
+const USER_AGENT: &str = concat!("objfs/", env!("CARGO_PKG_VERSION"));
+
+/// Asks the SDK where an object of the bucket is. Nothing is sent, but for credentials.
+async fn find(client: &Client, bucket: &str, op: Op, key: &Key) -> Result<Option<Place>> {
+    let invalid = |e: &dyn Error| StoreError::new(super::ErrorKind::Invalid, op, Some(key), e.to_string());
+    let presigning = PresigningConfig::expires_in(PRESIGNED_FOR).map_err(|e| invalid(&e))?;
+    let presigned = client.get_object().bucket(bucket).key(SAMPLE).presigned(presigning).await;
+    let presigned = presigned.map_err(|e| error::from_sdk(op, Some(key), e))?;
+    Ok(place(presigned.uri()))
+}
+
+/// What a presigned URL tells. `None` if it is signed with anything but Signature Version 4 for S3 itself.
+fn place(url: &str) -> Option<Place> {
+    let (path, query) = url.split_once('?')?;
+    let base = path.strip_suffix(SAMPLE).filter(|base| base.ends_with('/'))?;
+    let value = |name: &str| {
+        let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.find(|(n, _)| *n == name).map(|(_, value)| value)
+    };
+    let scope = percent_encoding::percent_decode_str(value("X-Amz-Credential")?).decode_utf8().ok()?;
+    let mut scope = scope.rsplit('/');
+    let parts = (scope.next()?, scope.next()?, scope.next()?);
+    let is_plain = value("X-Amz-Algorithm") == Some("AWS4-HMAC-SHA256") && value("X-Amz-S3session-Token").is_none();
+    match parts {
+        ("aws4_request", "s3", region) if is_plain => Some(Place { base: base.to_owned(), region: region.to_owned() }),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_presigned_url_tells_where_objects_are() {
+        let url = |base: &str, algorithm: &str, scope: &str| {
+            format!("{base}k?x-id=GetObject&X-Amz-Algorithm={algorithm}&X-Amz-Credential=AK%2F20260101%2F{scope}&X-Amz-Date=1")
+        };
+        let of = |base: &str| Some(Place { base: base.to_owned(), region: "eu-west-1".to_owned() });
+        let plain = "eu-west-1%2Fs3%2Faws4_request";
+        for base in ["https://b.s3.eu-west-1.amazonaws.com/", "http://127.0.0.1:9000/b/"] {
+            assert_eq!(place(&url(base, "AWS4-HMAC-SHA256", plain)), of(base));
+        }
+        let base = "https://b--use1-az4--x-s3.s3express-use1-az4.us-east-1.amazonaws.com/";
+        assert_eq!(place(&url(base, "AWS4-HMAC-SHA256", "us-east-1%2Fs3express%2Faws4_request")), None);
+        assert_eq!(place(&url(base, "AWS4-ECDSA-P256-SHA256", plain)), None);
+        assert_eq!(place("https://b.s3.amazonaws.com/k"), None);
+    }
+
+    #[tokio::test]
+    async fn credentials_are_fetched_once_and_again_before_they_expire_or_when_refused() {
+        use std::sync::Arc;
+        use std::sync::atomic::{AtomicU64, Ordering};
+
+        #[derive(Debug, Clone, Default)]
+        struct Expiring(Arc<AtomicU64>, Arc<AtomicU64>);
+        impl ProvideCredentials for Expiring {
+            fn provide_credentials<'a>(&'a self) -> aws_credential_types::provider::future::ProvideCredentials<'a>
+            where
+                Self: 'a,
+            {
+                self.0.fetch_add(1, Ordering::Relaxed);
+                let until = SystemTime::now() + Duration::from_secs(self.1.load(Ordering::Relaxed));
+                let credentials = Credentials::new("AK", "secret", None, Some(until), "test");
+                aws_credential_types::provider::future::ProvideCredentials::ready(Ok(credentials))
+            }
+        }
+
+        let provider = Expiring::default();
+        provider.1.store(100, Ordering::Relaxed);
+        let signer = Signer::new(SharedCredentialsProvider::new(provider.clone()));
+        let key = Key::parse("k").unwrap();
+        let get = || signer.credentials(Op::Get, &key);
+        futures::future::join_all([get(), get(), get()]).await;
+        assert_eq!(provider.0.load(Ordering::Relaxed), 1);
+        provider.1.store(5, Ordering::Relaxed);
+        signer.forget();
+        for fetched in 2..4 {
+            get().await.unwrap();
+            assert_eq!(provider.0.load(Ordering::Relaxed), fetched, "they expire within the margin");
+        }
+    }
+}
