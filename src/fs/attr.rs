@@ -200,7 +200,7 @@ impl Fs {
                 self.meta.change(row.ino, move |row| row.attr = wanted.of(&row.attr)).await?;
                 // The row first: who stages the file now must find the new version.
                 self.note_written(&row, version.clone(), &headers).await?;
-                self.note_rewritten(&row, &key, &version);
+                self.note_rewritten(&row, &key, &key, &version);
                 Ok(())
             }
             Err(StoreError { kind: ErrorKind::Precondition | ErrorKind::NotFound, .. }) => {
@@ -213,9 +213,12 @@ impl Fs {
     }
 
     /// The same bytes have another version or another key now: the kernel's pages stay good, open handles read on there,
-    /// and what is staged over it replaces that one.
-    pub(super) fn note_rewritten(&self, row: &InodeRow, key: &Key, version: &Version) {
+    /// what is staged over it replaces that one, and what was fetched need not be fetched again.
+    pub(super) fn note_rewritten(&self, row: &InodeRow, from: &Key, key: &Key, version: &Version) {
         let object = ObjectRef { key: key.clone(), version: version.clone() };
+        if let Some(before) = row.version.clone() {
+            self.reader.carry(&ObjectRef { key: from.clone(), version: before }, &object);
+        }
         self.handles.of(row.ino).iter().for_each(|h| h.set_object(Some(object.clone())));
         if let Some(staged) = self.writer.get(row.ino) {
             staged.replace_base(object);

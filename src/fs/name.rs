@@ -269,7 +269,12 @@ impl Fs {
     pub(super) async fn turn_readers(&self, ino: Ino, aside: Option<ObjectRef>) -> Result<()> {
         let Some(object) = aside else { return Ok(()) };
         self.remember_orphans_with(ino, Some(object.clone())).await?;
-        self.handles.of(ino).iter().for_each(|h| h.set_object(Some(object.clone())));
+        for handle in self.handles.of(ino) {
+            if let Some(before) = handle.object() {
+                self.reader.carry(&before, &object);
+            }
+            handle.set_object(Some(object.clone()));
+        }
         if let Some(staged) = self.writer.get(ino) {
             staged.replace_base(object);
         }

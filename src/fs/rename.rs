@@ -181,7 +181,7 @@ impl Fs {
         };
         let moved = Moved { path: Vec::new(), is_dir: false, version: version.clone(), headers: to_meta(&headers) };
         self.meta.rename(row.ino, to.parent, to.name.clone(), vec![moved]).await?;
-        self.note_rewritten(row, &to.file, &version);
+        self.note_rewritten(row, &from.file, &to.file, &version);
         Ok(())
     }
 

@@ -134,7 +134,7 @@ impl Fs {
         let noted = self.meta.rename(row.ino, to.parent, to.name.clone(), moved).await?;
         for (before, index) in noted.iter().filter(|(row, _)| row.attr.kind != FileKind::Dir) {
             if let Some(one) = copied.get(*index) {
-                self.note_rewritten(before, &one.to, &one.version);
+                self.note_rewritten(before, &one.from, &one.to, &one.version);
             }
         }
         let moved_marker = copied.iter().any(|c| c.to == *tree);

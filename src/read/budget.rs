@@ -52,29 +52,41 @@ impl Budget {
         self.permits.available_permits() as u64 * UNIT
     }
 
-    /// An empty buffer with room for `len` bytes, for somebody who waits for them: waits until there is room.
-    pub(super) async fn reserve(&self, len: u64) -> Buffer {
+    /// Room for `len` bytes, for somebody who waits for them: waits until there is some.
+    pub(super) async fn reserve(&self, len: u64) -> Room {
         // More than there is will never be free.
         let count = units(len.min(self.total - self.total / CELLS));
         // Never closed, so that a failure to acquire cannot be; without a permit the buffer would only not be counted.
         let permit = Arc::clone(&self.permits).acquire_many_owned(count).await.ok();
-        Buffer::new(len, permit)
+        Room(permit)
     }
 
     /// The same for bytes that nobody has asked for yet. `None` if others need the room.
-    pub(super) fn reserve_ahead(&self, len: u64) -> Option<Buffer> {
+    pub(super) fn reserve_ahead(&self, len: u64) -> Option<Room> {
         let count = units(len);
         let left = (self.permits.available_permits() as u64).checked_sub(u64::from(count))?;
         if left < u64::from(units(self.total / FOR_DEMAND)) {
             return None;
         }
         let permit = Arc::clone(&self.permits).try_acquire_many_owned(count).ok()?;
-        Some(Buffer::new(len, Some(permit)))
+        Some(Room(Some(permit)))
     }
 }
 
 fn units(bytes: u64) -> u32 {
     u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX)
+}
+
+/// Room for bytes that do not exist yet.
+#[derive(Debug)]
+pub(super) struct Room(Option<OwnedSemaphorePermit>);
+
+impl Room {
+    /// An empty buffer for `len` bytes, which takes as much of the room, as far as there is any.
+    pub(super) fn buffer(&mut self, len: u64) -> Buffer {
+        let part = self.0.as_mut().and_then(|permit| permit.split(units(len) as usize));
+        Buffer::new(len, part.or_else(|| self.0.take()))
+    }
 }
 
 /// Bytes that count. As [`bytes::Bytes`] they count until the last slice is dropped. They begin at a page, as writes past the
@@ -124,15 +136,21 @@ mod tests {
     fn reading_ahead_leaves_room_for_those_who_wait_and_slices_keep_what_they_are_of() {
         const MIB: u64 = 1 << 20;
         let budget = Budget::new(32 * MIB);
-        let mut ahead: Vec<Buffer> = std::iter::from_fn(|| budget.reserve_ahead(8 * MIB)).collect();
+        let mut ahead: Vec<Room> = std::iter::from_fn(|| budget.reserve_ahead(8 * MIB)).collect();
         assert_eq!(ahead.len(), 2);
-        let mut waited_for = budget.reserve(12 * MIB).now_or_never().unwrap();
+        let mut room = budget.reserve(12 * MIB).now_or_never().unwrap();
         assert!(budget.reserve(1).now_or_never().is_none(), "all is taken");
+        let mut waited_for = room.buffer(8 * MIB);
+        drop(room.buffer(4 * MIB));
+        drop(budget.reserve(4 * MIB).now_or_never().unwrap());
+        drop(room);
+        let taken = budget.reserve(4 * MIB).now_or_never().unwrap();
         waited_for.extend(b"bytes");
         assert_eq!((waited_for.as_ref(), waited_for.as_ref().as_ptr().align_offset(4096)), (&b"bytes"[..], 0));
         let slice = Bytes::from_owner(waited_for).slice(1..3);
         assert!(budget.reserve(1).now_or_never().is_none());
         drop(slice);
+        drop(taken);
         assert!(budget.reserve(8 * MIB).now_or_never().is_some());
         ahead.clear();
         assert!(budget.reserve(99 * MIB).now_or_never().is_some(), "what can never be free is not waited for");

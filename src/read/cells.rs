@@ -9,6 +9,9 @@ use super::unit;
 use crate::types::ByteRange;
 use bytes::Bytes;
 
+/// Cells of one object that are carried over, at most: the names of many may change at once.
+const CARRIED_MAX: u64 = 64;
+
 /// Cells by version and index.
 #[derive(Debug, Clone)]
 pub(super) struct Cells(moka::sync::Cache<(VersionId, u64), Bytes>);
@@ -33,6 +36,15 @@ impl Cells {
     /// Whether a cell is there.
     pub(super) fn has(&self, id: VersionId, index: u64) -> bool {
         self.0.contains_key(&(id, index))
+    }
+
+    /// The bytes of one object of `size` bytes are those of another one now. Of large objects only the beginning is carried over.
+    pub(super) fn carry(&self, from: VersionId, to: VersionId, size: u64) {
+        for index in 0..size.div_ceil(unit::CELL).min(CARRIED_MAX) {
+            if let Some(cell) = self.0.remove(&(from, index)) {
+                self.0.insert((to, index), cell);
+            }
+        }
     }
 
     /// Keeps the bytes of `range` of an object of `size` bytes, as far as they are whole cells.

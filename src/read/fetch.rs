@@ -3,7 +3,7 @@
 //! Owns: the ranged GET with If-Match, the check that it delivers what was asked, going on at the byte reached when a body
 //! breaks off, a second request for an answer that is late. Does not own: retries of a request that was not answered (`store::retry`), what is fetched (`mod`).
 
-use super::fill::{Arrived, Fill};
+use super::fill::Fill;
 use super::hedge::Hedge;
 use crate::store::{ErrorKind, GetObject, ObjectStore, Op, StoreError};
 use crate::types::{ByteRange, ObjectRef};
@@ -67,35 +67,38 @@ impl Drop for Ends {
     }
 }
 
-/// Fetches all of `fill`, or fails it. Answers the bytes; `None` if that failed or nobody wanted them any more.
-pub(super) async fn fill(source: &Source, object: &ObjectRef, fill: &Weak<Fill>, range: ByteRange) -> Option<Bytes> {
+/// Fetches all of `fill`, or fails it, or stops when nobody wants it any more. `keep` is given what has arrived of it, in segments.
+pub(super) async fn fill(
+    source: &Source,
+    object: &ObjectRef,
+    fill: &Weak<Fill>,
+    range: ByteRange,
+    keep: impl Fn(ByteRange, &Bytes),
+) {
     let (mut at, mut attempt) = (range.start(), 1);
     while let Some(left) = ByteRange::new(at, range.end()) {
         let before = at;
-        let error = match stream(source, object, fill, left, &mut at).await {
-            Ok(bytes) => return bytes,
-            Err(error) => error,
-        };
+        let Err(error) = stream(source, object, fill, left, &mut at, &keep).await else { return };
         attempt = if at > before { 1 } else { attempt + 1 };
         if attempt > ATTEMPTS || !error.kind.is_retryable() {
             if let Some(fill) = fill.upgrade() {
                 fill.fail(error);
             }
-            return None;
+            return;
         }
         tracing::debug!(key = %object.key, at, error = %error, "a body broke off: going on at the byte reached");
     }
-    None
 }
 
-/// One GET. Moves `at` on with each byte that arrives. Answers all bytes of the fill, or `None` if nobody wants them any more.
+/// One GET. Moves `at` on with each byte that arrives. Ends when all have, or when nobody wants them any more.
 async fn stream(
     source: &Source,
     object: &ObjectRef,
     fill: &Weak<Fill>,
     range: ByteRange,
     at: &mut u64,
-) -> Result<Option<Bytes>, StoreError> {
+    keep: &impl Fn(ByteRange, &Bytes),
+) -> Result<(), StoreError> {
     let mut got = source.get(object, range).await?;
     let corrupt = |what: String| StoreError::new(ErrorKind::Corrupt, Op::Get, Some(&object.key), what);
     if got.range != Some(range) {
@@ -103,11 +106,16 @@ async fn stream(
     }
     while let Some(frame) = got.body.next().await {
         let frame = frame?;
-        let Some(fill) = fill.upgrade() else { return Ok(None) };
-        match fill.extend(&frame) {
-            Arrived::Part => *at += frame.len() as u64,
-            Arrived::Whole(bytes) => return Ok(Some(bytes)),
-            Arrived::TooMuch => return Err(corrupt(format!("was sent more than the bytes of {range:?}"))),
+        let Some(fill) = fill.upgrade() else { return Ok(()) };
+        let whole = fill.extend(&frame);
+        drop(fill);
+        let whole = whole.map_err(|_| corrupt(format!("was sent more than the bytes of {range:?}")))?;
+        *at += frame.len() as u64;
+        for (segment, bytes) in &whole {
+            keep(*segment, bytes);
+        }
+        if *at == range.end() {
+            return Ok(());
         }
     }
     let missing = range.end() - *at;

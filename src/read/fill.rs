@@ -3,10 +3,11 @@
 //! Owns: handing out what has arrived to whoever waits for it, and no later. Does not own: where bytes come from (`fetch`), who
 //! else asks for them (`in_flight`).
 
-use super::budget::Buffer;
+use super::budget::{Buffer, Room};
+use super::unit::STEP;
 use crate::store::{ErrorKind, Op, StoreError};
 use crate::types::ByteRange;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::Notify;
@@ -23,28 +24,32 @@ pub(super) struct Fill {
     taken: AtomicU64,
 }
 
+/// What has arrived, cut at multiples of [`STEP`]: who reads in such steps is answered without a copy, and what has been read is
+/// given back before the rest.
 #[derive(Debug)]
-enum State {
-    Arriving(Buffer),
-    Whole(Bytes),
-    Failed(StoreError),
+struct State {
+    /// Segments that are whole.
+    whole: Vec<Bytes>,
+    /// The one that arrives.
+    arriving: Option<Buffer>,
+    room: Room,
+    /// Up to where bytes have arrived.
+    end: u64,
+    /// Whoever waits, waits for bytes up to here, or for more.
+    wanted: u64,
+    failed: Option<StoreError>,
 }
 
-/// What became of a range when more bytes arrived.
+/// More bytes arrived than were asked for.
 #[derive(Debug)]
-pub(super) enum Arrived {
-    /// There is more to come.
-    Part,
-    /// That was the last of it; this is all.
-    Whole(Bytes),
-    /// These are more than were asked for.
-    TooMuch,
-}
+pub(super) struct TooMuch;
 
 impl Fill {
-    /// The bytes of `range`, to be written to `buffer`.
-    pub(super) fn new(range: ByteRange, buffer: Buffer) -> Fill {
-        let (state, arrived, request) = (Mutex::new(State::Arriving(buffer)), Notify::new(), OnceLock::new());
+    /// The bytes of `range`, to be kept in `room`.
+    pub(super) fn new(range: ByteRange, room: Room) -> Fill {
+        let end = range.start();
+        let state = State { whole: Vec::new(), arriving: None, room, end, wanted: u64::MAX, failed: None };
+        let (state, arrived, request) = (Mutex::new(state), Notify::new(), OnceLock::new());
         Fill { range, state, arrived, request, taken: AtomicU64::new(0) }
     }
 
@@ -72,68 +77,79 @@ impl Fill {
 
     /// Whether it will never have them all.
     pub(super) fn has_failed(&self) -> bool {
-        matches!(*self.state(), State::Failed(_))
+        self.state().failed.is_some()
     }
 
-    /// More bytes have arrived.
-    pub(super) fn extend(&self, bytes: &[u8]) -> Arrived {
+    /// More bytes have arrived. Answers the segments that are whole now.
+    pub(super) fn extend(&self, mut bytes: &[u8]) -> Result<Vec<(ByteRange, Bytes)>, TooMuch> {
         let mut state = self.state();
-        let State::Arriving(buffer) = &mut *state else { return Arrived::TooMuch };
-        let len = (buffer.as_ref().len() + bytes.len()) as u64;
-        if len > self.range.len() {
-            return Arrived::TooMuch;
+        if state.failed.is_some() || state.end + bytes.len() as u64 > self.range.end() {
+            return Err(TooMuch);
         }
-        buffer.extend(bytes);
-        let arrived = if len == self.range.len() { Arrived::Whole(take_whole(&mut state)) } else { Arrived::Part };
+        let mut whole = Vec::new();
+        while let Some(segment) = segment(self.range, state.end).filter(|_| !bytes.is_empty()) {
+            let left = usize::try_from(segment.end() - state.end).unwrap_or(usize::MAX);
+            let (now, later) = bytes.split_at(bytes.len().min(left));
+            state.extend(segment, now);
+            if state.end == segment.end()
+                && let Some(done) = state.arriving.take()
+            {
+                let done = Bytes::from_owner(done);
+                state.whole.push(done.clone());
+                whole.push((segment, done));
+            }
+            bytes = later;
+        }
+        let wakes = state.end >= state.wanted;
+        if wakes {
+            // Those who wait for more say so again.
+            state.wanted = u64::MAX;
+        }
         drop(state);
-        self.arrived.notify_waiters();
-        arrived
+        if wakes {
+            self.arrived.notify_waiters();
+        }
+        Ok(whole)
     }
 
     /// No more will arrive.
     pub(super) fn fail(&self, error: StoreError) {
         let mut state = self.state();
-        if matches!(*state, State::Arriving(_)) {
-            *state = State::Failed(error);
+        if state.end < self.range.end() {
+            state.failed.get_or_insert(error);
         }
         drop(state);
         self.arrived.notify_waiters();
     }
 
-    /// The bytes of `part`, if they have arrived, or why they never will.
-    pub(super) fn ready(&self, part: ByteRange) -> Option<Result<Bytes, StoreError>> {
-        let (from, to) = (self.index(part.start()), self.index(part.end()));
-        match &*self.state() {
-            State::Whole(bytes) if to <= bytes.len() => Some(Ok(bytes.slice(from..to))),
-            State::Whole(_) => Some(Err(not_in(self.range, part))),
-            State::Arriving(buffer) => buffer.as_ref().get(from..to).map(|part| Ok(Bytes::copy_from_slice(part))),
-            State::Failed(e) => Some(Err(e.clone())),
-        }
-    }
-
     /// Whether reading `part` would not wait.
     pub(super) fn has(&self, part: ByteRange) -> bool {
-        match &*self.state() {
-            State::Arriving(buffer) => buffer.as_ref().len() >= self.index(part.end()),
-            State::Whole(_) | State::Failed(_) => true,
-        }
+        let state = self.state();
+        state.end >= part.end() || state.failed.is_some()
     }
 
-    /// The bytes of `part`, as soon as they have arrived.
+    /// The bytes of `part`, as soon as they have arrived, or why they never will.
     pub(super) async fn read(&self, part: ByteRange) -> Result<Bytes, StoreError> {
+        if part.intersect(self.range) != Some(part) {
+            let message = format!("{part:?} is not in {:?}", self.range);
+            return Err(StoreError::new(ErrorKind::Invalid, Op::Get, None, message));
+        }
         loop {
             let mut arrived = std::pin::pin!(self.arrived.notified());
             // Before looking: what arrives between looking and waiting must wake us.
             arrived.as_mut().enable();
-            if let Some(result) = self.ready(part) {
-                return result;
+            {
+                let mut state = self.state();
+                if state.end >= part.end() {
+                    return Ok(state.copy(self.range, part));
+                }
+                if let Some(error) = &state.failed {
+                    return Err(error.clone());
+                }
+                state.wanted = state.wanted.min(part.end());
             }
             arrived.await;
         }
-    }
-
-    fn index(&self, offset: u64) -> usize {
-        usize::try_from(offset.saturating_sub(self.range.start())).unwrap_or(usize::MAX)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -141,19 +157,37 @@ impl Fill {
     }
 }
 
-fn not_in(range: ByteRange, part: ByteRange) -> StoreError {
-    StoreError::new(ErrorKind::Invalid, Op::Get, None, format!("{part:?} is not in {range:?}"))
+impl State {
+    fn extend(&mut self, segment: ByteRange, bytes: &[u8]) {
+        let room = &mut self.room;
+        self.arriving.get_or_insert_with(|| room.buffer(segment.len())).extend(bytes);
+        self.end += bytes.len() as u64;
+    }
+
+    /// Bytes that have arrived: a slice, if they are of one segment that is whole.
+    fn copy(&self, range: ByteRange, part: ByteRange) -> Bytes {
+        let mut copy = BytesMut::new();
+        let mut at = part.start();
+        while let Some((segment, rest)) = segment(range, at).zip(ByteRange::new(at, part.end())) {
+            let Some(now) = segment.intersect(rest) else { break };
+            let place = |offset: u64| usize::try_from(offset - segment.start()).unwrap_or(usize::MAX);
+            let place = place(now.start())..place(now.end());
+            let index = usize::try_from(at / STEP - range.start() / STEP).unwrap_or(usize::MAX);
+            match (self.whole.get(index), &self.arriving) {
+                (Some(whole), _) if now == part => return whole.slice(place),
+                (Some(whole), _) => copy.extend_from_slice(&whole[place]),
+                (None, Some(arriving)) => copy.extend_from_slice(&arriving.as_ref()[place]),
+                (None, None) => break,
+            }
+            at = now.end();
+        }
+        copy.freeze()
+    }
 }
 
-fn take_whole(state: &mut State) -> Bytes {
-    let before = std::mem::replace(state, State::Whole(Bytes::new()));
-    let bytes = match before {
-        State::Arriving(buffer) => Bytes::from_owner(buffer),
-        State::Whole(bytes) => bytes,
-        State::Failed(_) => Bytes::new(),
-    };
-    *state = State::Whole(bytes.clone());
-    bytes
+/// The segment of `range` that `offset` is in.
+fn segment(range: ByteRange, offset: u64) -> Option<ByteRange> {
+    ByteRange::at(offset / STEP * STEP, STEP)?.intersect(range)
 }
 
 impl Drop for Fill {
@@ -171,8 +205,8 @@ mod tests {
     use futures::FutureExt;
 
     fn fill(start: u64, end: u64) -> Fill {
-        let buffer = Budget::new(0).reserve(end - start).now_or_never().unwrap();
-        Fill::new(ByteRange::new(start, end).unwrap(), buffer)
+        let room = Budget::new(0).reserve(end - start).now_or_never().unwrap();
+        Fill::new(ByteRange::new(start, end).unwrap(), room)
     }
 
     fn part(start: u64, end: u64) -> ByteRange {
@@ -183,15 +217,40 @@ mod tests {
     async fn whoever_waits_waits_for_its_own_bytes_only() {
         let fill = fill(100, 110);
         let mut first = Box::pin(fill.read(part(100, 104)));
+        let mut second = Box::pin(fill.read(part(103, 108)));
         assert!(first.as_mut().now_or_never().is_none());
-        assert!(matches!(fill.extend(b"abcde"), Arrived::Part));
+        assert!(second.as_mut().now_or_never().is_none());
+        assert!(fill.extend(b"abcde").unwrap().is_empty());
         assert_eq!(first.await.unwrap(), "abcd");
-        assert!(fill.ready(part(104, 106)).is_none());
-        assert!(matches!(fill.extend(b"too many bytes"), Arrived::TooMuch));
-        assert!(matches!(fill.extend(b"fghij"), Arrived::Whole(all) if all == "abcdefghij"));
+        assert!(second.as_mut().now_or_never().is_none());
+        assert!(fill.read(part(104, 106)).now_or_never().is_none());
+        assert!(fill.extend(b"too many bytes").is_err());
+        assert_eq!(fill.extend(b"fghij").unwrap(), [(part(100, 110), Bytes::from("abcdefghij"))]);
+        assert_eq!(second.await.unwrap(), "defgh");
         assert_eq!(fill.read(part(103, 110)).await.unwrap(), "defghij");
         fill.fail(StoreError::new(ErrorKind::Broken, Op::Get, None, "after all had arrived"));
         assert!(fill.read(part(100, 101)).await.is_ok());
+        assert_eq!(fill.read(part(99, 101)).await.unwrap_err().kind, ErrorKind::Invalid);
+    }
+
+    #[tokio::test]
+    async fn segments_are_whole_one_after_another_and_reads_may_cross_them() {
+        let (start, end) = (STEP - 3, 2 * STEP + 5);
+        let (fill, body) = (fill(start, end), Bytes::from_iter((start..end).map(|i| (i * 7 % 251) as u8)));
+        let of = |p: ByteRange| body.slice((p.start() - start) as usize..(p.end() - start) as usize);
+        let mut whole = Vec::new();
+        for frame in body.chunks(300_000) {
+            whole.extend(fill.extend(frame).unwrap());
+            let arrived = (start + 1).max(fill.state().end - 1);
+            assert_eq!(fill.read(part(start, arrived)).await.unwrap(), of(part(start, arrived)));
+        }
+        let segments = [part(start, STEP), part(STEP, 2 * STEP), part(2 * STEP, end)];
+        assert_eq!(whole, segments.map(|segment| (segment, of(segment))));
+        for (from, to) in [(start, end), (STEP, 2 * STEP), (STEP + 5, STEP + 6), (STEP - 1, STEP + 1)] {
+            assert_eq!(fill.read(part(from, to)).await.unwrap(), of(part(from, to)));
+        }
+        let once = fill.read(part(STEP, 2 * STEP)).await.unwrap();
+        assert_eq!(once.as_ptr(), whole[1].1.as_ptr(), "no copy");
     }
 
     #[tokio::test]

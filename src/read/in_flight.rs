@@ -3,7 +3,7 @@
 //! Owns: finding it, so that each byte is fetched once however many readers ask. Does not own: keeping it (`stream`, or whoever
 //! reads), fetching (`fetch`).
 
-use super::budget::Buffer;
+use super::budget::Room;
 use super::fill::Fill;
 use super::unit::GET_MAX;
 use crate::types::{ByteRange, ObjectRef};
@@ -68,7 +68,7 @@ impl InFlight {
 
     /// Enters what is about to be fetched for the byte at `offset` and others in `range`, unless somebody else has been first with
     /// that byte: then his is answered, and `false`. Of two who ask at the same time the later asks for what the first does not.
-    pub(super) fn enter(&self, id: VersionId, offset: u64, range: ByteRange, buffer: Buffer) -> (Arc<Fill>, bool) {
+    pub(super) fn enter(&self, id: VersionId, offset: u64, range: ByteRange, room: Room) -> (Arc<Fill>, bool) {
         let mut table = self.lock();
         if let Some(found) = find(&table, id, offset) {
             return (found, false);
@@ -80,7 +80,7 @@ impl InFlight {
         of_object.retain(|_, fill| fill.strong_count() > 0);
         let next = of_object.range(offset + 1..).next().map_or(range.end(), |(start, _)| *start);
         let range = ByteRange::new(range.start(), range.end().min(next)).unwrap_or(range);
-        let fill = Arc::new(Fill::new(range, buffer));
+        let fill = Arc::new(Fill::new(range, room));
         of_object.insert(fill.range().start(), Arc::downgrade(&fill));
         (fill, true)
     }

@@ -20,7 +20,7 @@ mod unit;
 
 use crate::store::{ObjectStore, StoreError};
 use crate::types::{ByteRange, ObjectRef};
-use budget::{Budget, Buffer};
+use budget::{Budget, Room};
 use bytes::{Bytes, BytesMut};
 use cells::Cells;
 use disk::{CacheFile, DiskCache};
@@ -141,6 +141,18 @@ impl Reader {
             reclaimed: Mutex::default(),
             window,
         }))
+    }
+
+    /// The object `from` has become `to`, with the same bytes: it was copied by the server. What is kept of it is kept.
+    pub fn carry(&self, from: &ObjectRef, to: &ObjectRef) {
+        let (size, from, to) = (to.version.size, VersionId::of(from), VersionId::of(to));
+        if from == to {
+            return;
+        }
+        self.0.cells.carry(from, to, size);
+        if let Some(disk) = &self.0.disk {
+            disk.carry(from, to);
+        }
     }
 
     /// Bytes in the disk cache.
@@ -271,7 +283,7 @@ impl Inner {
         for piece in pieces {
             if let Piece::Disk(part) = *piece {
                 let around = unit::cells_around(part, size);
-                let buffer = self.room(around.len()).await;
+                let buffer = self.room(around.len()).await.buffer(around.len());
                 let read = DiskCache::read(Arc::clone(file), part, buffer).await;
                 *piece = read.map_or(Piece::Gap(part), Piece::Cell);
             }
@@ -307,8 +319,8 @@ impl Inner {
             Kind::Sequence => self.request(id, gap, ask),
         };
         let range = ByteRange::new(range.start(), range.end().min(range.start() + unit::GET_MAX)).unwrap_or(range);
-        let buffer = self.room(range.len()).await;
-        self.begin(object, id, gap.start(), (range, buffer), ask)
+        let room = self.room(range.len()).await;
+        self.begin(object, id, gap.start(), (range, room), ask)
     }
 
     /// The range of a sequential request for `gap` at least: it ends at a multiple of a step, where what is on its way begins, or
@@ -370,11 +382,11 @@ impl Inner {
                 Some(fill) => fill,
                 None => {
                     let range = self.request(id, first, ask);
-                    let Some(buffer) = self.budget.reserve_ahead(range.len()) else {
+                    let Some(room) = self.budget.reserve_ahead(range.len()) else {
                         has_room = false;
                         break;
                     };
-                    self.begin(object, id, at, (range, buffer), ask)
+                    self.begin(object, id, at, (range, room), ask)
                 }
             };
             at = fill.range().end();
@@ -386,11 +398,11 @@ impl Inner {
 
     /// Room for bytes that somebody waits for. If there is none for a while, streams that nobody reads from lose what they have
     /// ahead; the others give back what they have as they go on.
-    async fn room(&self, len: u64) -> Buffer {
+    async fn room(&self, len: u64) -> Room {
         let mut waiting = std::pin::pin!(self.budget.reserve(len));
         loop {
             match tokio::time::timeout(ROOM_WAIT, &mut waiting).await {
-                Ok(buffer) => return buffer,
+                Ok(room) => return room,
                 Err(_) => self.reclaim(),
             }
         }
@@ -423,10 +435,10 @@ impl Inner {
         object: &ObjectRef,
         id: VersionId,
         offset: u64,
-        (range, buffer): (ByteRange, Buffer),
+        (range, room): (ByteRange, Room),
         ask: Ask,
     ) -> Arc<Fill> {
-        let (fill, is_new) = self.in_flight.enter(id, offset, range, buffer);
+        let (fill, is_new) = self.in_flight.enter(id, offset, range, room);
         if !is_new {
             return fill;
         }
@@ -437,15 +449,17 @@ impl Inner {
         let task = tokio::spawn(async move {
             // However this ends: nobody waits for ever.
             let _ends = fetch::Ends(Weak::clone(&weak));
-            let Some(bytes) = fetch::fill(&inner.source, &object, &weak, range).await else { return };
             let size = object.version.size;
-            if is_kept {
-                inner.cells.keep(id, range, &bytes, size);
-            }
+            let keep = |range: ByteRange, bytes: &Bytes| {
+                if is_kept {
+                    inner.cells.keep(id, range, bytes, size);
+                }
+                if let Some(disk) = &inner.disk {
+                    disk.keep(id, size, range, bytes, ask.is_stream);
+                }
+            };
+            fetch::fill(&inner.source, &object, &weak, range, keep).await;
             drop(held);
-            if let Some(disk) = &inner.disk {
-                disk.keep(id, size, range, &bytes, ask.is_stream);
-            }
         });
         if !is_kept {
             fill.stops(task.abort_handle());

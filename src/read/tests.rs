@@ -228,6 +228,29 @@ async fn what_was_read_is_on_the_disk_for_the_next_mount() {
 }
 
 #[tokio::test]
+async fn what_is_kept_of_an_object_is_kept_of_its_copy() {
+    let dir = tempfile::tempdir().unwrap();
+    let b = bench(disk(&dir, 100 * MIB));
+    let (film, page) = (bytes_of(20 * MIB + 9), bytes_of(300 * KIB));
+    let before = [b.put("film", &film).await, b.put("page", &page).await];
+    assert!(b.read_all(&before[0], &film, &Stream::default(), 128 * KIB).await);
+    assert!(b.read_all(&before[1], &page, &Stream::default(), 4 * KIB).await);
+    let asked = b.gets().0;
+    let after = [b.put("films/film", &film).await, b.put("pages/page", &page).await];
+    for (before, after) in before.iter().zip(&after) {
+        b.reader.carry(before, after);
+    }
+    assert!(b.read_all(&after[1], &page, &Stream::default(), 4 * KIB).await, "at once from memory");
+    assert_eq!(b.gets().0, asked);
+    let b = b.remount(disk(&dir, 100 * MIB));
+    assert!(b.read_all(&after[0], &film, &Stream::default(), 128 * KIB).await);
+    assert!(b.read_all(&after[1], &page, &Stream::default(), 4 * KIB).await);
+    assert_eq!(b.gets().0, 0);
+    assert!(b.read_all(&before[1], &page, &Stream::default(), 4 * KIB).await);
+    assert_eq!(b.gets().0, 1, "it is not there twice");
+}
+
+#[tokio::test]
 async fn a_damaged_cache_answers_right_bytes_by_asking_again() {
     let dir = tempfile::tempdir().unwrap();
     let b = bench(disk(&dir, 100 * MIB));

@@ -32,6 +32,31 @@ async fn an_open_reader_never_sees_a_mixture() {
 }
 
 #[tokio::test]
+async fn a_new_name_or_mode_does_not_fetch_the_bytes_again() {
+    let b = bench().await;
+    b.foreign("a", "bytes").await;
+    b.foreign("books/b", "more bytes").await;
+    assert_eq!(b.read("a").await, "bytes");
+    let books = b.fs.lookup(Ino::ROOT, &name("books")).await.unwrap().unwrap().ino;
+    let read_b = async |dir: Ino| {
+        let ino = b.fs.lookup(dir, &name("b")).await.unwrap().unwrap().ino;
+        let fh = b.fs.open(CALLER, ino, libc::O_RDONLY).await.unwrap().fh;
+        let bytes = b.fs.read(fh, 0, 100).await.unwrap();
+        b.fs.release(fh).await;
+        bytes
+    };
+    assert_eq!(read_b(books).await, "more bytes");
+    let asked = b.count(Op::Get);
+    b.fs.rename((Ino::ROOT, name("a")), (Ino::ROOT, name("c")), false).await.unwrap();
+    let ino = b.fs.lookup(Ino::ROOT, &name("c")).await.unwrap().unwrap().ino;
+    b.fs.setattr(CALLER, ino, SetAttr { mode: Some(0o600), ..SetAttr::default() }, false).await.unwrap();
+    assert_eq!(b.read("c").await, "bytes");
+    b.fs.rename((Ino::ROOT, name("books")), (Ino::ROOT, name("shelf")), false).await.unwrap();
+    assert_eq!(read_b(books).await, "more bytes");
+    assert_eq!(b.count(Op::Get), asked);
+}
+
+#[tokio::test]
 async fn what_is_written_after_a_foreign_change_to_an_open_file_is_refused_and_not_swallowed() {
     let b = bench().await;
     b.write("log", "one").await.unwrap();

@@ -78,7 +78,8 @@ impl CacheFile {
     pub(in crate::read) fn until(&self, at: u64, end: u64) -> Option<u64> {
         let sums = self.sums();
         let first = index(at / CELL);
-        let there = sums.of.get(first..)?.iter().take_while(|sum| **sum != 0).count() as u64;
+        let last = index(end.div_ceil(CELL)).clamp(first, sums.of.len());
+        let there = sums.of.get(first..last)?.iter().take_while(|sum| **sum != 0).count() as u64;
         (there > 0).then(|| end.min((at / CELL + there) * CELL))
     }
 
@@ -225,7 +226,7 @@ mod tests {
     }
 
     fn read(file: &CacheFile, range: ByteRange) -> io::Result<Option<Vec<u8>>> {
-        let mut buffer = Budget::new(0).reserve(range.len() + 2 * CELL).now_or_never().unwrap();
+        let mut buffer = Budget::new(0).reserve(0).now_or_never().unwrap().buffer(range.len() + 2 * CELL);
         let Some(has) = file.read(range, &mut buffer)? else { return Ok(None) };
         let at = (range.start() - has.start()) as usize;
         Ok(Some(buffer.as_ref()[at..at + range.len() as usize].to_vec()))

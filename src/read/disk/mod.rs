@@ -88,6 +88,8 @@ enum Job {
     Keep(Fetched),
     /// Remembers that the object was read through.
     Stream(VersionId),
+    /// What there is of the first object is of the second one now.
+    Carry(VersionId, VersionId),
 }
 
 /// What was fetched.
@@ -182,6 +184,15 @@ impl DiskCache {
         }
     }
 
+    /// The bytes of one object are those of another one now: what there is of it is kept as that.
+    pub(super) fn carry(&self, from: VersionId, to: VersionId) {
+        // It counts as a byte, so that it is waited for.
+        self.shared.queued.fetch_add(1, Ordering::Relaxed);
+        if self.jobs.send(Job::Carry(from, to)).is_err() {
+            self.shared.queued.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
     /// Bytes in the cache.
     pub(super) fn bytes(&self) -> u64 {
         self.shared.usage().bytes()
@@ -270,6 +281,7 @@ impl Keeper {
         while let Ok(job) = queue.recv() {
             let (len, done) = match job {
                 Job::Stream(id) => (0, self.add(id, 0, true)),
+                Job::Carry(from, to) => (1, self.carry(from, to)),
                 Job::Keep(fetched) => {
                     let is_paused = self.paused_until.is_some_and(|until| Instant::now() < until);
                     (fetched.range.len(), if is_paused { Ok(()) } else { self.keep(&fetched) })
@@ -320,6 +332,24 @@ impl Keeper {
         };
         self.shared.open.insert(job.id, file);
         self.add(job.id, written, job.is_stream)
+    }
+
+    fn carry(&self, from: VersionId, to: VersionId) -> io::Result<()> {
+        if !self.shared.usage().has(from) {
+            return Ok(());
+        }
+        self.shared.remove(to);
+        for is_stream in [false, true] {
+            match fs::rename(self.shared.path(from, is_stream), self.shared.path(to, is_stream)) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
+        }
+        self.shared.usage().carry(from, to);
+        if let Some(file) = self.shared.open.remove(&from) {
+            self.shared.open.insert(to, file);
+        }
+        Ok(())
     }
 
     /// So many bytes more of an object are there.

@@ -62,6 +62,14 @@ impl Usage {
         }
     }
 
+    /// What there is of one object is of another one now.
+    pub(super) fn carry(&mut self, from: VersionId, to: VersionId) {
+        if let Some(entry) = self.remove(from) {
+            self.remove(to);
+            self.insert(to, entry);
+        }
+    }
+
     /// The object is gone. Answers the bytes that it had.
     pub(super) fn forget(&mut self, id: VersionId) -> u64 {
         self.remove(id).map_or(0, |e| e.bytes)
