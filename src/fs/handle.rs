@@ -13,6 +13,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub(super) struct FileHandle {
     /// Its inode.
     pub(super) ino: Ino,
+    /// The directory that it was opened in.
+    pub(super) dir: Option<Ino>,
     /// Opened for writing.
     pub(super) writable: bool,
     /// Opened with O_APPEND.
@@ -25,11 +27,12 @@ pub(super) struct FileHandle {
 }
 
 impl FileHandle {
-    /// A handle on `ino` at `object`.
-    pub(super) fn new(ino: Ino, flags: i32, tgid: u32, object: Option<ObjectRef>) -> FileHandle {
+    /// A handle on `ino` in `dir` at `object`.
+    pub(super) fn new((ino, dir): (Ino, Option<Ino>), flags: i32, tgid: u32, object: Option<ObjectRef>) -> FileHandle {
         let access = flags & libc::O_ACCMODE;
         FileHandle {
             ino,
+            dir,
             writable: access != libc::O_RDONLY,
             append: flags & libc::O_APPEND != 0,
             tgid,

@@ -5,6 +5,7 @@
 use super::handle::FileHandle;
 use super::{Fs, FsError, Result, to_the_end};
 use crate::meta::InodeRow;
+use crate::read::Reader;
 use crate::store::ErrorKind;
 use crate::types::{ByteRange, Fh, Ino, ObjectRef};
 use crate::write::{Source, Staged};
@@ -34,6 +35,9 @@ impl Fs {
         let Some(object) = pinned.map_or_else(|| self.current_object(handle.ino), |o| Ok(Some(o)))? else {
             return Ok(Bytes::new());
         };
+        if let Some(dir) = handle.dir.filter(|_| range.start() == 0 && Reader::is_small(object.version.size)) {
+            self.on_small_read(dir, handle.ino);
+        }
         match self.reader.read(&object, range, Some(&handle.stream)).await {
             Err(e) if matches!(e.kind, ErrorKind::Precondition | ErrorKind::NotFound) => {
                 // Only our own commits and renames turn a handle to another version.

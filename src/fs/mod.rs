@@ -37,6 +37,7 @@ mod place;
 mod poll;
 mod rename;
 mod rename_dir;
+mod siblings;
 mod ttl;
 mod unread;
 mod walk;
@@ -146,6 +147,7 @@ pub struct Fs {
     polled: poll::Polled,
     walks: walk::Walks,
     unread: unread::Unread,
+    siblings: siblings::Siblings,
     /// The version that each inode had when it was last opened: the kernel's pages are of that one.
     seen: moka::sync::Cache<Ino, Version>,
     /// Copies that serve readers of files which were deleted or replaced while open.
@@ -182,6 +184,7 @@ impl Fs {
             polled: poll::Polled::default(),
             walks: walk::Walks::default(),
             unread,
+            siblings: siblings::Siblings::default(),
             seen: moka::sync::Cache::new(SEEN_MAX),
             orphans: Mutex::default(),
             conflicts: AtomicU64::new(0),

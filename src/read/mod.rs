@@ -7,6 +7,7 @@
 //! sequence has large requests ahead of it, which its handle keeps (`stream`) until they are read; the kernel keeps what it has
 //! read. What random readers and readers of small files ask for is fetched by cells, and kept.
 
+mod ask;
 mod budget;
 mod cells;
 mod disk;
@@ -20,27 +21,21 @@ mod unit;
 
 use crate::store::{ObjectStore, StoreError};
 use crate::types::{ByteRange, ObjectRef};
-use budget::{Budget, Room};
+use ask::{Ask, Kind};
+use budget::Budget;
 use bytes::{Bytes, BytesMut};
 use cells::Cells;
 use disk::{CacheFile, DiskCache};
 use fetch::Source;
 use fill::Fill;
 use in_flight::{InFlight, VersionId};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 pub use disk::DiskSettings;
 pub use prefetch::{Advice, Sequence};
 use stream::Seen;
 pub use stream::Stream;
-
-/// How long somebody waits for memory before what is idle is taken back, and when a stream is idle.
-const ROOM_WAIT: Duration = Duration::from_millis(100);
-const IDLE: Duration = Duration::from_secs(1);
-
-/// How many streams are remembered between two times that those which were closed are forgotten.
-const STREAMS_TIDY: usize = 256;
 
 /// What tunes reading.
 #[derive(Debug, Clone)]
@@ -92,29 +87,6 @@ enum Piece {
     Gap(ByteRange),
 }
 
-/// What becomes of bytes that are asked for.
-#[derive(Debug, Clone, Copy)]
-enum Kind {
-    /// The stream keeps them until they were read, or its reader goes elsewhere.
-    Sequence,
-    /// Kept for whoever asks again.
-    Kept,
-    /// For this read only.
-    Once,
-}
-
-/// How a gap is closed.
-#[derive(Debug, Clone, Copy)]
-struct Ask {
-    /// Bytes up to here are wanted.
-    to: u64,
-    /// How many each request should ask for.
-    get: u64,
-    kind: Kind,
-    /// Whether the object is read through, and not looked into.
-    is_stream: bool,
-}
-
 impl Reader {
     /// Reads from `store`.
     pub fn new(store: Arc<dyn ObjectStore>, settings: Settings) -> Reader {
@@ -153,6 +125,17 @@ impl Reader {
         if let Some(disk) = &self.0.disk {
             disk.carry(from, to);
         }
+    }
+
+    /// Whether an object of `size` bytes is fetched whole, whatever is read of it.
+    pub fn is_small(size: u64) -> bool {
+        size <= unit::SMALL_MAX
+    }
+
+    /// Fetches a small object that somebody will probably read next, if there is memory to spare.
+    pub fn fetch_ahead(&self, object: ObjectRef) {
+        let inner = Arc::clone(&self.0);
+        tokio::spawn(async move { inner.fetch_ahead(&object).await });
     }
 
     /// Bytes in the disk cache.
@@ -288,183 +271,6 @@ impl Inner {
                 *piece = read.map_or(Piece::Gap(part), Piece::Cell);
             }
         }
-    }
-
-    /// Asks for all gaps at once.
-    async fn ask_for_gaps(self: &Arc<Self>, object: &ObjectRef, id: VersionId, pieces: &mut Vec<Piece>, ask: Ask) {
-        let mut index = 0;
-        while let Some(piece) = pieces.get(index) {
-            if let Piece::Gap(gap) = *piece {
-                let fill = self.ask(object, id, gap, ask).await;
-                // A gap larger than a request, or a part of it for which somebody else has asked meanwhile.
-                let part = gap.intersect(fill.range()).unwrap_or(gap);
-                pieces[index] = Piece::Fill(fill, part);
-                if let Some(rest) = ByteRange::new(part.end(), gap.end()) {
-                    pieces.insert(index + 1, Piece::Gap(rest));
-                }
-            }
-            index += 1;
-        }
-    }
-
-    /// Asks for what begins with `gap`. Waits until there is memory for it.
-    async fn ask(self: &Arc<Self>, object: &ObjectRef, id: VersionId, gap: ByteRange, ask: Ask) -> Arc<Fill> {
-        let size = object.version.size;
-        let range = match ask.kind {
-            Kind::Once => gap,
-            Kind::Kept => match ByteRange::new(0, size) {
-                Some(whole) if size <= unit::SMALL_MAX => whole,
-                _ => unit::cells_around(gap, size),
-            },
-            Kind::Sequence => self.request(id, gap, ask),
-        };
-        let range = ByteRange::new(range.start(), range.end().min(range.start() + unit::GET_MAX)).unwrap_or(range);
-        let room = self.room(range.len()).await;
-        self.begin(object, id, gap.start(), (range, room), ask)
-    }
-
-    /// The range of a sequential request for `gap` at least: it ends at a multiple of a step, where what is on its way begins, or
-    /// with what is wanted.
-    fn request(&self, id: VersionId, gap: ByteRange, ask: Ask) -> ByteRange {
-        let aligned = (gap.start() + ask.get) / unit::STEP * unit::STEP;
-        let end = aligned.min(ask.to);
-        match ByteRange::new(gap.end(), end) {
-            Some(beyond) => ByteRange::new(gap.start(), self.in_flight.next(id, beyond)).unwrap_or(gap),
-            None => gap,
-        }
-    }
-
-    /// The stream keeps what was asked for: it has what is read next. Answers up to where.
-    fn keep_asked(&self, id: VersionId, range: ByteRange, stream: &Stream, advice: &Advice, pieces: &[Piece]) -> u64 {
-        let mut state = stream.of(id);
-        if state.join(&self.share) {
-            let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
-            if streams.len() % STREAMS_TIDY == STREAMS_TIDY - 1 {
-                streams.retain(Seen::is_open);
-            }
-            streams.push(stream.seen());
-        }
-        let mut at = advice.asked.max(range.end());
-        for piece in pieces {
-            if let Piece::Fill(fill, _) = piece {
-                at = at.max(fill.range().end());
-                state.keep(Arc::clone(fill));
-            }
-        }
-        at
-    }
-
-    /// Asks for what a sequential reader will read from `at` on. `false` if there is not enough memory for it.
-    fn ask_ahead(
-        self: &Arc<Self>,
-        object: &ObjectRef,
-        id: VersionId,
-        stream: &Stream,
-        advice: &Advice,
-        mut at: u64,
-        file: Option<&CacheFile>,
-    ) -> bool {
-        let mut state = stream.of(id);
-        let mut has_room = true;
-        // While this read waited, others of the same reader may have asked, read, and dropped what they had read.
-        at = at.max(state.asked(advice));
-        // In requests as large as they can be, but for the last.
-        let is_due = advice.to >= at.saturating_add(advice.get) || advice.to == object.version.size;
-        let ask = Ask { to: advice.to, get: advice.get, kind: Kind::Sequence, is_stream: advice.is_stream };
-        while let Some(first) = ByteRange::at(at, 1).filter(|_| is_due && at < advice.to) {
-            let here = file.and_then(|file| file.until(at, advice.to));
-            let kept = || self.cells.has(id, at / unit::CELL).then(|| (at / unit::CELL + 1) * unit::CELL);
-            if let Some(next) = here.or_else(kept) {
-                at = next;
-                continue;
-            }
-            let fill = match self.in_flight.find(id, at) {
-                Some(fill) => fill,
-                None => {
-                    let range = self.request(id, first, ask);
-                    let Some(room) = self.budget.reserve_ahead(range.len()) else {
-                        has_room = false;
-                        break;
-                    };
-                    self.begin(object, id, at, (range, room), ask)
-                }
-            };
-            at = fill.range().end();
-            state.keep(fill);
-        }
-        state.on_asked(advice, at);
-        has_room
-    }
-
-    /// Room for bytes that somebody waits for. If there is none for a while, streams that nobody reads from lose what they have
-    /// ahead; the others give back what they have as they go on.
-    async fn room(&self, len: u64) -> Room {
-        let mut waiting = std::pin::pin!(self.budget.reserve(len));
-        loop {
-            match tokio::time::timeout(ROOM_WAIT, &mut waiting).await {
-                Ok(room) => return room,
-                Err(_) => self.reclaim(),
-            }
-        }
-    }
-
-    /// Once in a while: many may find at the same time that there is no room.
-    fn reclaim_now_and_then(&self) {
-        let now = Instant::now();
-        {
-            let mut last = self.reclaimed.lock().unwrap_or_else(PoisonError::into_inner);
-            if last.is_some_and(|last| now < last + IDLE) {
-                return;
-            }
-            *last = Some(now);
-        }
-        self.reclaim();
-    }
-
-    fn reclaim(&self) {
-        let streams = || self.streams.lock().unwrap_or_else(PoisonError::into_inner);
-        // Not under the lock: whoever joins has its own state locked.
-        let mut known = std::mem::take(&mut *streams());
-        known.retain(|stream| stream.reclaim(IDLE));
-        streams().append(&mut known);
-    }
-
-    /// Sends the request for the byte at `offset` and others, unless somebody else has been first.
-    fn begin(
-        self: &Arc<Self>,
-        object: &ObjectRef,
-        id: VersionId,
-        offset: u64,
-        (range, room): (ByteRange, Room),
-        ask: Ask,
-    ) -> Arc<Fill> {
-        let (fill, is_new) = self.in_flight.enter(id, offset, range, room);
-        if !is_new {
-            return fill;
-        }
-        let (inner, object, range, weak) = (Arc::clone(self), object.clone(), fill.range(), Arc::downgrade(&fill));
-        // What is kept is fetched to its end, whether or not its reader waits for all of it.
-        let is_kept = matches!(ask.kind, Kind::Kept);
-        let held = is_kept.then(|| Arc::clone(&fill));
-        let task = tokio::spawn(async move {
-            // However this ends: nobody waits for ever.
-            let _ends = fetch::Ends(Weak::clone(&weak));
-            let size = object.version.size;
-            let keep = |range: ByteRange, bytes: &Bytes| {
-                if is_kept {
-                    inner.cells.keep(id, range, bytes, size);
-                }
-                if let Some(disk) = &inner.disk {
-                    disk.keep(id, size, range, bytes, ask.is_stream);
-                }
-            };
-            fetch::fill(&inner.source, &object, &weak, range, keep).await;
-            drop(held);
-        });
-        if !is_kept {
-            fill.stops(task.abort_handle());
-        }
-        fill
     }
 }
 

@@ -57,6 +57,29 @@ async fn a_new_name_or_mode_does_not_fetch_the_bytes_again() {
 }
 
 #[tokio::test]
+async fn small_files_read_in_order_are_there_before_they_are_read() {
+    let b = bench().await;
+    for i in 0..60 {
+        b.foreign(&format!("f{i:02}"), "a page").await;
+    }
+    assert_eq!(b.ls(Ino::ROOT).await.len(), 60);
+    for i in 0..20 {
+        assert_eq!(b.read(&format!("f{i:02}")).await, "a page");
+        // As long as a reader would wait for the bucket.
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    let asked = b.count(Op::Get);
+    assert!((21..=20 + 16).contains(&asked), "{asked} requests for 20 files and those that follow");
+    assert_eq!(b.read("f20").await, "a page");
+    assert_eq!(b.read("f59").await, "a page");
+    for i in [57, 41, 50] {
+        let asked = b.count(Op::Get);
+        b.read(&format!("f{i:02}")).await;
+        assert_eq!(b.count(Op::Get), asked + 1, "nothing is fetched ahead of who reads here and there");
+    }
+}
+
+#[tokio::test]
 async fn what_is_written_after_a_foreign_change_to_an_open_file_is_refused_and_not_swallowed() {
     let b = bench().await;
     b.write("log", "one").await.unwrap();
