@@ -30,6 +30,8 @@ pub(super) enum Command {
     Refresh(RefreshArgs),
     /// List what the directory tree of a mount cannot show
     Ls(LsArgs),
+    /// Say what this machine lacks for mounts, and what to do about it, without root too
+    Doctor,
     /// Mount a small made-up library from a server of objfs' own
     Demo(DemoArgs),
     /// Run an S3 server for demos, tests and benchmarks

@@ -6,6 +6,7 @@ mod args;
 mod ask;
 mod demo;
 mod dev_server;
+mod doctor;
 mod exit_code;
 mod mount;
 mod options;
@@ -54,6 +55,7 @@ fn run(command: Command, arguments: &[OsString]) -> Result<(), Failure> {
         Command::Refresh(args) => ask::refresh(&args),
         Command::Ls(args) => ask::ls(&args),
         Command::Demo(args) => demo::run(&args, arguments),
+        Command::Doctor => doctor::run(),
         Command::DevServer(args) => dev_server::run(&args),
     }
 }

@@ -6,6 +6,7 @@
 mod background;
 mod config;
 mod control;
+pub mod doctor;
 mod failure;
 mod fill;
 mod lock;

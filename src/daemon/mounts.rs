@@ -17,6 +17,16 @@ pub fn type_at(path: &Path) -> Option<String> {
     info.lines().rev().filter_map(parse).find(|(at, _)| at == path).map(|(_, kind)| kind)
 }
 
+/// Mounts of this type: where, and the device (`major:minor`).
+pub fn of_type(kind: &str) -> Vec<(PathBuf, String)> {
+    let info = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let of_line = |line: &str| {
+        let (at, its_kind) = parse(line)?;
+        (its_kind == kind).then_some((at, line.split(' ').nth(2)?.to_owned()))
+    };
+    info.lines().filter_map(of_line).collect()
+}
+
 /// Mountpoint and type of a line (proc(5): optional fields end with a lone `-`).
 fn parse(line: &str) -> Option<(PathBuf, String)> {
     let mountpoint = line.split(' ').nth(4)?;
@@ -55,6 +65,7 @@ mod tests {
         let line = "36 35 98:0 / /mnt/my\\040books rw,noatime master:1 - fuse.objfs s3://b rw,errors=continue";
         assert_eq!(parse(line), Some((PathBuf::from("/mnt/my books"), "fuse.objfs".to_owned())));
         assert!(is_mounted(Path::new("/proc")));
+        assert!(of_type("proc").iter().any(|(at, device)| at == Path::new("/proc") && device.starts_with("0:")));
         assert!(!is_mounted(Path::new("/proc/self/no such mount")));
     }
 }

@@ -89,7 +89,15 @@ impl Fs {
         let looked_up = self.siblings.with(dir, |run| run.is_curious(ino).then_some(run.looked_up), ino);
         if let Some(after) = looked_up {
             match self.siblings_after(dir, after) {
-                Ok(siblings) => self.siblings.with(dir, |run| if run.looked_up == after { run.learn(siblings) }, ino),
+                Ok(siblings) => self.siblings.with(
+                    dir,
+                    |run| {
+                        if run.looked_up == after {
+                            run.learn(siblings)
+                        }
+                    },
+                    ino,
+                ),
                 Err(e) => tracing::debug!(error = %e, "nothing is fetched ahead"),
             }
         }

@@ -20,6 +20,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use mount::{MountError, MountSettings, mount, unmount};
+pub use readahead::KIB as READ_AHEAD_KIB;
 pub use session::{FEATURES, Feature, SessionSettings};
 
 /// A mounted session, not yet running.

@@ -8,7 +8,7 @@
 use std::fs;
 
 /// The largest READ. More makes the faults of mapped files read too much.
-const KIB: u32 = 1024;
+pub const KIB: u32 = 1024;
 
 /// Raises the read-ahead of the mount on device `dev`, once the kernel has taken our answer to INIT.
 pub(super) fn raise(dev: u64) {

@@ -4,11 +4,11 @@
 //! a read is put together of (`mod`), the requests themselves (`fetch`).
 
 use super::budget::Room;
-use super::disk::CacheFile;
+use super::disk::{CacheFile, DiskCache, KeepFor};
 use super::fill::Fill;
 use super::in_flight::VersionId;
 use super::prefetch::Advice;
-use super::stream::{Seen, Stream};
+use super::stream::{Purpose, Seen, Stream};
 use super::{Inner, Piece, fetch, unit};
 use crate::types::{ByteRange, ObjectRef};
 use bytes::Bytes;
@@ -21,6 +21,9 @@ const IDLE: Duration = Duration::from_secs(1);
 
 /// How many streams are remembered between two times that those which were closed are forgotten.
 const STREAMS_TIDY: usize = 256;
+
+/// How far ahead of a sequential reader the disk is read: enough to keep it busy, and little to throw away.
+const DISK_AHEAD: u64 = 4 << 20;
 
 /// What becomes of bytes that are asked for.
 #[derive(Debug, Clone, Copy)]
@@ -35,19 +38,25 @@ pub(super) enum Kind {
 
 /// How a gap is closed.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Ask {
+pub(super) struct Ask<'a> {
     /// Bytes up to here are wanted.
     pub(super) to: u64,
     /// How many each request should ask for.
     pub(super) get: u64,
     pub(super) kind: Kind,
-    /// Whether the object is read through, and not looked into.
-    pub(super) is_stream: bool,
+    /// What the handle is for, if there is one.
+    pub(super) purpose: Option<&'a Arc<Purpose>>,
 }
 
 impl Inner {
     /// Asks for all gaps at once.
-    pub(super) async fn ask_for_gaps(self: &Arc<Self>, object: &ObjectRef, id: VersionId, pieces: &mut Vec<Piece>, ask: Ask) {
+    pub(super) async fn ask_for_gaps(
+        self: &Arc<Self>,
+        object: &ObjectRef,
+        id: VersionId,
+        pieces: &mut Vec<Piece>,
+        ask: Ask<'_>,
+    ) {
         let mut index = 0;
         while let Some(piece) = pieces.get(index) {
             if let Piece::Gap(gap) = *piece {
@@ -64,7 +73,7 @@ impl Inner {
     }
 
     /// Asks for what begins with `gap`. Waits until there is memory for it.
-    async fn ask(self: &Arc<Self>, object: &ObjectRef, id: VersionId, gap: ByteRange, ask: Ask) -> Arc<Fill> {
+    async fn ask(self: &Arc<Self>, object: &ObjectRef, id: VersionId, gap: ByteRange, ask: Ask<'_>) -> Arc<Fill> {
         let size = object.version.size;
         let range = match ask.kind {
             Kind::Once => gap,
@@ -81,7 +90,7 @@ impl Inner {
 
     /// The range of a sequential request for `gap` at least: it ends at a multiple of a step, where what is on its way begins, or
     /// with what is wanted.
-    fn request(&self, id: VersionId, gap: ByteRange, ask: Ask) -> ByteRange {
+    fn request(&self, id: VersionId, gap: ByteRange, ask: Ask<'_>) -> ByteRange {
         let aligned = (gap.start() + ask.get) / unit::STEP * unit::STEP;
         let end = aligned.min(ask.to);
         match ByteRange::new(gap.end(), end) {
@@ -91,7 +100,14 @@ impl Inner {
     }
 
     /// The stream keeps what was asked for: it has what is read next. Answers up to where.
-    pub(super) fn keep_asked(&self, id: VersionId, range: ByteRange, stream: &Stream, advice: &Advice, pieces: &[Piece]) -> u64 {
+    pub(super) fn keep_asked(
+        &self,
+        id: VersionId,
+        range: ByteRange,
+        stream: &Stream,
+        advice: &Advice,
+        pieces: &[Piece],
+    ) -> u64 {
         let mut state = stream.of(id);
         if state.join(&self.share) {
             let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
@@ -110,6 +126,63 @@ impl Inner {
         at
     }
 
+    /// Reads from the disk what a sequential reader will read next, as far as it is there.
+    pub(super) fn read_disk_ahead(
+        self: &Arc<Self>,
+        object: &ObjectRef,
+        id: VersionId,
+        stream: &Stream,
+        advice: &Advice,
+        file: &Arc<CacheFile>,
+    ) {
+        let (mut at, to) = (advice.at, object.version.size.min(advice.at + DISK_AHEAD));
+        while at < to {
+            if let Some(fill) = self.in_flight.find(id, at) {
+                at = fill.range().end();
+                continue;
+            }
+            let step = to.min((at / unit::STEP + 1) * unit::STEP);
+            let Some(range) = file.until(at, step).and_then(|until| ByteRange::new(at, until)) else {
+                at = (at / unit::CELL + 1) * unit::CELL;
+                continue;
+            };
+            let Some(room) = self.budget.reserve_ahead(unit::cells_around(range, object.version.size).len()) else {
+                return;
+            };
+            let (fill, is_new) = self.in_flight.enter(id, at, range, room);
+            at = fill.range().end();
+            if is_new {
+                self.fill_from_disk(object, &fill, Arc::clone(file));
+            }
+            stream.of(id).keep(fill);
+        }
+    }
+
+    /// What the disk cannot answer after all comes from the bucket.
+    fn fill_from_disk(self: &Arc<Self>, object: &ObjectRef, fill: &Arc<Fill>, file: Arc<CacheFile>) {
+        // Not all of us: the disk cache belongs to the next mount once this one is gone.
+        let (source, object, range, weak) =
+            (Arc::clone(&self.source), object.clone(), fill.range(), Arc::downgrade(fill));
+        tokio::spawn(async move {
+            let _ends = fetch::Ends(Weak::clone(&weak));
+            let size = object.version.size;
+            let mut at = range.start();
+            loop {
+                let next =
+                    weak.upgrade().and_then(|fill| fill.next_buffer(|part| unit::cells_around(part, size).len()));
+                let Some((segment, buffer)) = next else { return };
+                let Some(bytes) = DiskCache::read(Arc::clone(&file), segment, buffer, false).await else { break };
+                at = segment.end();
+                if let Some(fill) = weak.upgrade() {
+                    fill.put(segment, bytes);
+                }
+            }
+            if let Some(rest) = ByteRange::new(at, range.end()) {
+                fetch::fill(&source, &object, &weak, rest, |_, _| {}).await;
+            }
+        });
+    }
+
     /// Asks for what a sequential reader will read from `at` on. `false` if there is not enough memory for it.
     pub(super) fn ask_ahead(
         self: &Arc<Self>,
@@ -121,12 +194,13 @@ impl Inner {
         file: Option<&CacheFile>,
     ) -> bool {
         let mut state = stream.of(id);
+        let purpose = state.purpose();
         let mut has_room = true;
         // While this read waited, others of the same reader may have asked, read, and dropped what they had read.
         at = at.max(state.asked(advice));
         // In requests as large as they can be, but for the last.
         let is_due = advice.to >= at.saturating_add(advice.get) || advice.to == object.version.size;
-        let ask = Ask { to: advice.to, get: advice.get, kind: Kind::Sequence, is_stream: advice.is_stream };
+        let ask = Ask { to: advice.to, get: advice.get, kind: Kind::Sequence, purpose: Some(&purpose) };
         while let Some(first) = ByteRange::at(at, 1).filter(|_| is_due && at < advice.to) {
             let here = file.and_then(|file| file.until(at, advice.to));
             let kept = || self.cells.has(id, at / unit::CELL).then(|| (at / unit::CELL + 1) * unit::CELL);
@@ -138,6 +212,8 @@ impl Inner {
                 Some(fill) => fill,
                 None => {
                     let range = self.request(id, first, ask);
+                    let end = file.map_or(range.end(), |file| file.gap_end(at, range.end()));
+                    let range = ByteRange::new(at, end).unwrap_or(range);
                     let Some(room) = self.budget.reserve_ahead(range.len()) else {
                         has_room = false;
                         break;
@@ -163,7 +239,7 @@ impl Inner {
         let known = self.known(id, whole, file.as_deref());
         let gap = known.iter().find_map(|piece| if let Piece::Gap(gap) = piece { Some(gap.start()) } else { None });
         if let Some((at, room)) = gap.zip(self.budget.reserve_ahead(size)) {
-            let ask = Ask { to: size, get: unit::GET_MAX, kind: Kind::Kept, is_stream: false };
+            let ask = Ask { to: size, get: unit::GET_MAX, kind: Kind::Kept, purpose: None };
             self.begin(object, id, at, (whole, room), ask);
         }
     }
@@ -208,13 +284,14 @@ impl Inner {
         id: VersionId,
         offset: u64,
         (range, room): (ByteRange, Room),
-        ask: Ask,
+        ask: Ask<'_>,
     ) -> Arc<Fill> {
         let (fill, is_new) = self.in_flight.enter(id, offset, range, room);
         if !is_new {
             return fill;
         }
         let (inner, object, range, weak) = (Arc::clone(self), object.clone(), fill.range(), Arc::downgrade(&fill));
+        let purpose = ask.purpose.cloned();
         // What is kept is fetched to its end, whether or not its reader waits for all of it.
         let is_kept = matches!(ask.kind, Kind::Kept);
         let held = is_kept.then(|| Arc::clone(&fill));
@@ -227,7 +304,12 @@ impl Inner {
                     inner.cells.keep(id, range, bytes, size);
                 }
                 if let Some(disk) = &inner.disk {
-                    disk.keep(id, size, range, bytes, ask.is_stream);
+                    let keep_for = match &purpose {
+                        _ if is_kept => KeepFor::Look,
+                        Some(purpose) => purpose.keep_for(),
+                        None => KeepFor::Stream,
+                    };
+                    disk.keep(id, size, range, bytes, keep_for);
                 }
             };
             fetch::fill(&inner.source, &object, &weak, range, keep).await;

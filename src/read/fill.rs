@@ -112,6 +112,25 @@ impl Fill {
         Ok(whole)
     }
 
+    /// The next segment, `len` bytes, is to arrive at once: its buffer. `None` if it has arrived, or if it never will.
+    pub(super) fn next_buffer(&self, len: impl Fn(ByteRange) -> u64) -> Option<(ByteRange, Buffer)> {
+        let mut state = self.state();
+        let segment = segment(self.range, state.end)?;
+        (state.failed.is_none() && state.end == segment.start()).then(|| (segment, state.room.buffer(len(segment))))
+    }
+
+    /// The segment has arrived, all of it.
+    pub(super) fn put(&self, segment: ByteRange, bytes: Bytes) {
+        let mut state = self.state();
+        if state.end == segment.start() && bytes.len() as u64 == segment.len() {
+            state.whole.push(bytes);
+            state.end = segment.end();
+            state.wanted = u64::MAX;
+        }
+        drop(state);
+        self.arrived.notify_waiters();
+    }
+
     /// No more will arrive.
     pub(super) fn fail(&self, error: StoreError) {
         let mut state = self.state();

@@ -34,8 +34,8 @@ use std::time::Instant;
 
 pub use disk::DiskSettings;
 pub use prefetch::{Advice, Sequence};
-use stream::Seen;
 pub use stream::Stream;
+use stream::{Purpose, Seen};
 
 /// What tunes reading.
 #[derive(Debug, Clone)]
@@ -61,7 +61,7 @@ pub struct Reader(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    source: Source,
+    source: Arc<Source>,
     budget: Budget,
     cells: Cells,
     in_flight: InFlight,
@@ -103,7 +103,7 @@ impl Reader {
         };
         let disk = settings.disk.and_then(open);
         Reader(Arc::new(Inner {
-            source: Source::new(store),
+            source: Arc::new(Source::new(store)),
             budget,
             cells,
             in_flight,
@@ -158,14 +158,15 @@ impl Reader {
             return Ok(Bytes::new());
         };
         let id = VersionId::of(object);
-        let advice = stream.map(|stream| self.0.on_read(id, range, size, stream));
+        let read = stream.map(|stream| self.0.on_read(id, range, size, stream));
+        let (advice, purpose) = read.unzip();
         let advice = advice.filter(|_| size > unit::SMALL_MAX);
         let ask = match advice {
             Some(a) if a.is_ahead_of(range) => {
-                Ask { to: a.to, get: a.get, kind: Kind::Sequence, is_stream: a.is_stream }
+                Ask { to: a.to, get: a.get, kind: Kind::Sequence, purpose: purpose.as_ref() }
             }
-            _ if stream.is_some() => Ask { to: range.end(), get: unit::GET_MAX, kind: Kind::Kept, is_stream: false },
-            _ => Ask { to: range.end(), get: unit::GET_MAX, kind: Kind::Once, is_stream: true },
+            _ if stream.is_some() => Ask { to: range.end(), get: unit::GET_MAX, kind: Kind::Kept, purpose: None },
+            _ => Ask { to: range.end(), get: unit::GET_MAX, kind: Kind::Once, purpose: None },
         };
         // What others of the same reader's reads have asked for already is not asked for again.
         let is_behind = advice.is_some_and(|advice| range.start() < advice.asked);
@@ -176,7 +177,7 @@ impl Reader {
         };
         let mut pieces = self.0.known(id, range, file.as_deref());
         if let Some(file) = &file {
-            self.0.read_disk(file, &mut pieces, size).await;
+            self.0.read_disk(file, &mut pieces, size, matches!(ask.kind, Kind::Kept)).await;
         }
         self.0.ask_for_gaps(object, id, &mut pieces, ask).await;
         for piece in &pieces {
@@ -186,6 +187,9 @@ impl Reader {
         }
         if let (Some(stream), Some(advice), Kind::Sequence) = (stream, advice, ask.kind) {
             let at = self.0.keep_asked(id, range, stream, &advice, &pieces);
+            if let Some(file) = &file {
+                self.0.read_disk_ahead(object, id, stream, &advice, file);
+            }
             if !self.0.ask_ahead(object, id, stream, &advice, at, file.as_deref()) {
                 self.0.reclaim_now_and_then();
             }
@@ -208,16 +212,16 @@ impl Piece {
 }
 
 impl Inner {
-    /// What the read means for its handle.
-    fn on_read(&self, id: VersionId, range: ByteRange, size: u64, stream: &Stream) -> Advice {
+    /// What the read means for its handle, and what that is for.
+    fn on_read(&self, id: VersionId, range: ByteRange, size: u64, stream: &Stream) -> (Advice, Arc<Purpose>) {
         let mut state = stream.of(id);
         let advice = state.on_read(range, size, self.window_max());
-        if state.begins_to_read_through(&advice)
-            && let Some(disk) = &self.disk
+        if let Some(disk) = &self.disk
+            && state.begins_to_read_through(&advice)
         {
-            disk.is_read_through(id);
+            disk.is_read_through(id, state.purpose().number());
         }
-        advice
+        (advice, state.purpose())
     }
 
     /// What one stream may have ahead of it: its share of the memory for that.
@@ -262,12 +266,12 @@ impl Inner {
     }
 
     /// Reads what the disk has. What it cannot answer is a gap.
-    async fn read_disk(&self, file: &Arc<CacheFile>, pieces: &mut [Piece], size: u64) {
+    async fn read_disk(&self, file: &Arc<CacheFile>, pieces: &mut [Piece], size: u64, is_look: bool) {
         for piece in pieces {
             if let Piece::Disk(part) = *piece {
                 let around = unit::cells_around(part, size);
                 let buffer = self.room(around.len()).await.buffer(around.len());
-                let read = DiskCache::read(Arc::clone(file), part, buffer).await;
+                let read = DiskCache::read(Arc::clone(file), part, buffer, is_look).await;
                 *piece = read.map_or(Piece::Gap(part), Piece::Cell);
             }
         }

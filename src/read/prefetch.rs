@@ -56,6 +56,8 @@ pub struct Advice {
     pub to: u64,
     /// Bytes below this were asked for already.
     pub asked: u64,
+    /// Where the reader has come to.
+    pub at: u64,
     /// How many bytes each request should ask for, where it can.
     pub get: u64,
     /// Whether the object is read through, and not looked into.
@@ -84,7 +86,7 @@ impl Sequence {
             _ => (cursor.end + window).div_ceil(STEP).saturating_mul(STEP).min(size).max(range.end()),
         };
         let is_stream = cursor.run > LOOK_MAX;
-        Advice { cursor: index, to, asked: cursor.asked, get: get_of(window), is_stream }
+        Advice { cursor: index, to, asked: cursor.asked, at: cursor.end, get: get_of(window), is_stream }
     }
 
     /// Whose read it is: that of the nearest reader, or of a new one.

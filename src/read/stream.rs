@@ -3,12 +3,42 @@
 //! Owns: its readers' sequences, and the ranges that were fetched ahead of them, until they have been read or the reader went
 //! elsewhere: then the requests stop. Does not own: which ranges these are (`prefetch`), fetching (`mod`).
 
+use super::disk::KeepFor;
 use super::fill::Fill;
 use super::in_flight::VersionId;
 use super::prefetch::{Advice, Sequence};
 use crate::types::ByteRange;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
+
+/// What a handle is for: as far as is known, now and later.
+#[derive(Debug)]
+pub(super) struct Purpose {
+    /// It reads the object through, and does not only look into it.
+    is_read_through: AtomicBool,
+    /// Until that is known, what it fetches is kept under this number.
+    number: u32,
+}
+
+impl Default for Purpose {
+    fn default() -> Purpose {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        Purpose { is_read_through: AtomicBool::new(false), number: NEXT.fetch_add(1, Ordering::Relaxed) }
+    }
+}
+
+impl Purpose {
+    /// What bytes are kept for that it fetches.
+    pub(super) fn keep_for(&self) -> KeepFor {
+        if self.is_read_through.load(Ordering::Relaxed) { KeepFor::Stream } else { KeepFor::LookOf(self.number) }
+    }
+
+    /// The number of its looks.
+    pub(super) fn number(&self) -> u32 {
+        self.number
+    }
+}
 
 /// The state of one handle.
 #[derive(Debug, Default)]
@@ -24,8 +54,7 @@ pub(super) struct State {
     is_listed: bool,
     /// When it was last read from.
     used: Option<Instant>,
-    /// Whether it was seen that the object is read through.
-    is_read_through: bool,
+    purpose: Arc<Purpose>,
     /// Counts among the streams that share the memory for reading ahead, as long as it has any.
     share: Option<Arc<()>>,
 }
@@ -93,7 +122,12 @@ impl State {
 
     /// Whether this is the read that shows that the object is read through.
     pub(super) fn begins_to_read_through(&mut self, advice: &Advice) -> bool {
-        advice.is_stream && !std::mem::replace(&mut self.is_read_through, true)
+        advice.is_stream && !self.purpose.is_read_through.swap(true, Ordering::Relaxed)
+    }
+
+    /// What the handle is for.
+    pub(super) fn purpose(&self) -> Arc<Purpose> {
+        Arc::clone(&self.purpose)
     }
 
     /// A range was asked for ahead of the reader, or has what it will read next.

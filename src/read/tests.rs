@@ -308,6 +308,43 @@ async fn a_scan_of_large_files_leaves_what_was_looked_into() {
     assert!(b.reader.disk_bytes() > 20 * MIB, "and the last of the scan is there too");
 }
 
+/// A library is looked at, copied as a whole, and looked at again by the next mount.
+#[tokio::test]
+async fn a_scan_of_the_library_itself_leaves_what_was_looked_into() {
+    let dir = tempfile::tempdir().unwrap();
+    let b = bench(disk(&dir, 40 * MIB));
+    let mut films = Vec::new();
+    for i in 0..8 {
+        let body = bytes_of(16 * MIB + i);
+        films.push((b.put(&format!("film{i}"), &body).await, body));
+    }
+    let look = async |b: &Bench| {
+        for (film, body) in &films {
+            let stream = Stream::default();
+            // The beginning, and an index of a megabyte at the end.
+            for start in [0, 64 * KIB].into_iter().chain((15 * MIB..16 * MIB).step_by(64 << 10)) {
+                let got = b.reader.read(film, range(start, 64 * KIB), Some(&stream)).await.unwrap();
+                assert_eq!(got, body[start as usize..(start + 64 * KIB) as usize]);
+            }
+        }
+    };
+    look(&b).await;
+    b.settle();
+    for _ in 0..2 {
+        for (film, body) in &films {
+            assert!(b.read_all(film, body, &Stream::default(), 128 * KIB).await);
+            b.settle();
+        }
+    }
+    assert!(b.reader.disk_bytes() <= 40 * MIB);
+    let b = b.remount(disk(&dir, 40 * MIB));
+    look(&b).await;
+    assert_eq!(b.gets().0, 0, "what was looked into is there");
+    let (film, body) = &films[0];
+    assert!(b.read_all(film, body, &Stream::default(), 128 * KIB).await, "and the rest is fetched");
+    assert!(b.gets().1 < 15 * MIB);
+}
+
 #[tokio::test]
 async fn a_disk_that_refuses_only_costs_requests() {
     let dir = tempfile::tempdir().unwrap();

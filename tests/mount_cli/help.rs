@@ -79,7 +79,7 @@ fn lists_mount_options(text: &str) {
 fn objfs() {
     let world = World::new();
     let text = printed(world.run(world.objfs(["--help"])));
-    for command in ["mount", "umount", "status", "refresh", "ls", "demo", "dev-server"] {
+    for command in ["mount", "umount", "status", "refresh", "ls", "doctor", "demo", "dev-server"] {
         assert!(
             text.lines().any(|l| l.trim_start().starts_with(&format!("{command} "))),
             "{command} is not in\n{text}"

@@ -10,6 +10,7 @@
 mod client;
 mod crashes;
 mod demo;
+mod doctor;
 mod failures;
 mod help;
 mod lifecycle;

@@ -8,10 +8,11 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 
 /// Files that an installation has, with their modes.
-const FILES: [(&str, u32); 3] = [
+const FILES: [(&str, u32); 4] = [
     ("usr/local/bin/objfs", 0o755),
     ("usr/local/share/man/man8/mount.objfs.8", 0o644),
     ("etc/systemd/system/objfs@.service", 0o644),
+    ("etc/udev/rules.d/60-objfs.rules", 0o644),
 ];
 const LINK: &str = "sbin/mount.objfs";
 

@@ -3,19 +3,23 @@
 //! Owns: its layout, reading and writing cells, and their checksums. Does not own: which files there are (`mod`).
 //!
 //! Layout: the object's bytes at their own offsets, with holes for what is not there; then, at the next multiple of 4,096, for each
-//! cell the CRC32C of its bytes, little-endian, or 0 for a cell that is not there (a sum of 0 is stored as 1). A cell is written
+//! cell the CRC32C of its bytes, little-endian, or 0 for a cell that is not there (a sum of 0 is stored as 1); then for each cell a
+//! byte, 1 if it was looked into and not only read through; then the object's size, 8 bytes, little-endian. A cell is written
 //! before its sum, and nothing is synced: what a crash or a broken disk leaves is found out by the sum when a cell is first used.
 
 use super::super::budget::Buffer;
 use super::super::unit::{self, CELL};
+use super::KeepFor;
 use crate::types::ByteRange;
 use crc_fast::{CrcAlgorithm, checksum};
+use nix::fcntl::{FallocateFlags, fallocate};
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 /// Objects above are not kept: their sums alone would take more than 16 MiB of memory.
 pub(super) const OBJECT_MAX: u64 = 256 << 30;
@@ -23,6 +27,14 @@ pub(super) const OBJECT_MAX: u64 = 256 << 30;
 const PAGE: u64 = 4096;
 /// Bytes of one sum.
 const SUM: u64 = 4;
+/// Cells in a row that are worth a request.
+const MANY: usize = 4;
+/// Looked into, for certain.
+const LOOK: u32 = 1;
+/// What numbers of those who look begin with.
+const NUMBERS: u32 = 2;
+/// Bytes of the size at the end.
+const SIZE: u64 = 8;
 
 /// An open file.
 #[derive(Debug)]
@@ -33,6 +45,8 @@ pub(in crate::read) struct CacheFile {
     direct: Option<File>,
     size: u64,
     sums: Mutex<Sums>,
+    /// Held by whoever reads cells, and alone by whoever takes cells away.
+    cells: RwLock<()>,
 }
 
 #[derive(Debug)]
@@ -40,6 +54,8 @@ struct Sums {
     of: Vec<u32>,
     /// Cells whose bytes were compared with their sum since the start.
     checked: Vec<bool>,
+    /// Cells that were looked into: 0, [`LOOK`], or the number of who did, with [`NUMBERS`] added.
+    looked: Vec<u32>,
 }
 
 impl CacheFile {
@@ -49,6 +65,7 @@ impl CacheFile {
         if file.metadata()?.len() != len_of(size) {
             file.set_len(0)?;
             file.set_len(len_of(size))?;
+            file.write_all_at(&size.to_le_bytes(), len_of(size) - SIZE)?;
         }
         CacheFile::load(file, size)
     }
@@ -62,16 +79,30 @@ impl CacheFile {
         CacheFile::load(file, size)
     }
 
+    /// Opens the file of whatever object it says that it is of.
+    pub(super) fn open_any(path: &Path) -> io::Result<CacheFile> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        let (len, mut size) = (file.metadata()?.len(), [0; SIZE as usize]);
+        file.read_exact_at(&mut size, len.saturating_sub(SIZE))?;
+        let size = u64::from_le_bytes(size);
+        if size > OBJECT_MAX || len != len_of(size) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it has another length than its size says"));
+        }
+        CacheFile::load(file, size)
+    }
+
     fn load(file: File, size: u64) -> io::Result<CacheFile> {
         let count = usize::try_from(size.div_ceil(CELL)).map_err(io::Error::other)?;
-        let mut bytes = vec![0; count * SUM as usize];
+        let mut bytes = vec![0; count * (SUM as usize + 1)];
         file.read_exact_at(&mut bytes, sums_at(size))?;
-        let of = bytes.chunks_exact(SUM as usize).map(|sum| u32::from_le_bytes([sum[0], sum[1], sum[2], sum[3]]));
-        let sums = Sums { of: of.collect(), checked: vec![false; count] };
+        let (sums, looked) = bytes.split_at(count * SUM as usize);
+        let of = sums.chunks_exact(SUM as usize).map(|sum| u32::from_le_bytes([sum[0], sum[1], sum[2], sum[3]]));
+        let looked = looked.iter().map(|byte| u32::from(*byte == 1)).collect();
+        let sums = Sums { of: of.collect(), checked: vec![false; count], looked };
         // By its descriptor: there may be another file of that name by now.
         let same = format!("/proc/self/fd/{}", file.as_raw_fd());
         let direct = OpenOptions::new().read(true).write(true).custom_flags(libc::O_DIRECT).open(same).ok();
-        Ok(CacheFile { file, direct, size, sums: Mutex::new(sums) })
+        Ok(CacheFile { file, direct, size, sums: Mutex::new(sums), cells: RwLock::new(()) })
     }
 
     /// Where the cells that are there from `at` on end, `end` at most. `None` if that of `at` is not there.
@@ -83,12 +114,37 @@ impl CacheFile {
         (there > 0).then(|| end.min((at / CELL + there) * CELL))
     }
 
-    /// Reads at least `range`, whose cells are there, into `buffer`, and answers what it has then. `None` if the bytes are not
-    /// what was written: then these cells are not there any more.
+    /// Where the cells that are not there from `at` on end, `end` at most. Few that are there in between do not count: to leave
+    /// them out would take a request more.
+    pub(in crate::read) fn gap_end(&self, at: u64, end: u64) -> u64 {
+        let sums = self.sums();
+        let last = index(end.div_ceil(CELL)).min(sums.of.len());
+        let mut there = 0;
+        for cell in index(at / CELL)..last {
+            there = if sums.of[cell] == 0 { 0 } else { there + 1 };
+            if there == MANY {
+                return end.min((cell + 1 - MANY) as u64 * CELL).max(at);
+            }
+        }
+        end
+    }
+
+    /// Reads at least `range` into `buffer`, and answers what it has then. `None` if a cell is not there, or is not what was
+    /// written: then it is not there any more.
     pub(super) fn read(&self, range: ByteRange, buffer: &mut Buffer) -> io::Result<Option<ByteRange>> {
         let around = unit::cells_around(range, self.size);
         let cells = index(around.start() / CELL)..index(around.end().div_ceil(CELL));
-        let is_checked = self.sums().checked[cells.clone()].iter().all(|checked| *checked);
+        let _nobody_takes_them = self.cells.read().unwrap_or_else(PoisonError::into_inner);
+        let (is_there, is_checked) = {
+            let sums = self.sums();
+            (
+                sums.of[cells.clone()].iter().all(|sum| *sum != 0),
+                sums.checked[cells.clone()].iter().all(|checked| *checked),
+            )
+        };
+        if !is_there {
+            return Ok(None);
+        }
         if is_checked && range.len() < CELL {
             self.file.read_exact_at(buffer.zeroed(range.len()), range.start())?;
             return Ok(Some(range));
@@ -111,7 +167,7 @@ impl CacheFile {
     }
 
     /// Compares cells, which `bytes` are, with their sums.
-    fn check(&self, bytes: &[u8], cells: std::ops::Range<usize>) -> io::Result<bool> {
+    fn check(&self, bytes: &[u8], cells: Range<usize>) -> io::Result<bool> {
         let mut all_right = true;
         for (cell, bytes) in cells.zip(bytes.chunks(CELL as usize)) {
             let sum = sum_of(bytes);
@@ -125,6 +181,7 @@ impl CacheFile {
                 is_right
             };
             if !is_right {
+                tracing::warn!(cell, "bytes in the disk cache are damaged: they are fetched again");
                 self.file.write_all_at(&[0; SUM as usize], sums_at(self.size) + cell as u64 * SUM)?;
                 all_right = false;
             }
@@ -133,7 +190,12 @@ impl CacheFile {
     }
 
     /// Writes those whole cells of `bytes`, which are those of `range`, that are not there. Answers how many bytes these are.
-    pub(super) fn write(&self, range: ByteRange, bytes: &[u8]) -> io::Result<u64> {
+    pub(super) fn write(&self, range: ByteRange, bytes: &[u8], keep_for: KeepFor) -> io::Result<u64> {
+        let looked = match keep_for {
+            KeepFor::Stream => 0,
+            KeepFor::Look => LOOK,
+            KeepFor::LookOf(number) => NUMBERS.saturating_add(number),
+        };
         let cells = unit::cells_within(range, self.size);
         let (mut at, mut written) = (index(cells.start), 0);
         while at < index(cells.end) {
@@ -144,6 +206,9 @@ impl CacheFile {
             };
             if !run.is_empty() {
                 written += self.write_run(run.clone(), range, bytes)?;
+                if looked != 0 {
+                    self.mark(run.clone(), looked)?;
+                }
             }
             // Past the run, and the cell that ended it.
             at = run.end + 1;
@@ -152,7 +217,7 @@ impl CacheFile {
     }
 
     /// Cells that follow each other are written at once, and then their sums.
-    fn write_run(&self, run: std::ops::Range<usize>, range: ByteRange, bytes: &[u8]) -> io::Result<u64> {
+    fn write_run(&self, run: Range<usize>, range: ByteRange, bytes: &[u8]) -> io::Result<u64> {
         let start = run.start as u64 * CELL;
         let end = self.size.min(run.end as u64 * CELL);
         let bytes = &bytes[index(start - range.start())..index(end - range.start())];
@@ -179,6 +244,68 @@ impl CacheFile {
         }
     }
 
+    /// Cells around `range` are looked into.
+    pub(super) fn look(&self, range: ByteRange) -> io::Result<()> {
+        let around = unit::cells_around(range, self.size);
+        let cells = index(around.start() / CELL)..index(around.end().div_ceil(CELL));
+        let is_new = !self.sums().looked[cells.clone()].iter().all(|looked| *looked == LOOK);
+        if is_new { self.mark(cells, LOOK) } else { Ok(()) }
+    }
+
+    /// Cells that were written for looks with this number were read through, it turns out.
+    pub(super) fn look_away(&self, number: u32) -> io::Result<()> {
+        let mut at = 0;
+        loop {
+            let run = {
+                let looked = &self.sums().looked;
+                let is_of = |cell: &usize| looked[*cell] == NUMBERS.saturating_add(number);
+                let start = (at..looked.len()).find(is_of).unwrap_or(looked.len());
+                start..(start..looked.len()).find(|cell| !is_of(cell)).unwrap_or(looked.len())
+            };
+            if run.is_empty() {
+                return Ok(());
+            }
+            at = run.end;
+            self.mark(run, 0)?;
+        }
+    }
+
+    fn mark(&self, cells: Range<usize>, looked: u32) -> io::Result<()> {
+        let at = looked_at(self.size) + cells.start as u64;
+        self.sums().looked[cells.clone()].fill(looked);
+        self.file.write_all_at(&vec![u8::from(looked != 0); cells.len()], at)
+    }
+
+    /// Takes away the cells that were not looked into. Answers how many bytes are left.
+    pub(super) fn trim(&self) -> io::Result<u64> {
+        let _nobody_reads_them = self.cells.write().unwrap_or_else(PoisonError::into_inner);
+        let (mut at, mut left) = (0, 0);
+        loop {
+            let run = {
+                let sums = self.sums();
+                let goes = |cell: &usize| sums.of[*cell] != 0 && sums.looked[*cell] == 0;
+                let count = sums.of.len();
+                let start = (at..count).find(goes).unwrap_or(count);
+                left += (at..start).filter(|cell| sums.of[*cell] != 0).count() as u64 * CELL;
+                start..(start..count).find(|cell| !goes(cell)).unwrap_or(count)
+            };
+            if run.is_empty() {
+                return Ok(left.min(self.size));
+            }
+            at = run.end;
+            self.take_away(run)?;
+        }
+    }
+
+    fn take_away(&self, run: Range<usize>) -> io::Result<()> {
+        self.sums().of[run.clone()].fill(0);
+        self.file.write_all_at(&vec![0; run.len() * SUM as usize], sums_at(self.size) + run.start as u64 * SUM)?;
+        let (start, end) = (run.start as u64 * CELL, self.size.min(run.end as u64 * CELL));
+        let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        let signed = |offset: u64| i64::try_from(offset).map_err(io::Error::other);
+        Ok(fallocate(&self.file, hole, signed(start)?, signed(end - start)?)?)
+    }
+
     /// The file was used.
     pub(super) fn touch(&self) -> io::Result<()> {
         self.file.set_modified(std::time::SystemTime::now())
@@ -199,8 +326,12 @@ fn sums_at(size: u64) -> u64 {
     size.div_ceil(PAGE) * PAGE
 }
 
-fn len_of(size: u64) -> u64 {
+fn looked_at(size: u64) -> u64 {
     sums_at(size) + size.div_ceil(CELL) * SUM
+}
+
+fn len_of(size: u64) -> u64 {
+    looked_at(size) + size.div_ceil(CELL) + SIZE
 }
 
 fn index(offset: u64) -> usize {
@@ -213,14 +344,14 @@ mod tests {
     use super::*;
     use futures::FutureExt;
 
-    const SIZE: u64 = 5 * CELL + 100;
+    const LEN: u64 = 5 * CELL + 100;
 
     fn range(start: u64, end: u64) -> ByteRange {
         ByteRange::new(start, end).unwrap()
     }
 
     fn body() -> Vec<u8> {
-        let mut bytes = vec![0; SIZE as usize];
+        let mut bytes = vec![0; LEN as usize];
         fastrand::Rng::with_seed(3).fill(&mut bytes);
         bytes
     }
@@ -236,17 +367,47 @@ mod tests {
     fn whole_cells_are_kept_and_found_again() {
         let dir = tempfile::tempdir().unwrap();
         let (path, body) = (dir.path().join("a"), body());
-        let file = CacheFile::create(&path, SIZE).unwrap();
-        let part = range(CELL + 1, SIZE);
-        assert_eq!(file.write(part, &body[CELL as usize + 1..]).unwrap(), 3 * CELL + 100);
-        assert_eq!(file.write(part, &body[CELL as usize + 1..]).unwrap(), 0, "they are there");
-        for file in [file, CacheFile::open(&path, SIZE).unwrap()] {
-            assert_eq!((file.until(CELL, SIZE), file.until(2 * CELL + 5, SIZE)), (None, Some(SIZE)));
+        let file = CacheFile::create(&path, LEN).unwrap();
+        let part = range(CELL + 1, LEN);
+        assert_eq!(file.write(part, &body[CELL as usize + 1..], KeepFor::Look).unwrap(), 3 * CELL + 100);
+        assert_eq!(file.write(part, &body[CELL as usize + 1..], KeepFor::Look).unwrap(), 0, "they are there");
+        for file in [file, CacheFile::open(&path, LEN).unwrap()] {
+            assert_eq!((file.until(CELL, LEN), file.until(2 * CELL + 5, LEN)), (None, Some(LEN)));
             assert_eq!(file.until(3 * CELL, 4 * CELL - 1), Some(4 * CELL - 1));
-            let part = range(2 * CELL + 9, SIZE);
+            let part = range(2 * CELL + 9, LEN);
             assert_eq!(read(&file, part).unwrap().unwrap(), body[part.start() as usize..]);
         }
-        assert!(CacheFile::open(&path, SIZE + 5000).is_err());
+        assert!(CacheFile::open(&path, LEN + 5000).is_err());
+    }
+
+    #[test]
+    fn what_was_looked_into_is_left_when_the_rest_is_taken_away() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir().unwrap();
+        let (path, body) = (dir.path().join("a"), body());
+        let file = CacheFile::create(&path, LEN).unwrap();
+        file.write(range(0, CELL), &body[..CELL as usize], KeepFor::Look).unwrap();
+        file.write(range(0, 2 * CELL), &body[..2 * CELL as usize], KeepFor::LookOf(7)).unwrap();
+        file.write(range(0, 4 * CELL), &body[..4 * CELL as usize], KeepFor::Stream).unwrap();
+        file.write(range(0, LEN), &body, KeepFor::LookOf(8)).unwrap();
+        file.look(range(3 * CELL + 5, 3 * CELL + 6)).unwrap();
+        file.look(range(5 * CELL, LEN)).unwrap();
+        file.look_away(8).unwrap();
+        file.look_away(7).unwrap();
+        drop(file);
+        let file = CacheFile::open_any(&path).unwrap();
+        let before = file.file.metadata().unwrap().blocks();
+        assert_eq!(file.trim().unwrap(), 3 * CELL);
+        assert!(file.file.metadata().unwrap().blocks() <= before - 3 * CELL / 512, "the disk has it back");
+        for file in [file, CacheFile::open(&path, LEN).unwrap()] {
+            let there = |cell: u64| {
+                let part = range(cell * CELL, LEN.min((cell + 1) * CELL));
+                let is_right = read(&file, part).unwrap()? == body[part.start() as usize..part.end() as usize];
+                Some(is_right)
+            };
+            assert_eq!([0, 1, 2, 3, 4, 5].map(there), [Some(true), None, None, Some(true), None, Some(true)]);
+            assert_eq!((file.until(0, LEN), file.until(CELL, LEN)), (Some(CELL), None));
+        }
     }
 
     /// Whatever happens to a file, what is read of it is right or nothing.
@@ -257,8 +418,8 @@ mod tests {
         let mut dice = fastrand::Rng::with_seed(11);
         let (mut right, mut gone) = (0, 0);
         for _ in 0..1000 {
-            let file = CacheFile::create(&path, SIZE).unwrap();
-            file.write(range(0, SIZE), &body).unwrap();
+            let file = CacheFile::create(&path, LEN).unwrap();
+            file.write(range(0, LEN), &body, KeepFor::Look).unwrap();
             drop(file);
             let raw = OpenOptions::new().write(true).open(&path).unwrap();
             let len = raw.metadata().unwrap().len();
@@ -267,12 +428,12 @@ mod tests {
                 1 => raw.write_all_at(&vec![0; dice.usize(1..200_000)], dice.u64(0..len)).unwrap(),
                 _ => raw.write_all_at(&dice.u64(..).to_le_bytes(), dice.u64(0..len)).unwrap(),
             }
-            let Ok(file) = CacheFile::open(&path, SIZE) else {
+            let Ok(file) = CacheFile::open(&path, LEN) else {
                 gone += 1;
                 continue;
             };
-            for start in (0..SIZE).step_by(CELL as usize) {
-                let part = range(start, (start + CELL).min(SIZE));
+            for start in (0..LEN).step_by(CELL as usize) {
+                let part = range(start, (start + CELL).min(LEN));
                 match file.until(start, part.end()).map(|_| read(&file, part)) {
                     Some(Ok(Some(bytes))) => {
                         assert_eq!(bytes, body[part.start() as usize..part.end() as usize]);

@@ -86,8 +86,8 @@ struct Shared {
 enum Job {
     /// Keeps what was fetched.
     Keep(Fetched),
-    /// Remembers that the object was read through.
-    Stream(VersionId),
+    /// Remembers that the object is read through, and that what was kept for a look with this number was not.
+    Stream(VersionId, u32),
     /// What there is of the first object is of the second one now.
     Carry(VersionId, VersionId),
 }
@@ -99,7 +99,18 @@ struct Fetched {
     size: u64,
     range: ByteRange,
     bytes: Bytes,
-    is_stream: bool,
+    keep_for: KeepFor,
+}
+
+/// What bytes are kept for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::read) enum KeepFor {
+    /// Somebody looked into the object there.
+    Look,
+    /// Somebody did who may turn out to read it through: the number says who.
+    LookOf(u32),
+    /// The object is read through.
+    Stream,
 }
 
 impl DiskCache {
@@ -139,23 +150,28 @@ impl DiskCache {
         tokio::task::spawn_blocking(move || shared.open_file(id, size)).await.ok().flatten()
     }
 
-    /// Reads `range`, which `file` has, into `buffer`, and answers it. `None` if it cannot be read or trusted.
+    /// Reads `range`, which `file` has, into `buffer`, and answers it. `None` if it cannot be read or trusted. `is_look`: somebody
+    /// looks into the object there.
     pub(super) async fn read(
         file: Arc<CacheFile>,
         range: ByteRange,
         mut buffer: super::budget::Buffer,
+        is_look: bool,
     ) -> Option<Bytes> {
-        let reading = tokio::task::spawn_blocking(move || (file.read(range, &mut buffer), buffer));
+        let reading = tokio::task::spawn_blocking(move || {
+            if is_look && let Err(e) = file.look(range) {
+                tracing::debug!(error = %e, "what is looked into cannot be remembered");
+            }
+            (file.read(range, &mut buffer), buffer)
+        });
         match reading.await {
             Ok((Ok(Some(has)), buffer)) => {
                 let at = usize::try_from(range.start() - has.start()).unwrap_or(usize::MAX);
                 let len = usize::try_from(range.len()).unwrap_or(usize::MAX);
                 Some(Bytes::from_owner(buffer).slice(at..at + len))
             }
-            Ok((Ok(None), _)) => {
-                tracing::warn!(?range, "bytes in the disk cache are damaged: they are fetched again");
-                None
-            }
+            // Damaged, or taken away a moment ago.
+            Ok((Ok(None), _)) => None,
             Ok((Err(e), _)) => {
                 tracing::warn!(error = %e, "the disk cache cannot be read: the bucket is asked");
                 None
@@ -164,22 +180,23 @@ impl DiskCache {
         }
     }
 
-    /// Keeps bytes of an object of `size` bytes, if there is time. `is_stream`: they are read through, not looked into.
-    pub(super) fn keep(&self, id: VersionId, size: u64, range: ByteRange, bytes: &Bytes, is_stream: bool) {
+    /// Keeps bytes of an object of `size` bytes, if there is time.
+    pub(super) fn keep(&self, id: VersionId, size: u64, range: ByteRange, bytes: &Bytes, keep_for: KeepFor) {
         let len = range.len();
         if size > file::OBJECT_MAX || self.shared.queued.load(Ordering::Relaxed) + len > self.shared.queued_max {
             return;
         }
         self.shared.queued.fetch_add(len, Ordering::Relaxed);
-        let fetched = Fetched { id, size, range, bytes: bytes.clone(), is_stream };
+        let fetched = Fetched { id, size, range, bytes: bytes.clone(), keep_for };
         if self.jobs.send(Job::Keep(fetched)).is_err() {
             self.shared.queued.fetch_sub(len, Ordering::Relaxed);
         }
     }
 
-    /// The object is read through, and not only looked into: it goes first.
-    pub(super) fn is_read_through(&self, id: VersionId) {
-        if self.jobs.send(Job::Stream(id)).is_err() {
+    /// The object is read through, and not only looked into: it goes first, but for what others looked into. What was kept for the
+    /// looks with this number was not.
+    pub(super) fn is_read_through(&self, id: VersionId, number: u32) {
+        if self.jobs.send(Job::Stream(id, number)).is_err() {
             tracing::debug!("the thread of the disk cache has ended");
         }
     }
@@ -244,6 +261,22 @@ impl Shared {
         Some(file)
     }
 
+    /// Makes room: of an object that was read through, what was looked into stays; another goes. Answers how many bytes went.
+    fn shrink(&self, id: VersionId) -> u64 {
+        let Some(before) = self.usage().stream_bytes(id) else { return self.remove(id) };
+        let path = self.path(id, true);
+        let known = self.open.get(&id).map_or_else(|| CacheFile::open_any(&path).map(Arc::new), Ok);
+        let trimmed = known.and_then(|file| file.trim());
+        match trimmed {
+            Ok(left) if left > 0 && fs::rename(&path, self.path(id, false)).is_ok() => {
+                let left = left + OVERHEAD;
+                self.usage().look_again(id, left);
+                before.saturating_sub(left)
+            }
+            _ => self.remove(id),
+        }
+    }
+
     /// Removes what there is of an object, and answers how many bytes that was. Who reads it goes on with the open file.
     fn remove(&self, id: VersionId) -> u64 {
         let bytes = self.usage().forget(id);
@@ -280,7 +313,7 @@ impl Keeper {
         self.shared.is_known.store(true, Ordering::Release);
         while let Ok(job) = queue.recv() {
             let (len, done) = match job {
-                Job::Stream(id) => (0, self.add(id, 0, true)),
+                Job::Stream(id, number) => (0, self.read_through(id, number)),
                 Job::Carry(from, to) => (1, self.carry(from, to)),
                 Job::Keep(fetched) => {
                     let is_paused = self.paused_until.is_some_and(|until| Instant::now() < until);
@@ -317,12 +350,13 @@ impl Keeper {
         if !self.make_room(job) {
             return Ok(());
         }
+        let is_stream = job.keep_for == KeepFor::Stream;
         let known = self.shared.open.get(&job.id).or_else(|| self.shared.open_file(job.id, job.size));
         let (file, overhead) = match known {
             Some(file) => (file, 0),
-            None => (Arc::new(CacheFile::create(&self.shared.path(job.id, job.is_stream), job.size)?), OVERHEAD),
+            None => (Arc::new(CacheFile::create(&self.shared.path(job.id, is_stream), job.size)?), OVERHEAD),
         };
-        let written = match file.write(job.range, &job.bytes) {
+        let written = match file.write(job.range, &job.bytes, job.keep_for) {
             Ok(written) => written + overhead,
             Err(e) => {
                 // What is there of it by now would not be counted.
@@ -331,7 +365,14 @@ impl Keeper {
             }
         };
         self.shared.open.insert(job.id, file);
-        self.add(job.id, written, job.is_stream)
+        self.add(job.id, written, is_stream)
+    }
+
+    fn read_through(&self, id: VersionId, number: u32) -> io::Result<()> {
+        if let Some(file) = self.shared.open.get(&id) {
+            file.look_away(number)?;
+        }
+        self.add(id, 0, true)
     }
 
     fn carry(&self, from: VersionId, to: VersionId) -> io::Result<()> {
@@ -376,7 +417,7 @@ impl Keeper {
             let fits = usage.bytes() + more <= size;
             drop(usage);
             match next {
-                Some(id) => drop(self.shared.remove(id)),
+                Some(id) => drop(self.shared.shrink(id)),
                 None if fits => return self.leaves_enough_free(job.id),
                 None => return false,
             }
@@ -397,7 +438,7 @@ impl Keeper {
             // As if there were room for nothing.
             let next = self.shared.usage().next_to_go(1, 0, keep);
             let Some(id) = next else { break };
-            missing = missing.saturating_sub(self.shared.remove(id).max(1));
+            missing = missing.saturating_sub(self.shared.shrink(id).max(1));
         }
         is_enough
     }

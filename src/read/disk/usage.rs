@@ -62,6 +62,18 @@ impl Usage {
         }
     }
 
+    /// Bytes of an object that was read through. `None` if it was not, or is not there.
+    pub(super) fn stream_bytes(&self, id: VersionId) -> Option<u64> {
+        self.entries.get(&id).filter(|e| e.is_stream).map(|e| e.bytes)
+    }
+
+    /// Of an object that was read through, only what was looked into is left.
+    pub(super) fn look_again(&mut self, id: VersionId, bytes: u64) {
+        if let Some(before) = self.remove(id) {
+            self.insert(id, Entry { bytes, is_stream: false, ..before });
+        }
+    }
+
     /// What there is of one object is of another one now.
     pub(super) fn carry(&mut self, from: VersionId, to: VersionId) {
         if let Some(entry) = self.remove(from) {

@@ -6,8 +6,8 @@
 
 use super::super::{ErrorKind, Op, Result, StoreError};
 use super::http::Http1;
-use super::sign::Signer;
 use super::settings::{S3Settings, endpoint_host, endpoint_url, is_aws};
+use super::sign::Signer;
 use aws_credential_types::Credentials;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;

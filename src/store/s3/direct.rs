@@ -12,8 +12,8 @@ use super::{S3Store, convert, error};
 use crate::types::{ByteRange, ETag, Key, Version};
 use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
 use http::header::{
-    CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
-    ETAG, HeaderMap, LAST_MODIFIED,
+    CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE,
+    CONTENT_TYPE, ETAG, HeaderMap, LAST_MODIFIED,
 };
 use http_body_util::BodyExt;
 
@@ -96,7 +96,7 @@ async fn document(mut body: AnswerBody) -> Vec<u8> {
     document
 }
 
-fn text<'a>(headers: &'a HeaderMap, name: impl http::header::AsHeaderName) -> Option<&'a str> {
+fn text(headers: &HeaderMap, name: impl http::header::AsHeaderName) -> Option<&str> {
     headers.get(name).and_then(|value| std::str::from_utf8(value.as_bytes()).ok())
 }
 

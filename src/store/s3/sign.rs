@@ -174,7 +174,9 @@ mod tests {
     #[test]
     fn a_presigned_url_tells_where_objects_are() {
         let url = |base: &str, algorithm: &str, scope: &str| {
-            format!("{base}k?x-id=GetObject&X-Amz-Algorithm={algorithm}&X-Amz-Credential=AK%2F20260101%2F{scope}&X-Amz-Date=1")
+            format!(
+                "{base}k?x-id=GetObject&X-Amz-Algorithm={algorithm}&X-Amz-Credential=AK%2F20260101%2F{scope}&X-Amz-Date=1"
+            )
         };
         let of = |base: &str| Some(Place { base: base.to_owned(), region: "eu-west-1".to_owned() });
         let plain = "eu-west-1%2Fs3%2Faws4_request";
