@@ -292,24 +292,19 @@ impl Inner {
         }
         let (inner, object, range, weak) = (Arc::clone(self), object.clone(), fill.range(), Arc::downgrade(&fill));
         let purpose = ask.purpose.cloned();
+        let size = object.version.size;
         // What is kept is fetched to its end, whether or not its reader waits for all of it.
         let is_kept = matches!(ask.kind, Kind::Kept);
         let held = is_kept.then(|| Arc::clone(&fill));
         let task = tokio::spawn(async move {
             // However this ends: nobody waits for ever.
             let _ends = fetch::Ends(Weak::clone(&weak));
-            let size = object.version.size;
             let keep = |range: ByteRange, bytes: &Bytes| {
                 if is_kept {
                     inner.cells.keep(id, range, bytes, size);
                 }
                 if let Some(disk) = &inner.disk {
-                    let keep_for = match &purpose {
-                        _ if is_kept => KeepFor::Look,
-                        Some(purpose) => purpose.keep_for(),
-                        None => KeepFor::Stream,
-                    };
-                    disk.keep(id, size, range, bytes, keep_for);
+                    disk.keep(id, size, range, bytes, keep_for(purpose.as_deref(), is_kept));
                 }
             };
             fetch::fill(&inner.source, &object, &weak, range, keep).await;
@@ -317,7 +312,21 @@ impl Inner {
         });
         if !is_kept {
             fill.stops(task.abort_handle());
+            let (inner, purpose) = (Arc::downgrade(self), ask.purpose.cloned());
+            fill.leaves_rest_to(Box::new(move |range, bytes| {
+                if let Some(disk) = inner.upgrade().as_ref().and_then(|inner| inner.disk.as_ref()) {
+                    disk.keep(id, size, range, &bytes, keep_for(purpose.as_deref(), false));
+                }
+            }));
         }
         fill
+    }
+}
+
+fn keep_for(purpose: Option<&Purpose>, is_kept: bool) -> KeepFor {
+    match purpose {
+        _ if is_kept => KeepFor::Look,
+        Some(purpose) => purpose.keep_for(),
+        None => KeepFor::Stream,
     }
 }

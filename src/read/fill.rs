@@ -13,8 +13,10 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
+/// Whoever keeps bytes.
+type Keep = Box<dyn Fn(ByteRange, Bytes) + Send + Sync>;
+
 /// Bytes that arrive in order. Dropped, it stops the request that fetches them: nobody wants them any more.
-#[derive(Debug)]
 pub(super) struct Fill {
     range: ByteRange,
     state: Mutex<State>,
@@ -22,6 +24,14 @@ pub(super) struct Fill {
     request: OnceLock<AbortHandle>,
     /// Bytes that somebody has read, or waits for.
     taken: AtomicU64,
+    /// Who keeps what has arrived of a segment that will not be whole: somebody may have read it.
+    rest: OnceLock<Keep>,
+}
+
+impl std::fmt::Debug for Fill {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fill").field("range", &self.range).finish_non_exhaustive()
+    }
 }
 
 /// What has arrived, cut at multiples of [`STEP`]: who reads in such steps is answered without a copy, and what has been read is
@@ -50,7 +60,14 @@ impl Fill {
         let end = range.start();
         let state = State { whole: Vec::new(), arriving: None, room, end, wanted: u64::MAX, failed: None };
         let (state, arrived, request) = (Mutex::new(state), Notify::new(), OnceLock::new());
-        Fill { range, state, arrived, request, taken: AtomicU64::new(0) }
+        Fill { range, state, arrived, request, taken: AtomicU64::new(0), rest: OnceLock::new() }
+    }
+
+    /// What has arrived of a segment when this is dropped goes to `keep`.
+    pub(super) fn leaves_rest_to(&self, keep: Keep) {
+        if self.rest.set(keep).is_err() {
+            tracing::debug!("a range is kept twice");
+        }
     }
 
     /// The task that fetches, to be stopped with this.
@@ -214,6 +231,13 @@ impl Drop for Fill {
         if let Some(request) = self.request.get() {
             request.abort();
         }
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(keep), Some(arriving)) = (self.rest.get(), state.arriving.take()) {
+            let start = state.end - arriving.as_ref().len() as u64;
+            if let Some(range) = ByteRange::new(start, state.end) {
+                keep(range, Bytes::from_owner(arriving));
+            }
+        }
     }
 }
 
@@ -270,6 +294,16 @@ mod tests {
         }
         let once = fill.read(part(STEP, 2 * STEP)).await.unwrap();
         assert_eq!(once.as_ptr(), whole[1].1.as_ptr(), "no copy");
+    }
+
+    #[test]
+    fn what_has_arrived_of_a_segment_is_kept_although_nobody_waits_for_the_rest() {
+        let (kept, fill) = (std::sync::Arc::new(Mutex::new(Vec::new())), fill(STEP - 3, 2 * STEP));
+        let own = std::sync::Arc::clone(&kept);
+        fill.leaves_rest_to(Box::new(move |range, bytes| own.lock().unwrap().push((range, bytes))));
+        assert_eq!(fill.extend(b"abcdefg").unwrap(), [(part(STEP - 3, STEP), Bytes::from("abc"))]);
+        drop(fill);
+        assert_eq!(*kept.lock().unwrap(), [(part(STEP, STEP + 4), Bytes::from("defg"))]);
     }
 
     #[tokio::test]

@@ -95,8 +95,8 @@ fn a_large_file_is_fetched_once() {
     store.put("large", vec![7; 32 << 20]);
     let mount = store.mount_with(&["poll_interval=600s"]);
     let counts = cost(&store, || mount.sh("cat large > /dev/null"));
-    // Each byte once, but for one or two requests where READs of the kernel have overtaken each other.
-    assert!(counts.bytes_out < (35 << 20), "{counts:?}");
+    // Each byte once, but for one request where READs of the kernel have overtaken each other, in one run of thirty.
+    assert!(counts.bytes_out < (34 << 20) + (64 << 10), "{counts:?}");
     assert!(counts.of("GetObject") <= 40, "{counts:?}");
     let counts = cost(&store, || mount.sh("cat large > /dev/null"));
     assert_eq!(counts.of("GetObject"), 0, "the kernel has it: {counts:?}");
