@@ -179,6 +179,9 @@ impl Reader {
         if let Some(file) = &file {
             self.0.read_disk(file, &mut pieces, size, matches!(ask.kind, Kind::Kept)).await;
         }
+        if let Some(stream) = stream.filter(|_| pieces.iter().any(|piece| matches!(piece, Piece::Gap(_)))) {
+            stream.of(id).on_miss();
+        }
         self.0.ask_for_gaps(object, id, &mut pieces, ask).await;
         for piece in &pieces {
             if let Piece::Fill(fill, part) = piece {
@@ -190,7 +193,8 @@ impl Reader {
             if let Some(file) = &file {
                 self.0.read_disk_ahead(object, id, stream, &advice, file);
             }
-            if !self.0.ask_ahead(object, id, stream, &advice, at, file.as_deref()) {
+            let is_due = advice.is_stream || stream.of(id).has_missed();
+            if is_due && !self.0.ask_ahead(object, id, stream, &advice, at, file.as_deref()) {
                 self.0.reclaim_now_and_then();
             }
             if !pieces.iter().all(Piece::has_arrived) {

@@ -55,6 +55,8 @@ pub(super) struct State {
     /// When it was last read from.
     used: Option<Instant>,
     purpose: Arc<Purpose>,
+    /// Whether anything was read that was not here.
+    has_missed: bool,
     /// Counts among the streams that share the memory for reading ahead, as long as it has any.
     share: Option<Arc<()>>,
 }
@@ -123,6 +125,16 @@ impl State {
     /// Whether this is the read that shows that the object is read through.
     pub(super) fn begins_to_read_through(&mut self, advice: &Advice) -> bool {
         advice.is_stream && !self.purpose.is_read_through.swap(true, Ordering::Relaxed)
+    }
+
+    /// Something is read that is not here.
+    pub(super) fn on_miss(&mut self) {
+        self.has_missed = true;
+    }
+
+    /// Whether the bucket had to be asked. Who looks at what is here makes no requests for what he may not want.
+    pub(super) fn has_missed(&self) -> bool {
+        self.has_missed
     }
 
     /// What the handle is for.

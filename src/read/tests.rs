@@ -308,6 +308,30 @@ async fn a_scan_of_large_files_leaves_what_was_looked_into() {
     assert!(b.reader.disk_bytes() > 20 * MIB, "and the last of the scan is there too");
 }
 
+#[tokio::test]
+async fn who_looks_at_what_is_here_asks_for_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let b = bench(disk(&dir, 100 * MIB));
+    let body = bytes_of(20 * MIB);
+    let film = b.put("film", &body).await;
+    let read = async |b: &Bench, stream: &Stream, to: u64| {
+        for start in (0..to).step_by(128 << 10) {
+            let got = b.reader.read(&film, range(start, 128 * KIB), Some(stream)).await.unwrap();
+            assert_eq!(got, body[start as usize..(start + 128 * KIB) as usize]);
+        }
+    };
+    read(&b, &Stream::default(), MIB).await;
+    // Requests ahead end with their reader.
+    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    let b = b.remount(disk(&dir, 100 * MIB));
+    let stream = Stream::default();
+    read(&b, &stream, MIB).await;
+    tokio::task::yield_now().await;
+    assert_eq!(b.gets().0, 0);
+    read(&b, &stream, 20 * MIB).await;
+    assert!(b.gets().1 < 20 * MIB, "{} bytes", b.gets().1);
+}
+
 /// A library is looked at, copied as a whole, and looked at again by the next mount.
 #[tokio::test]
 async fn a_scan_of_the_library_itself_leaves_what_was_looked_into() {
