@@ -196,11 +196,12 @@ impl Fs {
             .await;
         match copied {
             Ok(written) => {
+                let before = version.clone();
                 let version = Version { etag: written.etag, last_modified: written.last_modified, ..version };
                 self.meta.change(row.ino, move |row| row.attr = wanted.of(&row.attr)).await?;
                 // The row first: who stages the file now must find the new version.
                 self.note_written(&row, version.clone(), &headers).await?;
-                self.note_rewritten(&row, &key, &key, &version);
+                self.note_rewritten(&row, &ObjectRef { key: key.clone(), version: before }, &key, &version);
                 Ok(())
             }
             Err(StoreError { kind: ErrorKind::Precondition | ErrorKind::NotFound, .. }) => {
@@ -214,11 +215,10 @@ impl Fs {
 
     /// The same bytes have another version or another key now: the kernel's pages stay good, open handles read on there,
     /// what is staged over it replaces that one, and what was fetched need not be fetched again.
-    pub(super) fn note_rewritten(&self, row: &InodeRow, from: &Key, key: &Key, version: &Version) {
+    /// `copied` is what the server copied, which need not be what the row knew.
+    pub(super) fn note_rewritten(&self, row: &InodeRow, copied: &ObjectRef, key: &Key, version: &Version) {
         let object = ObjectRef { key: key.clone(), version: version.clone() };
-        if let Some(before) = row.version.clone() {
-            self.reader.carry(&ObjectRef { key: from.clone(), version: before }, &object);
-        }
+        self.reader.carry(copied, &object);
         self.handles.of(row.ino).iter().for_each(|h| h.set_object(Some(object.clone())));
         if let Some(staged) = self.writer.get(row.ino) {
             staged.replace_base(object);

@@ -170,7 +170,7 @@ impl Fs {
                 }
                 Ok(()) => false,
             };
-            fs.turn_readers(row.ino, aside).await?;
+            fs.turn_readers(&row, key, aside).await?;
             fs.meta.remove(row.ino).await?;
             fs.forget_staged(row.ino).await?;
             if theirs_stays && let Err(e) = fs.look_at(&place).await {
@@ -266,15 +266,15 @@ impl Fs {
     }
 
     /// Readers of a deleted or replaced file go on with the copy.
-    pub(super) async fn turn_readers(&self, ino: Ino, aside: Option<ObjectRef>) -> Result<()> {
+    pub(super) async fn turn_readers(&self, row: &InodeRow, key: &Key, aside: Option<ObjectRef>) -> Result<()> {
         let Some(object) = aside else { return Ok(()) };
-        self.remember_orphans_with(ino, Some(object.clone())).await?;
-        for handle in self.handles.of(ino) {
-            if let Some(before) = handle.object() {
-                self.reader.carry(&before, &object);
-            }
-            handle.set_object(Some(object.clone()));
+        let ino = row.ino;
+        // What was copied, which need not be what each of them reads.
+        if let Some(version) = row.version.clone() {
+            self.reader.carry(&ObjectRef { key: key.clone(), version }, &object);
         }
+        self.remember_orphans_with(ino, Some(object.clone())).await?;
+        self.handles.of(ino).iter().for_each(|h| h.set_object(Some(object.clone())));
         if let Some(staged) = self.writer.get(ino) {
             staged.replace_base(object);
         }

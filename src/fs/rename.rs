@@ -98,7 +98,7 @@ impl Fs {
             self.drop_aside(aside).await;
             return Err(e);
         }
-        let finished = self.finish_rename(&row, &from, replaced, aside).await;
+        let finished = self.finish_rename(&row, &from, &to.file, replaced, aside).await;
         drop(leaving);
         self.owe_marker_if_emptied(from.parent).await;
         self.renamed(finished, &from, &to)
@@ -109,11 +109,12 @@ impl Fs {
         &self,
         row: &InodeRow,
         from: &Place,
+        key: &Key,
         replaced: Option<InodeRow>,
         aside: Option<ObjectRef>,
     ) -> Result<()> {
         if let Some(old) = replaced {
-            self.turn_readers(old.ino, aside).await?;
+            self.turn_readers(&old, key, aside).await?;
             self.forget_staged(old.ino).await?;
         }
         if row.version.is_some() { self.delete_source(row, &from.file).await } else { Ok(()) }
@@ -181,7 +182,9 @@ impl Fs {
         };
         let moved = Moved { path: Vec::new(), is_dir: false, version: version.clone(), headers: to_meta(&headers) };
         self.meta.rename(row.ino, to.parent, to.name.clone(), vec![moved]).await?;
-        self.note_rewritten(row, &from.file, &to.file, &version);
+        if let Some(copied) = row.version.clone() {
+            self.note_rewritten(row, &ObjectRef { key: from.file.clone(), version: copied }, &to.file, &version);
+        }
         Ok(())
     }
 

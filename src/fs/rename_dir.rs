@@ -8,7 +8,7 @@ use super::place::{KEY_LEN_MAX, Place};
 use super::{Fs, FsError, Result};
 use crate::meta::{InodeRow, Marker, Moved};
 use crate::store::{Condition, CopyRequest, ErrorKind, ListRequest, ListedObject, ObjectHeaders, StoreError};
-use crate::types::{ETag, FileKind, Ino, Key, KeyError, Name, Version};
+use crate::types::{ETag, FileKind, Ino, Key, KeyError, Name, ObjectRef, Version};
 use futures::StreamExt;
 use std::sync::Arc;
 
@@ -134,7 +134,8 @@ impl Fs {
         let noted = self.meta.rename(row.ino, to.parent, to.name.clone(), moved).await?;
         for (before, index) in noted.iter().filter(|(row, _)| row.attr.kind != FileKind::Dir) {
             if let Some(one) = copied.get(*index) {
-                self.note_rewritten(before, &one.from, &one.to, &one.version);
+                let copied = Version { etag: one.from_etag.clone(), ..one.version.clone() };
+                self.note_rewritten(before, &ObjectRef { key: one.from.clone(), version: copied }, &one.to, &one.version);
             }
         }
         let moved_marker = copied.iter().any(|c| c.to == *tree);

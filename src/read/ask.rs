@@ -135,7 +135,8 @@ impl Inner {
         advice: &Advice,
         file: &Arc<CacheFile>,
     ) {
-        let (mut at, to) = (advice.at, object.version.size.min(advice.at + DISK_AHEAD));
+        let (mut at, to) = (advice.at, advice.to.min(advice.at + DISK_AHEAD));
+        stream.of(id).on_read_from_disk(advice, to);
         while at < to {
             if let Some(fill) = self.in_flight.find(id, at) {
                 at = fill.range().end();
@@ -161,8 +162,8 @@ impl Inner {
     /// What the disk cannot answer after all comes from the bucket.
     fn fill_from_disk(self: &Arc<Self>, object: &ObjectRef, fill: &Arc<Fill>, file: Arc<CacheFile>) {
         // Not all of us: the disk cache belongs to the next mount once this one is gone.
-        let (source, object, range, weak) =
-            (Arc::clone(&self.source), object.clone(), fill.range(), Arc::downgrade(fill));
+        let (source, budget) = (Arc::clone(&self.source), self.budget.clone());
+        let (object, range, weak) = (object.clone(), fill.range(), Arc::downgrade(fill));
         tokio::spawn(async move {
             let _ends = fetch::Ends(Weak::clone(&weak));
             let size = object.version.size;
@@ -178,6 +179,10 @@ impl Inner {
                 }
             }
             if let Some(rest) = ByteRange::new(at, range.end()) {
+                let room = budget.reserve(rest.len()).await;
+                if let Some(fill) = weak.upgrade() {
+                    fill.set_room(room);
+                }
                 fetch::fill(&source, &object, &weak, rest, |_, _| {}).await;
             }
         });

@@ -4,7 +4,7 @@
 //! else asks for them (`in_flight`).
 
 use super::budget::{Buffer, Room};
-use super::unit::STEP;
+use super::unit::{CELL, STEP};
 use crate::store::{ErrorKind, Op, StoreError};
 use crate::types::ByteRange;
 use bytes::{Bytes, BytesMut};
@@ -136,6 +136,11 @@ impl Fill {
         (state.failed.is_none() && state.end == segment.start()).then(|| (segment, state.room.buffer(len(segment))))
     }
 
+    /// What is still to arrive has this room.
+    pub(super) fn set_room(&self, room: Room) {
+        self.state().room = room;
+    }
+
     /// The segment has arrived, all of it.
     pub(super) fn put(&self, segment: ByteRange, bytes: Bytes) {
         let mut state = self.state();
@@ -234,8 +239,12 @@ impl Drop for Fill {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         if let (Some(keep), Some(arriving)) = (self.rest.get(), state.arriving.take()) {
             let start = state.end - arriving.as_ref().len() as u64;
-            if let Some(range) = ByteRange::new(start, state.end) {
-                keep(range, Bytes::from_owner(arriving));
+            if let Some(range) = ByteRange::new(start, state.end).filter(|range| range.len() >= CELL) {
+                // A few bytes would hold the room of all the segment.
+                let is_little = range.len() < STEP / 2;
+                let copy = || Bytes::copy_from_slice(arriving.as_ref());
+                let bytes = if is_little { copy() } else { Bytes::from_owner(arriving) };
+                keep(range, bytes);
             }
         }
     }
@@ -298,12 +307,16 @@ mod tests {
 
     #[test]
     fn what_has_arrived_of_a_segment_is_kept_although_nobody_waits_for_the_rest() {
-        let (kept, fill) = (std::sync::Arc::new(Mutex::new(Vec::new())), fill(STEP - 3, 2 * STEP));
-        let own = std::sync::Arc::clone(&kept);
-        fill.leaves_rest_to(Box::new(move |range, bytes| own.lock().unwrap().push((range, bytes))));
-        assert_eq!(fill.extend(b"abcdefg").unwrap(), [(part(STEP - 3, STEP), Bytes::from("abc"))]);
-        drop(fill);
-        assert_eq!(*kept.lock().unwrap(), [(part(STEP, STEP + 4), Bytes::from("defg"))]);
+        for more in [0, 200_000, 700_000] {
+            let (kept, fill) = (std::sync::Arc::new(Mutex::new(Vec::new())), fill(STEP - 3, 2 * STEP));
+            let own = std::sync::Arc::clone(&kept);
+            fill.leaves_rest_to(Box::new(move |range, bytes| own.lock().unwrap().push((range, bytes))));
+            let body = Bytes::from_iter((0..3 + more).map(|i| (i % 251) as u8));
+            assert_eq!(fill.extend(&body).unwrap(), [(part(STEP - 3, STEP), body.slice(..3))]);
+            drop(fill);
+            let rest = ByteRange::at(STEP, more as u64).map(|range| (range, body.slice(3..)));
+            assert_eq!(*kept.lock().unwrap(), rest.into_iter().collect::<Vec<_>>());
+        }
     }
 
     #[tokio::test]

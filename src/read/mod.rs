@@ -117,8 +117,9 @@ impl Reader {
 
     /// The object `from` has become `to`, with the same bytes: it was copied by the server. What is kept of it is kept.
     pub fn carry(&self, from: &ObjectRef, to: &ObjectRef) {
-        let (size, from, to) = (to.version.size, VersionId::of(from), VersionId::of(to));
-        if from == to {
+        let (size, is_same_size) = (to.version.size, to.version.size == from.version.size);
+        let (from, to) = (VersionId::of(from), VersionId::of(to));
+        if from == to || !is_same_size {
             return;
         }
         self.0.cells.carry(from, to, size);

@@ -33,6 +33,8 @@ struct Cursor {
     run: u64,
     /// Bytes below this were asked for.
     asked: u64,
+    /// Bytes below this are read from the disk ahead of it.
+    from_disk: u64,
     /// What it is served ahead, beyond what its run is worth, because it waits.
     window: u64,
     /// Where it was when its window last grew.
@@ -97,7 +99,7 @@ impl Sequence {
         if let Some((index, _)) = near.min_by_key(|(_, c)| start.abs_diff(c.end)) {
             return index;
         }
-        let new = Cursor { end: start, run: 0, asked: start, window: 0, grew_at: start, used: 0 };
+        let new = Cursor { end: start, run: 0, asked: start, from_disk: start, window: 0, grew_at: start, used: 0 };
         if self.cursors.len() < CURSORS_MAX {
             self.cursors.push(new);
             return self.cursors.len() - 1;
@@ -111,6 +113,13 @@ impl Sequence {
     pub fn on_asked(&mut self, advice: &Advice, to: u64) {
         if let Some(cursor) = self.cursors.get_mut(advice.cursor) {
             cursor.asked = cursor.asked.max(to);
+        }
+    }
+
+    /// Bytes below `to` are read from the disk ahead of the reader of this read.
+    pub fn on_read_from_disk(&mut self, advice: &Advice, to: u64) {
+        if let Some(cursor) = self.cursors.get_mut(advice.cursor) {
+            cursor.from_disk = cursor.from_disk.max(to);
         }
     }
 
@@ -132,7 +141,7 @@ impl Sequence {
 
     /// Whether any reader is still to come to `offset`, or was there a moment ago.
     pub fn wants(&self, range: ByteRange) -> bool {
-        self.cursors.iter().any(|c| range.end() + KEPT_BEHIND > c.end && range.start() < c.asked.max(c.end))
+        self.cursors.iter().any(|c| range.end() + KEPT_BEHIND > c.end && range.start() < c.asked.max(c.end).max(c.from_disk))
     }
 }
 

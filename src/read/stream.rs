@@ -161,6 +161,10 @@ impl State {
         self.sequence.asked(advice)
     }
 
+    pub(super) fn on_read_from_disk(&mut self, advice: &Advice, to: u64) {
+        self.sequence.on_read_from_disk(advice, to);
+    }
+
     pub(super) fn on_asked(&mut self, advice: &Advice, to: u64) {
         self.sequence.on_asked(advice, to);
     }

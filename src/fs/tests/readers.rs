@@ -56,6 +56,40 @@ async fn a_new_name_or_mode_does_not_fetch_the_bytes_again() {
     assert_eq!(b.count(Op::Get), asked);
 }
 
+/// The mount believes in a version that somebody has replaced: what it kept of that must not become what the new name shows.
+#[tokio::test]
+async fn what_is_kept_of_a_replaced_version_is_not_carried_to_the_new_name() {
+    let b = bench().await;
+    b.foreign("d/f", "version one").await;
+    let find = async |dir: Ino, n: &str| b.fs.lookup(dir, &name(n)).await.unwrap().unwrap().ino;
+    let dir = find(Ino::ROOT, "d").await;
+    let read = async || {
+        let fh = b.fs.open(CALLER, find(dir, "f").await, libc::O_RDONLY).await.unwrap().fh;
+        let bytes = b.fs.read(fh, 0, 100).await.unwrap();
+        b.fs.release(fh).await;
+        bytes
+    };
+    assert_eq!(read().await, "version one");
+    b.foreign("d/f", "version two").await;
+    b.fs.rename((Ino::ROOT, name("d")), (Ino::ROOT, name("e")), false).await.unwrap();
+    assert_eq!(read().await, "version two");
+}
+
+#[tokio::test]
+async fn a_deleted_file_is_read_on_in_the_version_that_was_deleted() {
+    let b = bench().await;
+    b.foreign("a", "version one").await;
+    let (_, first) = b.open("a", libc::O_RDONLY).await;
+    assert_eq!(b.fs.read(first, 0, 100).await.unwrap(), "version one");
+    b.foreign("a", "version two").await;
+    b.advance(120);
+    let (_, second) = b.open_again("a").await;
+    b.fs.unlink(Ino::ROOT, name("a")).await.unwrap();
+    assert_eq!(b.fs.read(second, 0, 100).await.unwrap(), "version two");
+    let read = b.fs.read(first, 0, 100).await;
+    assert!(read.as_ref().is_ok_and(|bytes| bytes == "version one") || read.is_err(), "{read:?}");
+}
+
 #[tokio::test]
 async fn small_files_read_in_order_are_there_before_they_are_read() {
     let b = bench().await;

@@ -13,12 +13,13 @@ use crate::types::ByteRange;
 use bytes::Bytes;
 pub(in crate::read) use file::CacheFile;
 use nix::fcntl::{Flock, FlockArg};
+use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 use usage::Usage;
@@ -73,7 +74,9 @@ pub(super) struct DiskCache {
 struct Shared {
     settings: DiskSettings,
     usage: Mutex<Usage>,
+    /// Files that stay open.
     open: moka::sync::Cache<VersionId, Arc<CacheFile>>,
+    files: Mutex<Files>,
     /// Until the folder was looked through, every object may be there.
     is_known: AtomicBool,
     queued: AtomicU64,
@@ -113,6 +116,25 @@ pub(in crate::read) enum KeepFor {
     Stream,
 }
 
+/// Files that somebody has open, each once: what one takes away of a file, all others must know.
+#[derive(Debug, Default)]
+struct Files(HashMap<VersionId, Weak<CacheFile>>);
+
+impl Files {
+    /// The file of an object: that which is open, or the one that `open` opens.
+    fn only(&mut self, id: VersionId, open: impl FnOnce() -> io::Result<CacheFile>) -> io::Result<Arc<CacheFile>> {
+        if let Some(file) = self.0.get(&id).and_then(Weak::upgrade) {
+            return Ok(file);
+        }
+        if self.0.len() as u64 > 2 * OPEN_MAX {
+            self.0.retain(|_, file| file.strong_count() > 0);
+        }
+        let file = Arc::new(open()?);
+        self.0.insert(id, Arc::downgrade(&file));
+        Ok(file)
+    }
+}
+
 impl DiskCache {
     /// The cache in a folder. Looks through it in a thread, which writes afterwards and ends with the cache.
     ///
@@ -128,6 +150,7 @@ impl DiskCache {
             settings,
             usage: Mutex::default(),
             open: moka::sync::Cache::new(OPEN_MAX),
+            files: Mutex::default(),
             is_known: AtomicBool::new(false),
             queued: AtomicU64::new(0),
             queued_max,
@@ -229,17 +252,23 @@ impl Shared {
         self.usage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Held by whoever changes which files there are.
+    fn files(&self) -> MutexGuard<'_, Files> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn path(&self, id: VersionId, is_stream: bool) -> PathBuf {
         self.settings.dir.join(format!("{id}{}", if is_stream { STREAM } else { "" }))
     }
 
     fn open_file(&self, id: VersionId, size: u64) -> Option<Arc<CacheFile>> {
-        let opened = match CacheFile::open(&self.path(id, false), size) {
+        let mut files = self.files();
+        let open = || match CacheFile::open(&self.path(id, false), size) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => CacheFile::open(&self.path(id, true), size),
             opened => opened,
         };
-        let file = match opened {
-            Ok(file) => Arc::new(file),
+        let file = match files.only(id, open) {
+            Ok(file) => file,
             // Out of descriptors, say: it may be there the next time.
             Err(e) if !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => {
                 tracing::debug!(error = %e, "a file of the cache cannot be opened now");
@@ -247,7 +276,7 @@ impl Shared {
             }
             Err(_) => {
                 if self.is_known.load(Ordering::Acquire) {
-                    self.remove(id);
+                    self.remove(&mut files, id);
                 }
                 return None;
             }
@@ -263,23 +292,23 @@ impl Shared {
 
     /// Makes room: of an object that was read through, what was looked into stays; another goes. Answers how many bytes went.
     fn shrink(&self, id: VersionId) -> u64 {
-        let Some(before) = self.usage().stream_bytes(id) else { return self.remove(id) };
+        let mut files = self.files();
+        let Some(before) = self.usage().stream_bytes(id) else { return self.remove(&mut files, id) };
         let path = self.path(id, true);
-        let known = self.open.get(&id).map_or_else(|| CacheFile::open_any(&path).map(Arc::new), Ok);
-        let trimmed = known.and_then(|file| file.trim());
+        let trimmed = files.only(id, || CacheFile::open_any(&path)).and_then(|file| file.trim());
         match trimmed {
             Ok(left) if left > 0 && fs::rename(&path, self.path(id, false)).is_ok() => {
-                let left = left + OVERHEAD;
                 self.usage().look_again(id, left);
                 before.saturating_sub(left)
             }
-            _ => self.remove(id),
+            _ => self.remove(&mut files, id),
         }
     }
 
     /// Removes what there is of an object, and answers how many bytes that was. Who reads it goes on with the open file.
-    fn remove(&self, id: VersionId) -> u64 {
+    fn remove(&self, files: &mut Files, id: VersionId) -> u64 {
         let bytes = self.usage().forget(id);
+        files.0.remove(&id);
         self.open.invalidate(&id);
         self.open.run_pending_tasks();
         for is_stream in [false, true] {
@@ -354,13 +383,16 @@ impl Keeper {
         let known = self.shared.open.get(&job.id).or_else(|| self.shared.open_file(job.id, job.size));
         let (file, overhead) = match known {
             Some(file) => (file, 0),
-            None => (Arc::new(CacheFile::create(&self.shared.path(job.id, is_stream), job.size)?), OVERHEAD),
+            None => {
+                let create = || CacheFile::create(&self.shared.path(job.id, is_stream), job.size);
+                (self.shared.files().only(job.id, create)?, OVERHEAD)
+            }
         };
         let written = match file.write(job.range, &job.bytes, job.keep_for) {
             Ok(written) => written + overhead,
             Err(e) => {
                 // What is there of it by now would not be counted.
-                self.shared.remove(job.id);
+                self.shared.remove(&mut self.shared.files(), job.id);
                 return Err(e);
             }
         };
@@ -376,10 +408,11 @@ impl Keeper {
     }
 
     fn carry(&self, from: VersionId, to: VersionId) -> io::Result<()> {
+        let mut files = self.shared.files();
         if !self.shared.usage().has(from) {
             return Ok(());
         }
-        self.shared.remove(to);
+        self.shared.remove(&mut files, to);
         for is_stream in [false, true] {
             match fs::rename(self.shared.path(from, is_stream), self.shared.path(to, is_stream)) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
@@ -390,6 +423,9 @@ impl Keeper {
         if let Some(file) = self.shared.open.remove(&from) {
             self.shared.open.insert(to, file);
         }
+        if let Some(file) = files.0.remove(&from) {
+            files.0.insert(to, file);
+        }
         Ok(())
     }
 
@@ -398,6 +434,7 @@ impl Keeper {
         if bytes == 0 && !self.shared.usage().has(id) {
             return Ok(());
         }
+        let _names_change = self.shared.files();
         if self.shared.usage().add(id, bytes, is_stream, now()) {
             let (from, to) = (self.shared.path(id, false), self.shared.path(id, true));
             match fs::rename(from, to) {
@@ -430,13 +467,13 @@ impl Keeper {
         if self.looked_at.is_some_and(|at| now < at + LOOK) {
             return true;
         }
+        let size = self.shared.settings.size;
         // Counted once: what is removed may be open still, and is free only later.
         let mut missing = self.shared.settings.keep_free.saturating_sub(free_space(&self.shared.settings.dir));
         let is_enough = missing == 0;
         self.looked_at = Some(now);
         while missing > 0 {
-            // As if there were room for nothing.
-            let next = self.shared.usage().next_to_go(1, 0, keep);
+            let next = self.shared.usage().first_to_go(size, keep);
             let Some(id) = next else { break };
             missing = missing.saturating_sub(self.shared.shrink(id).max(1));
         }
@@ -457,4 +494,42 @@ fn now() -> u64 {
 fn stamp(at: SystemTime) -> u64 {
     let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::budget::Budget;
+    use super::*;
+    use futures::FutureExt;
+
+    /// What is taken away of a file is taken away for all who have it open, whoever has opened it when.
+    #[tokio::test]
+    async fn nobody_reads_a_hole() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = DiskSettings { dir: dir.path().to_owned(), size: 10 << 20, keep_free: 0 };
+        let cache = DiskCache::open(settings, 10 << 20).unwrap();
+        let (id, size) = (VersionId::from_number(7), 3 << 20);
+        let (all, body) = (ByteRange::new(0, size).unwrap(), Bytes::from(vec![7; 3 << 20]));
+        cache.keep(id, size, all, &body, KeepFor::Stream);
+        cache.settle();
+        let file = cache.file(id, size).await.unwrap();
+        let read = async |file: &Arc<CacheFile>, at: u64| {
+            let buffer = Budget::new(0).reserve(0).now_or_never().unwrap().buffer(1 << 20);
+            DiskCache::read(Arc::clone(file), ByteRange::at(at, 1 << 16).unwrap(), buffer, at == 0).await
+        };
+        assert_eq!((read(&file, 0).await.unwrap().len(), read(&file, 1 << 20).await.unwrap()[5]), (1 << 16, 7));
+        // As if many others had been opened since.
+        cache.shared.open.invalidate_all();
+        cache.shared.open.run_pending_tasks();
+        assert!(cache.shared.shrink(id) >= 2 << 20);
+        assert_eq!((read(&file, 0).await.unwrap()[5], read(&file, 1 << 20).await), (7, None));
+        let again = cache.file(id, size).await.unwrap();
+        assert_eq!((read(&again, 0).await.unwrap()[5], read(&again, 1 << 20).await), (7, None));
+        assert!(cache.bytes() < 1 << 20 && cache.bytes() >= 1 << 16);
+        let before = cache.bytes();
+        cache.keep(id, size, all, &body, KeepFor::Look);
+        cache.settle();
+        assert_eq!(read(&file, 1 << 20).await.unwrap()[5], 7);
+        assert!(cache.bytes() > before + (2 << 20));
+    }
 }

@@ -89,9 +89,11 @@ impl Usage {
 
     /// What goes next for `more` bytes to fit into `max`, but for `keep`. `None` if they fit, or if nothing is left to go.
     pub(super) fn next_to_go(&self, more: u64, max: u64, keep: VersionId) -> Option<VersionId> {
-        if self.bytes() + more <= max {
-            return None;
-        }
+        if self.bytes() + more <= max { None } else { self.first_to_go(max, keep) }
+    }
+
+    /// What goes first of a cache that may have `max` bytes, but for `keep`.
+    pub(super) fn first_to_go(&self, max: u64, keep: VersionId) -> Option<VersionId> {
         let first = |pool: &Pool| pool.order.iter().map(|(_, id)| *id).find(|id| *id != keep);
         let looked_into = || first(&self.looked_into);
         if self.looked_into.bytes > max / 2 {

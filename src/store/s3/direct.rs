@@ -70,7 +70,7 @@ impl S3Store {
             let (parts, body) = answer.into_parts();
             let error = error::from_answer(op, key, parts.status.as_u16(), &parts.headers, &document(body).await);
             if error.kind == ErrorKind::Credentials {
-                direct.signer.forget();
+                direct.signer.on_refused(error.code.as_deref());
             }
             Err(error)
         };

@@ -19,12 +19,14 @@ use aws_sigv4::sign::v4;
 use aws_smithy_types::body::SdkBody;
 use std::error::Error;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::OnceCell;
 
 /// How long before they expire credentials are fetched anew, and how long those hold that do not say (both as the SDK has it).
 const EXPIRY_MARGIN: Duration = Duration::from_secs(10);
 const HOLD: Duration = Duration::from_secs(15 * 60);
+/// Between two times that credentials are fetched because they were refused.
+const BETWEEN_FETCHES: Duration = Duration::from_secs(5);
 /// For the URL that is only looked at.
 const PRESIGNED_FOR: Duration = Duration::from_secs(60);
 /// The key of that URL.
@@ -38,13 +40,21 @@ struct Place {
     region: String,
 }
 
+/// Credentials, until when they hold, and since when they are here.
+#[derive(Debug)]
+struct Held {
+    credentials: Credentials,
+    until: SystemTime,
+    since: Instant,
+}
+
 /// Signs requests for the objects of one bucket.
 #[derive(Debug)]
 pub(super) struct Signer {
     provider: SharedCredentialsProvider,
     /// `None` inside: such requests are the SDK's business.
     place: OnceCell<Option<Place>>,
-    held: Mutex<Option<(Credentials, SystemTime)>>,
+    held: Mutex<Option<Held>>,
     /// Whoever fetches credentials: the others wait for his.
     fetching: tokio::sync::Mutex<()>,
     settings: SigningSettings,
@@ -78,9 +88,15 @@ impl Signer {
         Ok(Some(signed))
     }
 
-    /// The credentials were refused: the next request fetches them anew.
-    pub(super) fn forget(&self) {
-        *self.held() = None;
+    /// The credentials were refused with this code: if others may be had, the next request fetches them. Not each time: a key that
+    /// is wrong stays wrong.
+    pub(super) fn on_refused(&self, code: Option<&str>) {
+        let is_outdated =
+            matches!(code, Some("ExpiredToken" | "InvalidToken" | "TokenRefreshRequired" | "InvalidAccessKeyId"));
+        let mut held = self.held();
+        if is_outdated && held.as_ref().is_some_and(|held| held.since.elapsed() >= BETWEEN_FETCHES) {
+            *held = None;
+        }
     }
 
     async fn credentials(&self, op: Op, key: &Key) -> Result<Credentials> {
@@ -94,17 +110,17 @@ impl Signer {
         let fetched = self.provider.provide_credentials().await;
         let fetched = fetched.map_err(|e| error::from_unanswered(op, key, e))?;
         let until = fetched.expiry().unwrap_or_else(|| SystemTime::now() + HOLD);
-        *self.held() = Some((fetched.clone(), until));
+        *self.held() = Some(Held { credentials: fetched.clone(), until, since: Instant::now() });
         Ok(fetched)
     }
 
     fn fresh(&self) -> Option<Credentials> {
         let held = self.held();
-        let (credentials, until) = held.as_ref()?;
-        (SystemTime::now() + EXPIRY_MARGIN < *until).then(|| credentials.clone())
+        let held = held.as_ref()?;
+        (SystemTime::now() + EXPIRY_MARGIN < held.until).then(|| held.credentials.clone())
     }
 
-    fn held(&self) -> std::sync::MutexGuard<'_, Option<(Credentials, SystemTime)>> {
+    fn held(&self) -> std::sync::MutexGuard<'_, Option<Held>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -216,7 +232,14 @@ mod tests {
         futures::future::join_all([get(), get(), get()]).await;
         assert_eq!(provider.0.load(Ordering::Relaxed), 1);
         provider.1.store(5, Ordering::Relaxed);
-        signer.forget();
+        signer.on_refused(Some("ExpiredToken"));
+        get().await.unwrap();
+        assert_eq!(provider.0.load(Ordering::Relaxed), 1, "they were fetched a moment ago");
+        signer.held().as_mut().unwrap().since -= BETWEEN_FETCHES;
+        signer.on_refused(Some("SignatureDoesNotMatch"));
+        get().await.unwrap();
+        assert_eq!(provider.0.load(Ordering::Relaxed), 1, "others would do no better");
+        signer.on_refused(Some("ExpiredToken"));
         for fetched in 2..4 {
             get().await.unwrap();
             assert_eq!(provider.0.load(Ordering::Relaxed), fetched, "they expire within the margin");
