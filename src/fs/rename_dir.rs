@@ -135,7 +135,12 @@ impl Fs {
         for (before, index) in noted.iter().filter(|(row, _)| row.attr.kind != FileKind::Dir) {
             if let Some(one) = copied.get(*index) {
                 let copied = Version { etag: one.from_etag.clone(), ..one.version.clone() };
-                self.note_rewritten(before, &ObjectRef { key: one.from.clone(), version: copied }, &one.to, &one.version);
+                self.note_rewritten(
+                    before,
+                    &ObjectRef { key: one.from.clone(), version: copied },
+                    &one.to,
+                    &one.version,
+                );
             }
         }
         let moved_marker = copied.iter().any(|c| c.to == *tree);

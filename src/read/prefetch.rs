@@ -141,7 +141,9 @@ impl Sequence {
 
     /// Whether any reader is still to come to `offset`, or was there a moment ago.
     pub fn wants(&self, range: ByteRange) -> bool {
-        self.cursors.iter().any(|c| range.end() + KEPT_BEHIND > c.end && range.start() < c.asked.max(c.end).max(c.from_disk))
+        self.cursors
+            .iter()
+            .any(|c| range.end() + KEPT_BEHIND > c.end && range.start() < c.asked.max(c.end).max(c.from_disk))
     }
 }
 

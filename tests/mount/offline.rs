@@ -52,7 +52,8 @@ fn what_was_read_is_read_without_network_and_the_rest_fails_in_time() {
     assert!(fs::read(mount.at("film")).unwrap() == film, "from the disk");
     let start = Instant::now();
     assert_eq!(errno(fs::read(mount.at("other"))), libc_errno_of_a_silent_server());
-    assert!(start.elapsed() < Duration::from_secs(40), "{:?}", start.elapsed());
+    // Its retries end after 20 s, and the kernel asks twice: ahead, and for the page that is wanted.
+    assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
 }
 
 /// A broken connection, after all retries.
