@@ -109,8 +109,9 @@ impl Fs {
                 return fs.commit(handle.ino).await;
             }
             // What is acknowledged here must not depend on a base that somebody else may replace before the commit.
-            fs.writer.fill(&staged).await?;
-            fs.journal(handle.ino).await
+            let filled = fs.writer.fill(&staged).await;
+            fs.journal(handle.ino).await?;
+            Ok(filled?)
         })
         .await
     }

@@ -145,6 +145,10 @@ impl Fs {
     async fn rename_local(self: &Arc<Self>, row: &InodeRow, to: &Place, replaced: Option<&InodeRow>) -> Result<()> {
         let object = replaced.and_then(|old| Some(ObjectRef { key: to.file.clone(), version: old.version.clone()? }));
         let staged = self.writer.get(row.ino);
+        if object.is_some() && staged.as_ref().is_some_and(|staged| !staged.content().missing().is_empty()) {
+            // Bytes of it are lost: it was kept apart from what it could not be completed with, and must not replace that.
+            return Err(FsError::Stale);
+        }
         if let (Some(object), Some(staged)) = (&object, &staged) {
             staged.rebase(object.clone());
         }

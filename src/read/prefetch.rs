@@ -134,7 +134,8 @@ impl Sequence {
         let window = window_of(cursor);
         // Once for each half of a window: what it waits for now was asked for before the window grew.
         if window >= PATIENT && cursor.end >= cursor.grew_at + window / 2 {
-            cursor.window = window.saturating_mul(2);
+            // Each step takes a round trip to show: few and large ones.
+            cursor.window = window.saturating_mul(4);
             cursor.grew_at = cursor.end;
         }
     }

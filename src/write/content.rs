@@ -111,10 +111,9 @@ impl Content {
     }
 
     /// Bytes of the base arrived in the staging file. Answers which of them to write there: not those that were written
-    /// or cut off meanwhile.
+    /// or cut off meanwhile, be it that they were committed since, and the base that they were asked of is an earlier one.
     pub fn on_fetched(&mut self, range: ByteRange) -> Vec<ByteRange> {
-        let Some(wanted) = ByteRange::new(0, self.base_len).and_then(|b| b.intersect(range)) else { return Vec::new() };
-        let missing = self.dirty.gaps(wanted);
+        let missing: Vec<_> = self.missing().into_iter().filter_map(|gap| gap.intersect(range)).collect();
         missing.iter().for_each(|r| self.local.insert(*r));
         missing
     }
@@ -228,6 +227,17 @@ mod tests {
         assert!(c.is_changed());
         assert_eq!(c.dirty().iter().collect::<Vec<_>>(), [r(4, 6)]);
         assert!(c.missing().is_empty(), "the staging file still has every byte");
+    }
+
+    #[test]
+    fn bytes_that_arrive_late_replace_nothing() {
+        let mut c = Content::new(Some(base(10, "1")));
+        c.on_write(r(2, 4));
+        assert_eq!(c.on_fetched(r(0, 6)), [r(0, 2), r(4, 6)]);
+        assert_eq!(c.on_fetched(r(0, 10)), [r(6, 10)]);
+        c.on_commit_began();
+        c.on_committed(base(10, "2"));
+        assert_eq!(c.on_fetched(r(0, 10)), [], "what was written is in the bucket by now, and not what arrives");
     }
 
     #[test]

@@ -261,10 +261,12 @@ impl Staged {
         let Some(range) = ByteRange::at(offset, bytes.len() as u64) else { return Ok(content.size()) };
         if let Err(e) = self.file.write_at(bytes, offset) {
             // Some of it may have arrived. Past the end it is cut off again; within the file it counts as written, so that
-            // what is read is what will be sent.
+            // what is read is what will be sent. Not where the file had nothing: there the base stays what it is.
             self.file.set_len(content.size())?;
-            if let Some(inside) = ByteRange::new(0, content.size()).and_then(|all| all.intersect(range)) {
-                content.on_write(inside);
+            for (piece, source) in content.sources(range) {
+                if source != Source::Base {
+                    content.on_write(piece);
+                }
             }
             return Err(e);
         }
@@ -310,6 +312,12 @@ impl Staged {
     /// # Errors
     /// What the disk says.
     pub fn fill(&self, range: ByteRange, bytes: &Bytes) -> io::Result<()> {
+        if (bytes.len() as u64) < range.len() {
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the version before has fewer bytes than it should",
+            ));
+        }
         let mut content = self.lock();
         let mut tentative = content.clone();
         for piece in tentative.on_fetched(range) {
@@ -322,5 +330,43 @@ impl Staged {
 
     pub(super) fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{ETag, Key, Version};
+
+    /// A disk that is full.
+    #[derive(Debug)]
+    struct Full;
+
+    impl DiskFile for Full {
+        fn read_at(&self, _: &mut [u8], _: u64) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn write_at(&self, _: &[u8], _: u64) -> io::Result<()> {
+            Err(io::Error::from_raw_os_error(libc::ENOSPC))
+        }
+
+        fn set_len(&self, _: u64) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn sync_data(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_the_bytes_of_the_base() {
+        let version = Version { etag: ETag::parse("e"), last_modified: None, size: 10 };
+        let base = ObjectRef { key: Key::parse("k").unwrap(), version };
+        let staged = Staged::new(Ino(2), "n".to_owned(), Arc::new(Full), Content::new(Some(base)), Vec::new());
+        staged.write(Some(4), b"more").unwrap_err();
+        assert_eq!(staged.sources(ByteRange::new(0, 10).unwrap()).0, [(ByteRange::new(0, 10).unwrap(), Source::Base)]);
+        assert!(!staged.is_changed());
     }
 }

@@ -78,6 +78,10 @@ async fn what_cannot_be_completed_is_kept_apart_and_theirs_keeps_the_name() {
     let copy = apart(b.ls(Ino::ROOT).await);
     assert_eq!((b.read("a").await.as_str(), b.object("a").await.as_deref()), ("theirs", Some("theirs")));
     assert_eq!(b.object(&copy).await, None, "half a file is not uploaded");
+    // It has holes where bytes are lost.
+    let over = b.fs.rename((Ino::ROOT, name(&copy)), (Ino::ROOT, name("a")), false).await;
+    assert_eq!(over.unwrap_err().errno(), libc::ESTALE);
+    assert_eq!(b.object("a").await.as_deref(), Some("theirs"));
     // Tried again by the next mount, it stays where it is.
     let b = b.remount().await;
     let drained = Arc::clone(&b.fs).drain_with_background().await;
