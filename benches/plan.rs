@@ -101,7 +101,8 @@ fn commit(c: &mut Criterion, dirty: &Content) {
         let fetch_all = |content: &mut Content| fills.iter().for_each(|p| drop(black_box(content.on_fetched(*p))));
         b.iter_batched_ref(|| dirty.clone(), fetch_all, BatchSize::LargeInput);
     });
-    let Plan::Multipart(parts) = plan_upload(SIZE, &Capabilities::default()).unwrap() else { unreachable!() };
+    let Plan::Multipart(layout) = plan_upload(SIZE, &Capabilities::default()).unwrap() else { unreachable!() };
+    let parts: Vec<_> = layout.parts(SIZE).map(|(_, range)| range).collect();
     let filled = filled(dirty.clone());
     let is_there = |part: &ByteRange| filled.sources(*part).iter().all(|(_, source)| *source == Source::File);
     group.throughput(Throughput::Elements(parts.len() as u64));

@@ -7,7 +7,8 @@ use super::args::MountArgs;
 use super::exit_code::{ExitCode, Failure};
 use super::options::{Options, parse_endpoint, parse_time};
 use crate::daemon::{
-    self, Filter, MountConfig, Ready, S3Settings, Secret, StaticCredentials, default_cache_dir, default_state_dir,
+    self, Filter, MountConfig, Ready, S3Settings, Secret, StaticCredentials, TempNames, WriteMode, Writes,
+    default_cache_dir, default_state_dir,
 };
 use crate::types::Key;
 use std::ffi::OsString;
@@ -84,6 +85,7 @@ pub(super) fn configure(args: &MountArgs, variables: Environment<'_>) -> Result<
         poll_budget: options.poll_budget.unwrap_or(POLL_BUDGET),
         events: options.events,
         filter: filter(&options)?,
+        writes: writes(&options)?,
         drain_timeout: options.drain_timeout.unwrap_or(DRAIN_TIMEOUT),
         state_dir: options.state_dir.unwrap_or_else(default_state_dir),
         state_name: None,
@@ -101,6 +103,29 @@ pub(super) fn configure(args: &MountArgs, variables: Environment<'_>) -> Result<
 fn filter(options: &Options) -> Result<Filter, Failure> {
     let wrong = |what| Failure::new(ExitCode::Usage, format!("include= or exclude=: {what}"));
     Filter::new(&options.include, &options.exclude).map_err(wrong)
+}
+
+fn writes(options: &Options) -> Result<Writes, Failure> {
+    let usual = Writes::default();
+    let usage = |message: String| Failure::new(ExitCode::Usage, message);
+    if options.fsync_local && options.write != WriteMode::Back {
+        return Err(usage("fsync=local goes with write=back: otherwise close waits for the bucket as well".to_owned()));
+    }
+    let temp_names = match &options.temp_names {
+        None => usual.temp_names,
+        Some(patterns) => {
+            let names = TempNames::new(patterns.split(':').filter(|p| !p.is_empty()));
+            names.map_err(|what| usage(format!("temp_names=: {what}")))?
+        }
+    };
+    Ok(Writes {
+        mode: options.write,
+        fsync_local: options.fsync_local,
+        temp_names,
+        delay: options.upload_delay.unwrap_or(usual.delay),
+        uploads: options.uploads.unwrap_or(usual.uploads),
+        queue_max: options.upload_queue.unwrap_or(usual.queue_max),
+    })
 }
 
 /// Bucket and prefix, from the source or from S3_BUCKET and S3_PREFIX.

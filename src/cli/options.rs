@@ -3,7 +3,7 @@
 //! Owns: the table of options that are known, their syntax, their help. Does not own: what they do (`daemon`).
 
 use super::exit_code::{ExitCode, Failure};
-use crate::daemon::{Events, FEATURES};
+use crate::daemon::{Events, FEATURES, WriteMode};
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -55,6 +55,18 @@ pub(super) struct Options {
     pub(super) include: Vec<String>,
     /// `exclude=`, each.
     pub(super) exclude: Vec<String>,
+    /// `write=`.
+    pub(super) write: WriteMode,
+    /// `fsync=local`.
+    pub(super) fsync_local: bool,
+    /// `temp_names=`, patterns with colons between; empty for `none`.
+    pub(super) temp_names: Option<String>,
+    /// `upload_delay=`.
+    pub(super) upload_delay: Option<Duration>,
+    /// `uploads=`.
+    pub(super) uploads: Option<usize>,
+    /// `upload_queue=`.
+    pub(super) upload_queue: Option<usize>,
     /// `drain_timeout=`.
     pub(super) drain_timeout: Option<Duration>,
     /// `disable=`.
@@ -76,7 +88,7 @@ const fn known(name: &'static str, value: &'static str, help: &'static str) -> K
     Known { name, value, help }
 }
 
-const KNOWN: [Known; 27] = [
+const KNOWN: [Known; 33] = [
     known("ro", "", "nothing may be changed"),
     known("rw", "", "files may be changed (default)"),
     known("allow_other", "", "other users may look inside (see user_allow_other in /etc/fuse.conf)"),
@@ -101,6 +113,12 @@ const KNOWN: [Known; 27] = [
     known("events", "auto|all|off", "inotify events of changes made elsewhere (default auto)"),
     known("include", "GLOB", "files to show, such as *.{pdf,epub}; may be repeated (default: all)"),
     known("exclude", "GLOB", "files and directories not to show; may be repeated"),
+    known("write", "through|back", "close waits for the bucket (through), or for the journal on this machine"),
+    known("fsync", "bucket|local", "with write=back: what fsync waits for (default bucket)"),
+    known("temp_names", "GLOB[:GLOB]", "names that are uploaded when they are renamed; none: no such names"),
+    known("upload_delay", "TIME", "how long an upload waits after its file was acknowledged (default 2s)"),
+    known("uploads", "N", "such uploads at once (default 8)"),
+    known("upload_queue", "N", "files that may wait for that; beyond, close waits for the bucket (default 10000)"),
     known("drain_timeout", "TIME", "how long an unmount waits for uploads (default 10m)"),
     known("disable", "NAME[+NAME]", "do without kernel features, as an older kernel would"),
     known("log", "FILTER", "what is logged: error, warn, info, debug (default info)"),
@@ -146,6 +164,7 @@ impl Options {
             ("", None) => self.set_flag(name),
             ("", Some(_)) => return Err(usage(format!("the mount option {name} takes no value"))),
             (shape, None | Some("")) => return Err(usage(format!("the mount option {name}={shape} needs its value"))),
+            (_, Some(value)) if self.set_writing(name, value)? => {}
             (_, Some(value)) => self.set_value(name, value)?,
         }
         Ok(())
@@ -161,6 +180,36 @@ impl Options {
             "virtual_host" => self.path_style = Some(false),
             _ => self.anonymous = true,
         }
+    }
+
+    /// Options of the write path. `false` if this is none.
+    fn set_writing(&mut self, name: &str, value: &str) -> Result<bool, Failure> {
+        let bad = |what: &str| usage(format!("the mount option {name}={value} is not {what}"));
+        match name {
+            "write" => {
+                self.write = match value {
+                    "through" => WriteMode::Through,
+                    "back" => WriteMode::Back,
+                    _ => return Err(bad("through or back")),
+                };
+            }
+            "fsync" => match value {
+                "bucket" | "local" => self.fsync_local = value == "local",
+                _ => return Err(bad("bucket or local")),
+            },
+            "temp_names" => self.temp_names = Some(if value == "none" { String::new() } else { value.to_owned() }),
+            "upload_delay" => self.upload_delay = Some(parse_time(value).ok_or_else(|| bad("a time such as 2s"))?),
+            "uploads" => {
+                let count = value.parse().ok().filter(|n| (1..=256).contains(n));
+                self.uploads = Some(count.ok_or_else(|| bad("a number from 1 to 256"))?);
+            }
+            "upload_queue" => {
+                let count = value.parse().ok().filter(|n| (1..=1_000_000).contains(n));
+                self.upload_queue = Some(count.ok_or_else(|| bad("a number from 1 to 1000000"))?);
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
     }
 
     fn set_value(&mut self, name: &str, value: &str) -> Result<(), Failure> {
@@ -343,6 +392,8 @@ mod tests {
                 "NAME[+NAME]" => "=killpriv_v2+noflush",
                 "URL" => "=https://h",
                 "auto|all|off" => "=all",
+                "through|back" => "=back",
+                "bucket|local" => "=local",
                 _ => "=x",
             };
             let parsed = parse(&format!("{}{value}", option.name)).unwrap();

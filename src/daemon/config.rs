@@ -41,6 +41,8 @@ pub struct MountConfig {
     pub events: crate::fs::Events,
     /// Which names are shown.
     pub filter: crate::fs::Filter,
+    /// What close and fsync wait for.
+    pub writes: crate::fs::Writes,
     /// How long an unmount waits for uploads.
     pub drain_timeout: Duration,
     /// Catalogue, journal, staging: one folder per bucket and prefix in here.

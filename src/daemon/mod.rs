@@ -14,7 +14,7 @@ pub mod mounts;
 mod serve;
 mod status;
 
-pub use crate::fs::{Events, Filter};
+pub use crate::fs::{Events, Filter, TempNames, WriteMode, Writes};
 pub use crate::fuse::{FEATURES, MountError, unmount};
 pub use crate::store::s3::{S3Settings, Secret, StaticCredentials};
 pub use background::{Ready, start as start_in_background};

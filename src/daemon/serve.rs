@@ -218,6 +218,7 @@ fn fs_settings(config: &MountConfig) -> crate::fs::Settings {
         poll_budget: config.poll_budget,
         events: config.events,
         filter: config.filter.clone(),
+        writes: config.writes.clone(),
         host: host.unwrap_or_else(|| "localhost".to_owned()),
         patience: PATIENCE,
         prefix_len: config.prefix.as_str().len(),

@@ -1,4 +1,4 @@
-//! The journal's rows: staged files whose bytes are owed to the bucket.
+//! The journal's rows: staged files whose bytes are owed to the bucket, and uploads that are under way.
 //!
 //! Owns: SQL over the journal and the mapping between columns and types. Does not own: when a row is due (`write`).
 
@@ -32,6 +32,8 @@ pub struct StagedRow {
     pub attempts: Vec<String>,
     /// When the row was written.
     pub recorded: Timestamp,
+    /// All bytes of a small file. `None`: they are in the staging file, which was synced before.
+    pub body: Option<Vec<u8>>,
 }
 
 /// `journal.db`.
@@ -74,11 +76,43 @@ impl Journal {
         self.0.read(|conn| {
             conn.prepare_cached(
                 "SELECT ino, key, file, size, base_key, base_etag, base_mtime, base_size, base_len, dirty, local, headers,
-                     attempts, recorded FROM staged ORDER BY recorded, ino",
+                     attempts, recorded, body FROM staged ORDER BY recorded, ino",
             )?
             .query_map([], staged_row)?
             .collect()
         })
+    }
+
+    /// Remembers an upload that has begun, and answers once that is durable.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub async fn record_upload(&self, key: &Key, id: &str, ino: Ino) -> Result<(), DbError> {
+        let (key, id, ino) = (key.as_str().to_owned(), id.to_owned(), i64::try_from(ino.0).unwrap_or(i64::MAX));
+        let sql = "INSERT OR REPLACE INTO upload(id, key, ino) VALUES (?1, ?2, ?3)";
+        self.0.write(move |conn| conn.prepare_cached(sql)?.execute(params![id, key, ino]).map(|_| ())).await
+    }
+
+    /// An upload is complete or aborted.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub async fn forget_upload(&self, id: &str) -> Result<(), DbError> {
+        let id = id.to_owned();
+        let sql = "DELETE FROM upload WHERE id = ?1";
+        self.0.write(move |conn| conn.prepare_cached(sql)?.execute([id]).map(|_| ())).await
+    }
+
+    /// Key and id of every upload that has begun, and was neither completed nor aborted as far as is known.
+    ///
+    /// # Errors
+    /// What SQLite says, or a row that makes no sense.
+    pub fn uploads(&self) -> Result<Vec<(Key, String)>, DbError> {
+        let row = |r: &Row<'_>| {
+            let key: String = r.get(0)?;
+            Ok((Key::parse(&key).map_err(|e| malformed(0, e))?, r.get(1)?))
+        };
+        self.0.read(|conn| conn.prepare_cached("SELECT key, id FROM upload")?.query_map([], row)?.collect())
     }
 
     /// Closes the file.
@@ -92,7 +126,8 @@ fn insert(conn: &rusqlite::Connection, row: &StagedRow) -> rusqlite::Result<()> 
     let base = row.base.as_ref();
     conn.prepare_cached(
         "INSERT OR REPLACE INTO staged(ino, key, file, size, base_key, base_etag, base_mtime, base_size, base_len, dirty,
-             local, headers, attempts, recorded) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+             local, headers, attempts, recorded, body)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
     )?
     .execute(params![
         int(row.ino.0),
@@ -109,6 +144,7 @@ fn insert(conn: &rusqlite::Connection, row: &StagedRow) -> rusqlite::Result<()> 
         row.headers,
         row.attempts.join(" "),
         row.recorded.nanos(),
+        row.body,
     ])?;
     Ok(())
 }
@@ -141,6 +177,7 @@ fn staged_row(r: &Row<'_>) -> rusqlite::Result<StagedRow> {
         headers: r.get(11)?,
         attempts: r.get::<_, String>(12)?.split_whitespace().map(str::to_owned).collect(),
         recorded: Timestamp::from_nanos(r.get(13)?),
+        body: r.get(14)?,
     })
 }
 
@@ -186,12 +223,18 @@ mod tests {
             headers: "{}".into(),
             attempts: vec!["x".into(), "y".into()],
             recorded: Timestamp::from_nanos(9),
+            body: Some(b"0123456789".to_vec()),
         };
         journal.record(row.clone()).await.unwrap();
         drop(journal);
         let journal = Journal::open(&dir.path().join("j.db")).unwrap();
         assert_eq!(journal.rows().unwrap(), vec![row]);
         journal.clear(Ino(5)).await.unwrap();
+        let upload = (Key::parse("a/c").unwrap(), "id".to_owned());
+        journal.record_upload(&upload.0, &upload.1, Ino(6)).await.unwrap();
+        assert_eq!(journal.uploads().unwrap(), [upload]);
+        journal.forget_upload("id").await.unwrap();
+        assert_eq!(journal.uploads().unwrap(), []);
         assert!(journal.rows().unwrap().is_empty());
     }
 }

@@ -9,7 +9,7 @@ use super::invalidate::Touched;
 use super::open::PinGuard;
 use super::{Caller, Entry, Fs, FsError, Result};
 use crate::meta::{InodeRow, Marker};
-use crate::store::{Condition, CopyRequest, ErrorKind, StoreError};
+use crate::store::{Condition, CopyRequest, ErrorKind, ObjectHeaders, StoreError};
 use crate::types::{Attr, FileKind, Ino, Key, ObjectRef, Timestamp, Version};
 use std::sync::Arc;
 
@@ -168,7 +168,6 @@ impl Fs {
     async fn rewrite_headers(self: &Arc<Self>, row: InodeRow, wanted: Wanted) -> Result<()> {
         // A commit may have come first: the version counts that is there under the claim.
         let (row, key, _claim) = self.claim_inode(row.ino).await?;
-        let Some(version) = row.version.clone() else { return Err(FsError::Stale) };
         let read = async {
             let row = self.with_attr(row.clone(), &key).await?;
             Ok((self.headers_of(&row, &key).await?, row))
@@ -180,7 +179,21 @@ impl Fs {
             }
             result => result?,
         };
-        let headers = for_rewrite(headers, &wanted.of(&row.attr)).with_write_id(&new_write_id());
+        let headers = for_rewrite(headers, &wanted.of(&row.attr));
+        self.copy_to_itself(row, key, headers, move |attr| wanted.of(attr)).await
+    }
+
+    /// Copies the object that `row` shows to itself with these headers, and gives the row the attributes that go with them. The
+    /// caller holds the claim on the key.
+    pub(super) async fn copy_to_itself(
+        self: &Arc<Self>,
+        row: InodeRow,
+        key: Key,
+        headers: ObjectHeaders,
+        attr: impl Fn(&Attr) -> Attr + Send + 'static,
+    ) -> Result<()> {
+        let Some(version) = row.version.clone() else { return Err(FsError::Stale) };
+        let headers = headers.with_write_id(&new_write_id());
         // Until the row knows the new version, whoever lists or opens would take it for somebody else's.
         let rewrite = self.meta.pins().rewrite(row.ino);
         let copied = self
@@ -198,7 +211,7 @@ impl Fs {
             Ok(written) => {
                 let before = version.clone();
                 let version = Version { etag: written.etag, last_modified: written.last_modified, ..version };
-                self.meta.change(row.ino, move |row| row.attr = wanted.of(&row.attr)).await?;
+                self.meta.change(row.ino, move |row| row.attr = attr(&row.attr)).await?;
                 // The row first: who stages the file now must find the new version.
                 self.note_written(&row, version.clone(), &headers).await?;
                 self.note_rewritten(&row, &ObjectRef { key: key.clone(), version: before }, &key, &version);

@@ -7,7 +7,7 @@ use super::{Fs, FsError, Result, to_the_end};
 use crate::meta::{InodeRow, Marker};
 use crate::store::Condition;
 use crate::types::{Ino, Name};
-use crate::write::{Recovered, Span};
+use crate::write::{Recovered, Span, Staged};
 use futures::StreamExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,8 +19,8 @@ const MARKER_DELAY: Duration = Duration::from_secs(2);
 const MARKER_PAUSE: Duration = Duration::from_secs(30);
 /// How often the background looks for what fell due by itself.
 const PERIOD: Duration = Duration::from_millis(500);
-/// Commits that run in the background at once.
-const COMMITS_IN_FLIGHT: usize = 8;
+/// Markers that are written in the background at once.
+const MARKERS_IN_FLIGHT: usize = 8;
 
 /// What the bucket does not have yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -149,9 +149,27 @@ impl Fs {
 
     /// The file is committed as soon as the background gets to it.
     pub(super) fn queue_commit(&self, ino: Ino) {
-        let now = self.meta.now();
-        self.queue().push(ino, now);
+        self.queue_commit_after(ino, Duration::ZERO);
+    }
+
+    /// The file is committed after `delay`.
+    pub(super) fn queue_commit_after(&self, ino: Ino, delay: Duration) {
+        let due = self.meta.now().plus(delay);
+        self.queue().push(ino, due);
         self.queue_changed.notify_one();
+    }
+
+    /// The file is committed at once, be it that somebody goes on writing to it.
+    fn hurry(&self, ino: Ino) {
+        if let Some(staged) = self.writer.get(ino) {
+            staged.set_delay(Duration::ZERO);
+        }
+        self.queue_commit(ino);
+    }
+
+    /// How long the upload of a file waits that was acknowledged before it.
+    pub(super) fn delay_of(&self, ino: Ino) -> Duration {
+        self.writer.get(ino).map_or(Duration::ZERO, |staged| staged.delay())
     }
 
     /// The background: runs until the task is dropped.
@@ -161,11 +179,16 @@ impl Fs {
         {
             tracing::warn!(error = %e, "copies for readers of an earlier mount could not be deleted");
         }
+        if !self.settings.read_only
+            && let Err(e) = self.writer.abort_left_uploads().await
+        {
+            tracing::warn!(error = %e, "uploads that an earlier mount left could not be looked up");
+        }
         tokio::join!(self.run_commits(), self.run_markers(), self.run_poller());
     }
 
     async fn run_commits(self: &Arc<Self>) {
-        let in_flight = Arc::new(tokio::sync::Semaphore::new(COMMITS_IN_FLIGHT));
+        let in_flight = Arc::new(tokio::sync::Semaphore::new(self.settings.writes.uploads));
         loop {
             while let Ok(permit) = Arc::clone(&in_flight).try_acquire_owned()
                 && let Some(ino) = self.next_ready()
@@ -197,7 +220,37 @@ impl Fs {
         self.queue().next_ready(now)
     }
 
+    /// A part of a file that is being written is full: sends it, so that close has little left to do.
+    pub(super) fn send_ahead(self: &Arc<Self>, staged: &Arc<Staged>) {
+        let (fs, staged) = (Arc::clone(self), Arc::clone(staged));
+        self.runtime.spawn(async move {
+            if let Err(e) = fs.send_parts_ahead(&staged).await {
+                tracing::info!(inode = %staged.ino(), error = %e, "is sent when it is closed");
+            }
+        });
+    }
+
+    async fn send_parts_ahead(self: &Arc<Self>, staged: &Arc<Staged>) -> Result<()> {
+        let Some(row) = self.meta.get(staged.ino())?.filter(|row| row.parent.is_some()) else { return Ok(()) };
+        if row.name.as_ref().is_some_and(|name| self.settings.writes.temp_names.contains(name)) {
+            return Ok(());
+        }
+        let key = self.key(&row)?;
+        let headers = async {
+            let mut headers = self.headers_for_commit(&row, &key).await.ok()?;
+            crate::meta::headers::remove_times(&mut headers.user);
+            Some(headers)
+        };
+        Ok(self.writer.send_ahead(staged, &key, headers).await?)
+    }
+
     async fn commit_in_background(self: &Arc<Self>, ino: Ino) {
+        let delay = self.delay_of(ino);
+        if !delay.is_zero() && self.handles.of(ino).iter().any(|handle| handle.writable) {
+            // Somebody goes on writing: that is a part of the same upload.
+            self.queue().postpone(ino, self.meta.now().plus(delay));
+            return;
+        }
         let fs = Arc::clone(self);
         match to_the_end(async move { fs.commit(ino).await }).await {
             Ok(()) => self.drop_clean(ino),
@@ -226,7 +279,7 @@ impl Fs {
                 let later = self.meta.now().plus(MARKER_PAUSE);
                 self.meta.change(row.ino, move |row| row.checked_at = later).await.is_err() || e.is_permanent()
             })
-            .buffer_unordered(COMMITS_IN_FLIGHT)
+            .buffer_unordered(MARKERS_IN_FLIGHT)
             .filter(|failed| std::future::ready(*failed));
         failed.count().await
     }
@@ -283,7 +336,7 @@ impl Fs {
             if let Err(e) = self.journal(ino).await {
                 tracing::error!(path = %self.path_of(ino), error = %e, "could not be journaled");
             }
-            self.queue_commit(ino);
+            self.hurry(ino);
         }
         let mut hurried = None::<tokio::time::Instant>;
         let mut hopeless = 0;

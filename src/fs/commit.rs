@@ -8,7 +8,7 @@ use super::headers::{for_new, found_object};
 use super::{Fs, FsError, Result};
 use crate::meta::{Change, InodeRow};
 use crate::store::{Condition, ObjectHeaders, ObjectMeta};
-use crate::types::{Ino, Key, Name, ObjectRef};
+use crate::types::{Ino, Key, Name, ObjectRef, WriteId};
 use crate::write::{CommitError, Committed, Span, Staged, conflict_name};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -63,8 +63,18 @@ impl Fs {
 
     async fn commit_claimed(self: &Arc<Self>, staged: &Arc<Staged>, row: InodeRow, key: Key) -> Result<()> {
         let headers = self.headers_for_commit(&row, &key).await?;
-        match self.upload(staged, &key, headers.clone(), condition_of(staged)).await {
-            Ok(done) => self.committed(staged, &row, done).await,
+        let done = match self.upload(staged, &key, headers.clone(), condition_of(staged)).await {
+            Err(CommitError::BaseLost) if self.find_own(staged, &key).await? => {
+                self.upload(staged, &key, headers.clone(), condition_of(staged)).await
+            }
+            done => done,
+        };
+        match done {
+            Ok(done) => {
+                let made = done.headers.clone();
+                self.committed(staged, &row, done).await?;
+                self.complete_headers(staged, key, &made, &headers).await
+            }
             Err(CommitError::Conflict) => self.on_conflict(staged, row, key, headers).await,
             Err(CommitError::BaseDeleted) => {
                 tracing::warn!(%key, "was deleted elsewhere while it was changed here: it is created again");
@@ -76,6 +86,34 @@ impl Fs {
             }
             Err(e) => Err(e.into()),
         }
+    }
+
+    /// Bytes of the version before are missing. `true` if they are found in what an earlier commit of ours, whose answer was lost,
+    /// has made of it.
+    async fn find_own(&self, staged: &Staged, key: &Key) -> Result<bool> {
+        let Some(own) = self.remote.head(key).await?.filter(|there| is_ours(staged, there)) else { return Ok(false) };
+        tracing::info!(%key, "the answer to an earlier commit was lost: what it did not change is found there");
+        staged.replace_base(ObjectRef { key: key.clone(), version: own.version });
+        Ok(true)
+    }
+
+    /// An upload that began while the file was still being written has the headers of that time. What was said explicitly since
+    /// (mode, owner, times) is stored by a copy of the object to itself; the time of the last write only in the catalogue, as the
+    /// bucket has one of its own.
+    async fn complete_headers(
+        self: &Arc<Self>,
+        staged: &Staged,
+        key: Key,
+        made: &ObjectHeaders,
+        wanted: &ObjectHeaders,
+    ) -> Result<()> {
+        let is_time_set = staged.written_at().is_none();
+        if !lacks(made, wanted, is_time_set) {
+            return Ok(());
+        }
+        let Some(row) = self.meta.get(staged.ino())?.filter(|row| self.has_key(row, &key)) else { return Ok(()) };
+        let attr = row.attr.clone();
+        self.copy_to_itself(row, key, wanted.clone(), move |_| attr.clone()).await
     }
 
     /// The commit writes all attributes: those that only the object knows are read first. Of a version that is gone none can be,
@@ -154,6 +192,13 @@ impl Fs {
         let Some(theirs) = self.remote.head(&key).await? else {
             return self.recreate(staged, &row, &key, headers).await;
         };
+        if !staged.content().has_own_bytes() && !is_ours(staged, &theirs) {
+            // Nothing but attributes was changed here, of a version that is gone: as with chmod of a clean file.
+            self.forget_staged(row.ino).await?;
+            self.meta.change(row.ino, |row| row.local = false).await?;
+            self.look_again(&row, &key).await?;
+            return Err(FsError::Stale);
+        }
         if is_ours(staged, &theirs) {
             tracing::info!(%key, "the answer to an earlier commit was lost: going on from what it made");
             staged.rebase(ObjectRef { key: key.clone(), version: theirs.version });
@@ -240,6 +285,14 @@ impl Fs {
         Ok(())
     }
 
+    /// The same, unless the journal has it as it is.
+    pub(super) async fn journal_if_changed(self: &Arc<Self>, ino: Ino) -> Result<()> {
+        match self.writer.get(ino) {
+            Some(staged) if staged.is_recorded() => Ok(()),
+            _ => self.journal(ino).await,
+        }
+    }
+
     /// Makes what is staged of `ino` durable on this machine, so that it may be acknowledged before the bucket has it.
     pub(super) async fn journal(self: &Arc<Self>, ino: Ino) -> Result<()> {
         let Some(staged) = self.writer.get(ino).filter(|s| s.is_changed()) else { return Ok(()) };
@@ -255,8 +308,21 @@ impl Fs {
 }
 
 /// Whether an earlier commit of the staged file, whose answer was lost, made the object.
-fn is_ours(staged: &Staged, object: &ObjectMeta) -> bool {
+pub(super) fn is_ours(staged: &Staged, object: &ObjectMeta) -> bool {
     object.headers.write_id().is_some_and(|id| staged.is_own(&id))
+}
+
+/// Whether an object that was made with `made` lacks something of `wanted`, times only if somebody has set them.
+fn lacks(made: &ObjectHeaders, wanted: &ObjectHeaders, is_time_set: bool) -> bool {
+    let comparable = |headers: &ObjectHeaders| {
+        let mut headers = headers.clone();
+        headers.user.remove(WriteId::HEADER);
+        if !is_time_set {
+            crate::meta::headers::remove_times(&mut headers.user);
+        }
+        headers
+    };
+    comparable(made) != comparable(wanted)
 }
 
 /// A staged file may replace just the version that it changes.

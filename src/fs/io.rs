@@ -2,13 +2,14 @@
 //!
 //! Owns: read, write, fsync: staged ranges over remote bytes. Does not own: the bytes themselves (`write`, `read`).
 
+use super::commit::is_ours;
 use super::handle::FileHandle;
 use super::{Fs, FsError, Result, to_the_end};
 use crate::meta::InodeRow;
 use crate::read::Reader;
 use crate::store::ErrorKind;
 use crate::types::{ByteRange, Fh, Ino, ObjectRef};
-use crate::write::{Source, Staged};
+use crate::write::{Source, Span, Staged};
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 
@@ -22,10 +23,30 @@ impl Fs {
         let Some(range) = ByteRange::at(offset, u64::from(size)) else { return Ok(Bytes::new()) };
         let Some(staged) = self.writer.get(handle.ino) else { return self.read_object(&handle, range).await };
         match self.read_staged(&handle, &staged, range).await {
-            // Our own commit replaced the base between looking and reading: by now the bytes are in the file.
-            Err(FsError::Stale) => self.read_staged(&handle, &staged, range).await,
+            // Our own commit replaced the base between looking and reading.
+            Err(FsError::Stale) => {
+                self.find_base(&staged).await?;
+                self.read_staged(&handle, &staged, range).await
+            }
             result => result,
         }
+    }
+
+    /// The version that a staged file changes is not in the bucket any more. If a commit of ours replaced it, even one whose answer
+    /// was lost, what was not changed is found in what that has made.
+    pub(super) async fn find_base(&self, staged: &Staged) -> Result<()> {
+        let before = staged.content().base().cloned();
+        let Some(row) = self.meta.get(staged.ino())? else { return Ok(()) };
+        let Some(Ok(key)) = self.meta.key(&row)? else { return Ok(()) };
+        // A commit under way ends first.
+        let _claim = self.claims.claim(vec![Span::Key(key.clone())]).await;
+        if staged.content().base() != before.as_ref() || before.is_none_or(|before| before.key != key) {
+            return Ok(());
+        }
+        if let Some(now) = self.remote.head(&key).await?.filter(|now| is_ours(staged, now)) {
+            staged.replace_base(ObjectRef { key, version: now.version });
+        }
+        Ok(())
     }
 
     /// A clean file: the pinned version. Our own commit or rename may have moved the inode on to another version or key
@@ -84,7 +105,7 @@ impl Fs {
 
     /// WRITE to a file that is staged already, on the calling thread and without a copy. `None` if it is not staged yet:
     /// then [`Fs::write`] is to be called.
-    pub fn write_staged(&self, fh: Fh, offset: u64, data: &[u8]) -> Option<Result<()>> {
+    pub fn write_staged(self: &Arc<Self>, fh: Fh, offset: u64, data: &[u8]) -> Option<Result<()>> {
         let handle = self.handles.get(fh)?;
         let staged = self.writer.get(handle.ino)?;
         // A clean staged file first becomes local in the catalogue: that is a transaction, and not for this thread.
@@ -108,10 +129,13 @@ impl Fs {
         self.write_now(&handle, &staged, offset, data)
     }
 
-    fn write_now(&self, handle: &FileHandle, staged: &Staged, offset: u64, data: &[u8]) -> Result<()> {
+    fn write_now(self: &Arc<Self>, handle: &FileHandle, staged: &Arc<Staged>, offset: u64, data: &[u8]) -> Result<()> {
         let offset = if handle.append { None } else { Some(offset) };
-        staged.write(offset, data)?;
+        let grown = staged.write(offset, data)?;
         staged.set_written_at(Some(self.meta.now()));
+        if grown.is_part_full {
+            self.send_ahead(staged);
+        }
         Ok(())
     }
 
@@ -157,23 +181,51 @@ impl Fs {
         Ok(())
     }
 
-    /// FSYNC: the bucket has the file when this returns.
+    /// FSYNC: the bucket has the file when this returns, or the journal, with `fsync=local` and for temporary names.
     ///
     /// # Errors
     /// Why it could not be committed.
     pub async fn fsync(self: &Arc<Self>, fh: Fh) -> Result<()> {
         let handle = self.handles.get(fh).ok_or(FsError::BadHandle)?;
         let fs = Arc::clone(self);
-        to_the_end(async move { fs.commit(handle.ino).await }).await
+        to_the_end(async move {
+            let Some(staged) = fs.writer.get(handle.ino) else { return Ok(()) };
+            let promise = fs.settings.writes.on_fsync(fs.closing(&staged)?);
+            fs.keep_promise(&staged, promise).await
+        })
+        .await
     }
 
-    /// FSYNCDIR: the directory's owed marker is in the bucket when this returns; names always are.
+    /// FSYNCDIR: the directory's owed marker is in the bucket when this returns, and so are the files in it whose close or rename
+    /// was acknowledged earlier than that; other names always are.
     ///
     /// # Errors
     /// What the store says.
     pub async fn fsyncdir(self: &Arc<Self>, ino: Ino) -> Result<()> {
         let fs = Arc::clone(self);
-        to_the_end(async move { fs.write_owed_marker(ino).await }).await
+        to_the_end(async move {
+            if !fs.settings.writes.fsync_local {
+                for file in fs.acknowledged_in(ino)? {
+                    fs.commit(file).await?;
+                }
+            }
+            fs.write_owed_marker(ino).await
+        })
+        .await
+    }
+
+    /// Files in a directory that are in the journal, and not temporary.
+    fn acknowledged_in(&self, dir: Ino) -> Result<Vec<Ino>> {
+        let mut files = Vec::new();
+        for ino in self.writer.owed() {
+            let is_journaled = self.writer.get(ino).is_some_and(|staged| staged.is_journaled());
+            if let Some(row) = self.meta.get(ino)?.filter(|row| is_journaled && row.parent == Some(dir))
+                && !row.name.is_some_and(|name| self.settings.writes.temp_names.contains(&name))
+            {
+                files.push(ino);
+            }
+        }
+        Ok(files)
     }
 }
 

@@ -12,6 +12,7 @@
 //! | rename | `rename`, `rename_dir` |
 //! | open, flush, release | `open` |
 //! | read, write, fsync | `io` |
+//! | what close and fsync wait for | `promise` |
 //! | commits, conflicts, background | `commit`, `background` |
 //! | listing, ahead of walks, by the poller | `listing`, `walk`, `poll` |
 //! | headers that listings do not show | `unread` |
@@ -35,6 +36,7 @@ mod name;
 mod open;
 mod place;
 mod poll;
+mod promise;
 mod rename;
 mod rename_dir;
 mod siblings;
@@ -68,6 +70,7 @@ pub use listing::Follow;
 pub use lookup::{Looked, Question};
 pub use open::Opened;
 pub use poll::Polling;
+pub use promise::{TempNames, WriteMode, Writes};
 
 /// What an operation answers.
 pub type Result<T> = std::result::Result<T, FsError>;
@@ -85,6 +88,8 @@ pub struct Settings {
     pub events: Events,
     /// Which names are shown.
     pub filter: Filter,
+    /// What close and fsync wait for.
+    pub writes: Writes,
     /// This machine's name, for conflict copies.
     pub host: String,
     /// How long the bucket is waited for when something older can be shown instead.
@@ -160,11 +165,13 @@ pub struct Fs {
     replaying: AtomicU32,
     replay: Mutex<Option<Replay>>,
     ghosts: Mutex<events::Ghosts>,
+    /// For work that a thread of the kernel's session begins.
+    runtime: tokio::runtime::Handle,
     settings: Settings,
 }
 
 impl Fs {
-    /// A file system over these rooms. [`Fs::recover`] comes before the first request.
+    /// A file system over these rooms. [`Fs::recover`] comes before the first request. Made within a runtime, on which it runs.
     pub fn new(meta: Meta, store: Arc<dyn ObjectStore>, reader: Reader, writer: Writer, settings: Settings) -> Arc<Fs> {
         if settings.events == Events::All {
             meta.watches().watch_all();
@@ -193,6 +200,7 @@ impl Fs {
             replaying: AtomicU32::new(0),
             replay: Mutex::default(),
             ghosts: Mutex::default(),
+            runtime: tokio::runtime::Handle::current(),
             settings,
         })
     }

@@ -4,10 +4,13 @@
 //! Does not own: the commit itself (`commit`).
 
 use super::handle::FileHandle;
+use super::promise::{Closing, Promise};
 use super::{Caller, Fs, FsError, Result, SEEN_MAX, to_the_end};
 use crate::meta::InodeRow;
-use crate::types::{Fh, FileKind, Ino, ObjectRef};
+use crate::types::{ByteRange, Fh, FileKind, Ino, ObjectRef};
+use crate::write::{CommitError, Staged};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// An opened file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,10 +91,10 @@ impl Fs {
         keep
     }
 
-    /// FLUSH, at every close(2) of a descriptor. The process that opened the file waits for the bucket and hears its
-    /// answer. Another's close (a child's, of an inherited descriptor) makes the bytes durable in the journal; they are
-    /// committed at RELEASE, so that a shell redirection with several children is one upload. So is the close of a new file
-    /// that nobody has written to yet.
+    /// FLUSH, at every close(2) of a descriptor. The process that opened the file waits for what the mount promises (the bucket, or
+    /// with `write=back` and for temporary names the journal) and hears the answer. Another's close (a child's, of an inherited
+    /// descriptor) makes the bytes durable in the journal; they are committed at RELEASE, so that a shell redirection with several
+    /// children is one upload. So is the close of a new file that nobody has written to yet.
     ///
     /// # Errors
     /// Why the file could not be committed. It stays staged and journaled, and is tried again.
@@ -100,20 +103,46 @@ impl Fs {
         let Some(staged) = self.writer.get(handle.ino).filter(|s| handle.writable && s.is_changed()) else {
             return Ok(());
         };
-        // A shell opens, dup2()s and closes before anything is written: an empty object now would be an upload too many.
-        let is_unwritten = staged.size() == 0 && staged.content().base().is_none();
+        let is_heir = handle.tgid != tgid_of(caller.tid) && handle.tgid != 0;
         let fs = Arc::clone(self);
-        let is_opener = handle.tgid == tgid_of(caller.tid) || handle.tgid == 0;
         to_the_end(async move {
-            if is_opener && !is_unwritten {
-                return fs.commit(handle.ino).await;
-            }
-            // What is acknowledged here must not depend on a base that somebody else may replace before the commit.
-            let filled = fs.writer.fill(&staged).await;
-            fs.journal(handle.ino).await?;
-            Ok(filled?)
+            let promise = fs.settings.writes.on_close(Closing { is_heir, ..fs.closing(&staged)? });
+            fs.keep_promise(&staged, promise).await
         })
         .await
+    }
+
+    /// What matters of a file that is closed or synced.
+    pub(super) fn closing(&self, staged: &Staged) -> Result<Closing> {
+        let content = staged.content();
+        let name = self.meta.get(staged.ino())?.and_then(|row| row.name);
+        Ok(Closing {
+            is_temp: name.is_some_and(|name| self.settings.writes.temp_names.contains(&name)),
+            is_heir: false,
+            is_unwritten: content.size() == 0 && content.base().is_none(),
+            missing: content.missing().into_iter().map(ByteRange::len).sum(),
+            waiting: self.queue().active(),
+        })
+    }
+
+    /// Makes the changes of a file as durable as `promise` says.
+    pub(super) async fn keep_promise(self: &Arc<Self>, staged: &Arc<Staged>, promise: Promise) -> Result<()> {
+        let delay = match promise {
+            Promise::Bucket => {
+                staged.set_delay(Duration::ZERO);
+                return self.commit(staged.ino()).await;
+            }
+            Promise::Journal(delay) => delay,
+        };
+        // What is acknowledged here must not depend on a base that somebody else may replace before the commit.
+        let mut filled = self.writer.fill(staged).await;
+        if matches!(filled, Err(CommitError::BaseLost)) {
+            self.find_base(staged).await?;
+            filled = self.writer.fill(staged).await;
+        }
+        self.journal(staged.ino()).await?;
+        staged.set_delay(delay);
+        Ok(filled?)
     }
 
     /// RELEASE: the last descriptor of a handle is closed. What is still dirty (mmap stores after close, a close by
@@ -127,8 +156,8 @@ impl Fs {
         let closing = to_the_end(async move {
             let mut journaled = Ok(());
             if owed && fs.meta.get(ino)?.is_some_and(|row| row.parent.is_some()) {
-                journaled = fs.journal(ino).await;
-                fs.queue_commit(ino);
+                journaled = fs.journal_if_changed(ino).await;
+                fs.queue_commit_after(ino, fs.delay_of(ino));
             }
             if last {
                 fs.last_closed(ino).await?;

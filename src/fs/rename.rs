@@ -9,12 +9,14 @@ use super::headers::to_meta;
 use super::invalidate::Touched;
 use super::lookup::is_reserved;
 use super::place::Place;
+use super::promise::{Closing, Promise};
 use super::{Fs, FsError, Result};
 use crate::meta::{InodeRow, Moved};
 use crate::store::{Condition, CopyRequest, ErrorKind, ObjectHeaders, StoreError};
 use crate::types::{FileKind, Ino, Key, Name, ObjectRef, Version};
 use crate::write::{Claim, Span};
 use std::sync::Arc;
+use std::time::Duration;
 
 impl Fs {
     /// RENAME. `no_replace`: fail if the new name is taken (RENAME_NOREPLACE).
@@ -156,10 +158,15 @@ impl Fs {
         if let Some(object) = object {
             self.meta.change(row.ino, move |row| row.version = Some(object.version)).await?;
         }
-        // The journal remembers key and base: it must name the new ones.
-        if staged.is_some_and(|s| s.is_journaled()) {
+        // The journal remembers key and base: it must name the new ones. Under its own name a file that waited for it is uploaded.
+        if let Some(staged) = staged.filter(|s| s.is_journaled()) {
+            let delay = match self.settings.writes.on_close(Closing::default()) {
+                Promise::Journal(delay) => delay,
+                Promise::Bucket => Duration::ZERO,
+            };
+            staged.set_delay(delay);
             self.journal(row.ino).await?;
-            self.queue_commit(row.ino);
+            self.queue_commit_after(row.ino, delay);
         }
         Ok(())
     }

@@ -73,6 +73,11 @@ pub fn to_user(attr: &Attr, user: &mut BTreeMap<String, String>) {
     }
 }
 
+/// Takes the times out of user metadata that [`to_user`] has put there.
+pub fn remove_times(user: &mut BTreeMap<String, String>) {
+    ["mtime", "ctime", "atime"].iter().for_each(|name| drop(user.remove(*name)));
+}
+
 /// `file-permissions` and `goog-reserved-posix-mode` are octal, `mode` is decimal (s3fs src/metaheader.cpp).
 fn parse_mode(name: &str, value: &str) -> Option<u32> {
     let radix = if name == "mode" { 10 } else { 8 };

@@ -45,6 +45,12 @@ impl ByteRange {
         ByteRange::new(self.start.max(other.start), self.end.min(other.end))
     }
 
+    /// From the first byte of this one to the last byte of `other`, which begins no earlier.
+    #[must_use]
+    pub fn through(self, other: ByteRange) -> ByteRange {
+        ByteRange { start: self.start, end: self.end.max(other.end) }
+    }
+
     /// The value of an HTTP `Range` header (RFC 9110, section 14.1.2: both ends inclusive).
     pub fn to_http(self) -> String {
         format!("bytes={}-{}", self.start, self.end - 1)

@@ -1,14 +1,15 @@
 //! Commits a staged file: makes it the object's new version.
 //!
-//! Owns: fetching what the file lacks of its base, the PUT or the multipart upload, aborting what failed.
+//! Owns: fetching what the file lacks of its base and the bucket cannot copy, the PUT, the copy or the completion of the upload,
+//! what becomes of an upload that failed.
 //! Does not own: what a failed condition means (`fs::commit`), retries of a request (`store::retry`).
 
-use super::content::Source;
-use super::plan::{self, Plan, TooLarge};
+use super::content::Content;
+use super::plan::{self, Send, TooLarge};
+use super::sending::{Sending, read_whole};
 use super::{Staged, Writer};
-use crate::store::{Condition, ErrorKind, ObjectHeaders, Part, StoreError, Upload, Written};
+use crate::store::{Condition, CopyRequest, ErrorKind, ObjectHeaders, Op, Part, StoreError, Written};
 use crate::types::{ByteRange, Key, ObjectRef, Timestamp, Version, WriteId};
-use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use std::io;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 /// Bytes of the base that are fetched at once to complete a file.
 const FILL_SIZE: u64 = 8 << 20;
 /// Parts of one file that are under way at once; [`Writer`]'s memory permits bound all files together.
-const PARTS_IN_FLIGHT: usize = 4;
+pub(super) const PARTS_IN_FLIGHT: usize = 4;
 
 /// Why a commit failed. The file stays staged.
 #[derive(Debug, thiserror::Error)]
@@ -54,10 +55,11 @@ pub struct Committed {
 }
 
 impl Writer {
-    /// Makes `staged` the new version of `key`, if `condition` holds. The caller holds the claim on the key.
+    /// Makes `staged` the new version of `key`, if `condition` holds. The caller holds the claim on the key. What an upload that
+    /// began earlier has sent already is not sent again; the object then has that one's headers.
     ///
     /// # Errors
-    /// [`CommitError`]; the file then is as dirty as before.
+    /// [`CommitError`]; the file then is as dirty as before, and after a conflict it has all bytes of its base.
     pub async fn commit(
         &self,
         staged: &Arc<Staged>,
@@ -66,23 +68,45 @@ impl Writer {
         condition: Condition,
         now: Timestamp,
     ) -> Result<Committed, CommitError> {
-        self.fill(staged).await?;
-        let id = WriteId::new(&uuid::Uuid::new_v4().to_string());
-        let headers = headers.with_write_id(&id);
+        let _turn = staged.upload_turn().await;
+        let order = Order { staged, key, headers: &headers, condition: &condition, now };
+        match self.commit_once(order).await {
+            // An upload that began earlier was aborted meanwhile, by a rule of the bucket or by hand.
+            Err(CommitError::Store(e)) if e.op != Op::Copy && lost_upload(&e) => self.commit_once(order).await,
+            result => result,
+        }
+    }
+
+    async fn commit_once(&self, order: Order<'_>) -> Result<Committed, CommitError> {
+        let Order { staged, key, .. } = order;
+        self.prepare(staged, key).await?;
+        let known = staged.sending().filter(|known| known.upload.key == *key);
+        let id = known.map_or_else(|| WriteId::new(&uuid::Uuid::new_v4().to_string()), |known| known.id.clone());
+        let headers = order.headers.clone().with_write_id(&id);
         staged.note_attempt(&id);
         if staged.is_journaled() {
             // If the answer is lost together with this process, the next one must know that the object is ours.
-            self.record(staged, key, &headers, now).await.map_err(|e| CommitError::Journal(e.to_string()))?;
+            let recorded = self.record(staged, key, &headers, order.now).await;
+            recorded.map_err(|e| CommitError::Journal(e.to_string()))?;
         }
-        let size = {
-            let mut content = staged.lock();
-            content.on_commit_began();
-            content.size()
-        };
         // Dropped half way (the caller was interrupted), the file must not look committed.
-        let guard = CommitGuard { staged, armed: true };
-        let written = self.upload(staged, key, size, &headers, &condition, &id).await?;
-        guard.disarm();
+        let mut begun = self.begin(staged, key).await?;
+        let size = begun.size;
+        let written = match self.upload(&mut begun, order, headers).await {
+            Ok(written) => written,
+            Err(e) => {
+                let needs_all =
+                    matches!(e, CommitError::Conflict | CommitError::BaseDeleted) && begun.send != Send::Headers;
+                begun.fail(&e);
+                if needs_all {
+                    // Whoever deals with that needs all bytes here. Those that the bucket was to copy may be gone.
+                    self.fill(staged).await?;
+                }
+                return Err(e);
+            }
+        };
+        let (written, headers) = written;
+        begun.succeed();
         staged.forget_attempts();
         let version = Version { etag: written.etag, last_modified: written.last_modified, size };
         let object = ObjectRef { key: key.clone(), version };
@@ -90,14 +114,66 @@ impl Writer {
         Ok(Committed { object, headers })
     }
 
+    /// Fetches what the bucket cannot copy.
+    async fn prepare(&self, staged: &Staged, key: &Key) -> Result<(), CommitError> {
+        loop {
+            let needed = {
+                let content = staged.lock();
+                plan::needed(&self.plan(staged, &content, key)?, &content.missing())
+            };
+            if needed.is_empty() {
+                return Ok(());
+            }
+            self.fetch(staged, needed).await?;
+        }
+    }
+
+    fn plan(&self, staged: &Staged, content: &Content, key: &Key) -> Result<Send, TooLarge> {
+        let known = staged.sending().filter(|known| known.upload.key == *key).map(|known| known.layout());
+        plan::plan_commit(content, key, known, self.store.capabilities())
+    }
+
+    /// Begins the commit of what is there at this moment. What is written from now on belongs to the next one.
+    async fn begin<'a>(&'a self, staged: &'a Staged, key: &Key) -> Result<Begun<'a>, CommitError> {
+        loop {
+            let needed = {
+                let mut content = staged.lock();
+                let send = self.plan(staged, &content, key)?;
+                let needed = plan::needed(&send, &content.missing());
+                if needed.is_empty() {
+                    content.on_commit_began();
+                    let known = staged.set_sending(None);
+                    let begun =
+                        Begun { writer: self, staged, size: content.size(), send, sending: None, is_over: false };
+                    return Ok(begun.going_on(known, key));
+                }
+                needed
+            };
+            // Written since the file was prepared.
+            self.fetch(staged, needed).await?;
+        }
+    }
+
     /// Fetches the bytes of the base that the staging file lacks: from then on it does not need the base.
     ///
     /// # Errors
     /// [`CommitError::BaseLost`] if somebody else replaced or deleted it.
     pub async fn fill(&self, staged: &Staged) -> Result<(), CommitError> {
-        let content = staged.content();
-        let Some(base) = content.base().cloned() else { return Ok(()) };
-        let pieces = content.missing().into_iter().flat_map(|gap| split(gap, FILL_SIZE));
+        self.fetch(staged, staged.content().missing()).await
+    }
+
+    /// The same for what lies within `range`.
+    pub(super) async fn fill_within(&self, staged: &Staged, range: ByteRange) -> Result<(), CommitError> {
+        let missing = staged.content().missing();
+        self.fetch(staged, missing.into_iter().filter_map(|gap| gap.intersect(range)).collect()).await
+    }
+
+    async fn fetch(&self, staged: &Staged, gaps: Vec<ByteRange>) -> Result<(), CommitError> {
+        if gaps.is_empty() {
+            return Ok(());
+        }
+        let base = staged.content().base().cloned().ok_or(CommitError::BaseLost)?;
+        let pieces = gaps.into_iter().flat_map(|gap| split(gap, FILL_SIZE));
         futures::stream::iter(pieces.map(Ok))
             .try_for_each_concurrent(PARTS_IN_FLIGHT, |piece| {
                 let base = &base;
@@ -109,69 +185,135 @@ impl Writer {
             .await
     }
 
+    /// Sends what was planned. Answers what the bucket has, and the headers that it has it with.
     async fn upload(
         &self,
-        staged: &Staged,
-        key: &Key,
-        size: u64,
-        headers: &ObjectHeaders,
-        condition: &Condition,
-        id: &WriteId,
-    ) -> Result<Written, CommitError> {
-        let written = match plan::plan_upload(size, self.store.capabilities())? {
-            Plan::Put => {
-                let _memory = self.memory_for(size).await;
-                let body = read_whole(staged, ByteRange::new(0, size))?;
-                self.store.put(key, body, headers, condition).await
+        begun: &mut Begun<'_>,
+        order: Order<'_>,
+        headers: ObjectHeaders,
+    ) -> Result<(Written, ObjectHeaders), CommitError> {
+        let Order { staged, key, condition, .. } = order;
+        let written = match begun.send.clone() {
+            Send::Put => {
+                let _memory = self.memory_for(begun.size).await;
+                let body = read_whole(staged, ByteRange::new(0, begun.size))?;
+                self.store.put(key, body, &headers, condition).await
             }
-            Plan::Multipart(parts) => self.upload_parts(staged, key, parts, headers, condition, id).await?,
+            Send::Headers => {
+                let base = staged.content().base().cloned().ok_or(CommitError::BaseLost)?;
+                let copy = CopyRequest {
+                    source: key.clone(),
+                    source_if_match: Some(base.version.etag),
+                    source_size: base.version.size,
+                    destination: key.clone(),
+                    headers: headers.clone(),
+                    condition: condition.clone(),
+                };
+                self.store.copy(&copy).await
+            }
+            Send::Parts(layout, parts) => {
+                let sending = match &begun.sending {
+                    Some(known) => Arc::clone(known),
+                    None => {
+                        let new = self.begin_upload(staged, key, headers, layout).await?;
+                        new.set_committing(true);
+                        Arc::clone(begun.sending.insert(new))
+                    }
+                };
+                let parts: Vec<Part> = futures::stream::iter(parts)
+                    .map(|part| self.make_part(staged, &sending, part))
+                    .buffered(PARTS_IN_FLIGHT)
+                    .try_collect()
+                    .await?;
+                let completed = self.store.complete_upload(&sending.upload, &parts, condition, &sending.id).await;
+                let written = completed.map_err(|e| failed_condition(e, condition))?;
+                return Ok((written, sending.headers.clone()));
+            }
         };
-        written.map_err(|e| failed_condition(e, condition))
-    }
-
-    async fn upload_parts(
-        &self,
-        staged: &Staged,
-        key: &Key,
-        ranges: Vec<ByteRange>,
-        headers: &ObjectHeaders,
-        condition: &Condition,
-        id: &WriteId,
-    ) -> Result<Result<Written, StoreError>, CommitError> {
-        let upload_id = self.store.create_upload(key, headers).await?;
-        let upload = Upload { key: key.clone(), id: upload_id, initiated: None };
-        let abort = AbortGuard { writer: self, upload: Some(upload.clone()) };
-        let parts: Vec<Part> = futures::stream::iter((1u16..).zip(ranges))
-            .map(|(number, range)| self.upload_part(staged, &upload, number, range))
-            .buffered(PARTS_IN_FLIGHT)
-            .try_collect()
-            .await?;
-        let written = self.store.complete_upload(&upload, &parts, condition, id).await;
-        if written.is_ok() {
-            abort.disarm();
-        }
-        Ok(written)
-    }
-
-    async fn upload_part(
-        &self,
-        staged: &Staged,
-        upload: &Upload,
-        number: u16,
-        range: ByteRange,
-    ) -> Result<Part, CommitError> {
-        let _memory = self.memory_for(range.len()).await;
-        let body = read_whole(staged, Some(range))?;
-        Ok(self.store.upload_part(upload, number, body).await?)
+        written.map(|written| (written, headers)).map_err(|e| failed_condition(e, condition))
     }
 }
 
-/// Reads a part once into memory. Nothing is missing, so all of it is in the file or zero; what is past the end, because
-/// the file was cut meanwhile, is zero and belongs to a version that the next commit replaces.
-fn read_whole(staged: &Staged, range: Option<ByteRange>) -> io::Result<Bytes> {
-    let Some(range) = range else { return Ok(Bytes::new()) };
-    debug_assert!(!staged.sources(range).0.iter().any(|(_, source)| *source == Source::Base));
-    staged.read_file(range)
+/// What is to be committed.
+#[derive(Clone, Copy)]
+struct Order<'a> {
+    staged: &'a Arc<Staged>,
+    key: &'a Key,
+    headers: &'a ObjectHeaders,
+    condition: &'a Condition,
+    now: Timestamp,
+}
+
+/// A commit under way. Dropped before it has ended, it has failed.
+struct Begun<'a> {
+    writer: &'a Writer,
+    staged: &'a Staged,
+    send: Send,
+    size: u64,
+    sending: Option<Arc<Sending>>,
+    is_over: bool,
+}
+
+impl Begun<'_> {
+    /// With the upload that began earlier, if it is one of what is sent now.
+    fn going_on(mut self, known: Option<Arc<Sending>>, key: &Key) -> Self {
+        let Some(known) = known else { return self };
+        known.set_committing(true);
+        match &self.send {
+            Send::Parts(layout, _) if known.upload.key == *key && known.layout() == *layout => {
+                self.sending = Some(known)
+            }
+            _ => self.writer.give_up(&known),
+        }
+        self
+    }
+
+    fn succeed(mut self) {
+        self.is_over = true;
+        if let Some(sending) = self.sending.take() {
+            let journal = Arc::clone(&self.writer.journal);
+            // Nobody waits for that: an upload that is complete cannot be aborted any more.
+            tokio::spawn(async move {
+                if let Err(e) = journal.forget_upload(&sending.upload.id).await {
+                    tracing::debug!(error = %e, "a complete upload stays in the journal");
+                }
+            });
+        }
+    }
+
+    /// What was sent so far serves the next attempt, unless there is none that could use it.
+    fn fail(mut self, error: &CommitError) {
+        let goes_on = match error {
+            CommitError::Store(e) => e.kind.is_retryable(),
+            CommitError::Conflict | CommitError::BaseDeleted => true,
+            _ => false,
+        };
+        if !goes_on && let Some(sending) = self.sending.take() {
+            self.writer.give_up(&sending);
+        }
+    }
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        if self.is_over {
+            return;
+        }
+        let mut content = self.staged.lock();
+        let (written, shrunk_to) = content.on_commit_failed();
+        if let Some(sending) = self.sending.take() {
+            sending.on_changed_meanwhile(&written, shrunk_to);
+            sending.set_committing(false);
+            self.staged.set_sending(Some(sending));
+        }
+    }
+}
+
+fn lost_upload(error: &StoreError) -> bool {
+    match error.op {
+        Op::UploadPart | Op::UploadPartCopy => matches!(error.kind, ErrorKind::NoSuchUpload | ErrorKind::NotFound),
+        _ => error.kind == ErrorKind::NoSuchUpload,
+    }
 }
 
 fn split(range: ByteRange, size: u64) -> impl Iterator<Item = ByteRange> {
@@ -192,50 +334,5 @@ fn failed_condition(error: StoreError, condition: &Condition) -> CommitError {
         (ErrorKind::Precondition, _) => CommitError::Conflict,
         (ErrorKind::NotFound, Condition::IfMatch(_)) => CommitError::BaseDeleted,
         _ => CommitError::Store(error),
-    }
-}
-
-struct CommitGuard<'a> {
-    staged: &'a Staged,
-    armed: bool,
-}
-
-impl CommitGuard<'_> {
-    fn disarm(mut self) {
-        self.armed = false;
-    }
-}
-
-impl Drop for CommitGuard<'_> {
-    fn drop(&mut self) {
-        if self.armed {
-            self.staged.lock().on_commit_failed();
-        }
-    }
-}
-
-/// Aborts an upload that was not completed. After an ambiguous answer the upload may be complete: aborting it then fails
-/// harmlessly, and an upload left open costs money.
-struct AbortGuard<'a> {
-    writer: &'a Writer,
-    upload: Option<Upload>,
-}
-
-impl AbortGuard<'_> {
-    fn disarm(mut self) {
-        self.upload = None;
-    }
-}
-
-impl Drop for AbortGuard<'_> {
-    fn drop(&mut self) {
-        if let Some(upload) = self.upload.take() {
-            let store = Arc::clone(&self.writer.store);
-            tokio::spawn(async move {
-                if let Err(e) = store.abort_upload(&upload).await {
-                    tracing::warn!(error = %e, "an abandoned upload could not be aborted");
-                }
-            });
-        }
     }
 }

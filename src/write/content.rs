@@ -81,6 +81,18 @@ impl Content {
         self.changed || self.commit.is_some()
     }
 
+    /// Whether every byte of `range` was written here.
+    pub fn is_written(&self, range: ByteRange) -> bool {
+        self.dirty.contains(range)
+    }
+
+    /// Whether the file differs from its base in more than attributes.
+    pub fn has_own_bytes(&self) -> bool {
+        let is_base =
+            self.base.as_ref().is_some_and(|base| base.version.size == self.size && self.base_len == self.size);
+        !is_base || !self.dirty.is_empty()
+    }
+
     /// Bytes were written at `range`.
     pub fn on_write(&mut self, range: ByteRange) {
         self.dirty.insert(range);
@@ -149,6 +161,8 @@ impl Content {
     /// The commit succeeded: the bucket has the file as `version`.
     pub fn on_committed(&mut self, version: ObjectRef) {
         let running = self.commit.take().unwrap_or_default();
+        // The bucket copied these from the base: the object has them, and the staging file does not.
+        let missing = self.missing();
         let mut kept = self.dirty.clone();
         self.local.iter().for_each(|r| kept.insert(r));
         self.base_len = running.size.min(running.shrunk_to).min(self.size);
@@ -156,22 +170,24 @@ impl Content {
         if let Some(all) = ByteRange::new(0, self.base_len) {
             kept.insert(all);
         }
-        running.written.iter().for_each(|r| kept.remove(r));
+        missing.into_iter().chain(running.written.iter()).for_each(|r| kept.remove(r));
         kept.truncate(self.base_len);
         self.local = kept;
         self.dirty = running.written;
         self.base = Some(version);
     }
 
-    /// The commit failed: all is as changed as before.
-    pub fn on_commit_failed(&mut self) {
-        self.commit = None;
+    /// The commit failed: all is as changed as before. Answers what was written since it began, and how far the file was cut.
+    pub fn on_commit_failed(&mut self) -> (RangeSet, u64) {
         self.changed = true;
+        self.commit.take().map_or((RangeSet::new(), u64::MAX), |running| (running.written, running.shrunk_to))
     }
 
-    /// The base has moved: the same bytes are found elsewhere.
+    /// The base has moved: the same bytes are found elsewhere. Those that it has not there were cut off before, and are zeros.
     pub fn on_base_moved(&mut self, object: ObjectRef) {
         if self.base.is_some() {
+            self.base_len = self.base_len.min(object.version.size);
+            self.local.truncate(self.base_len);
             self.base = Some(object);
         }
     }
@@ -275,7 +291,8 @@ mod tests {
                         if file.len() < y { file.resize(y, 0); }
                         file[x..y].copy_from_slice(&object[x..y]);
                     },
-                    4 if upload.is_none() && c.missing().is_empty() => { c.on_commit_began(); upload = Some(model.clone()); }
+                    // What is missing the bucket copies: the new object has it.
+                    4 if upload.is_none() => { c.on_commit_began(); upload = Some(model.clone()); }
                     _ => if let Some(bytes) = upload.take() {
                         if at % 3 == 0 { c.on_commit_failed(); } else {
                             c.on_committed(base(bytes.len() as u64, "n"));

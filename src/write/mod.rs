@@ -11,14 +11,16 @@ mod claims;
 mod commit;
 mod conflict;
 mod content;
+mod parts;
 mod plan;
 mod queue;
+mod sending;
 mod staging;
 
 use crate::db::{DbError, StagedRow};
 use crate::read::Reader;
-use crate::store::{ObjectHeaders, ObjectStore};
-use crate::types::{Ino, Key, ObjectRef, Timestamp, WriteId};
+use crate::store::{ObjectHeaders, ObjectStore, StoreError};
+use crate::types::{ByteRange, Ino, Key, ObjectRef, Timestamp, WriteId};
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,9 +31,12 @@ pub use claims::{Claim, Claims, Span};
 pub use commit::{CommitError, Committed};
 pub use conflict::conflict_name;
 pub use content::{Content, Source};
-pub use plan::{Plan, TooLarge, plan_upload};
+pub use plan::{Layout, Plan, TooLarge, plan_upload};
 pub use queue::{CommitQueue, Waiting};
-pub use staging::{DirDisk, Disk, DiskFile, Staged};
+pub use staging::{DirDisk, Disk, DiskFile, Grown, Staged};
+
+/// Files up to this size are kept in the journal's row itself: one sync makes both durable.
+const BODY_SIZE_MAX: u64 = 128 << 10;
 
 /// What tunes writing.
 #[derive(Debug, Clone, Copy)]
@@ -60,6 +65,17 @@ pub enum JournalError {
     Headers(#[from] serde_json::Error),
 }
 
+/// Why the uploads of the bucket cannot be told.
+#[derive(Debug, thiserror::Error)]
+pub enum UploadsError {
+    /// The journal.
+    #[error("journal: {0}")]
+    Journal(#[from] DbError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// A staged file that an earlier daemon left, with what its commit needs.
 #[derive(Debug)]
 pub struct Recovered {
@@ -79,7 +95,7 @@ pub struct Writer {
     store: Arc<dyn ObjectStore>,
     reader: Reader,
     disk: Arc<dyn Disk>,
-    journal: Journal,
+    journal: Arc<Journal>,
     staged: Mutex<HashMap<Ino, Arc<Staged>>>,
     memory: Semaphore,
     memory_max: u32,
@@ -99,7 +115,7 @@ impl Writer {
             store,
             reader,
             disk,
-            journal,
+            journal: Arc::new(journal),
             staged: Mutex::default(),
             memory: Semaphore::new(memory_max as usize),
             memory_max,
@@ -137,7 +153,16 @@ impl Writer {
             return;
         }
         self.remove_file(known.name());
+        self.give_up_sending(known);
         staged.remove(&ino);
+    }
+
+    /// Nothing is to be sent of the file any more.
+    fn give_up_sending(&self, staged: &Staged) {
+        staged.set_next_ahead(u64::MAX);
+        if let Some(sending) = staged.set_sending(None) {
+            self.give_up(&sending);
+        }
     }
 
     /// Takes away every staging file that the bucket has all of: at the end, when nobody reads any more.
@@ -169,9 +194,8 @@ impl Writer {
     ) -> Result<(), JournalError> {
         let _turn = staged.journal_turn().await;
         // The make-up first: what is written after this moment is not a part of what is acknowledged.
-        let content = staged.content();
-        let syncing = Arc::clone(staged);
-        tokio::task::spawn_blocking(move || syncing.sync()).await.map_err(io::Error::other)??;
+        let (content, change) = staged.snapshot();
+        let body = durable(staged, &content).await?;
         let row = StagedRow {
             ino: staged.ino(),
             key: key.clone(),
@@ -184,9 +208,10 @@ impl Writer {
             headers: serde_json::to_string(headers)?,
             attempts: staged.attempts().iter().map(|id| id.as_str().to_owned()).collect(),
             recorded: now,
+            body,
         };
         self.journal.record(row).await?;
-        staged.set_journaled(true);
+        staged.set_recorded(change);
         Ok(())
     }
 
@@ -204,6 +229,7 @@ impl Writer {
     /// # Errors
     /// What SQLite says.
     pub async fn disown(&self, staged: &Staged) -> Result<(), DbError> {
+        self.give_up_sending(staged);
         let _turn = staged.journal_turn().await;
         self.clear_row(staged).await
     }
@@ -229,12 +255,17 @@ impl Writer {
         }
         let mut recovered = Vec::new();
         for row in rows {
-            if !names.contains(&row.file) {
+            if row.body.is_none() && !names.contains(&row.file) {
                 tracing::error!(key = %row.key, file = %row.file, "the staging file of a journaled write is missing");
                 continue;
             }
             let content = Content::restore(row.size, row.base, row.base_len, row.dirty, row.local);
             let file = self.disk.open(&row.file)?;
+            if let Some(body) = &row.body {
+                // Nobody has synced the file: it may hold anything, or not be there.
+                file.set_len(0)?;
+                file.write_at(body, 0)?;
+            }
             let attempts = row.attempts.iter().map(|id| WriteId::new(id)).collect();
             let staged = Arc::new(Staged::new(row.ino, row.file, file, content, attempts));
             staged.set_journaled(true);
@@ -283,6 +314,17 @@ impl Writer {
         self.memory.acquire_many(permits).await.ok()
     }
 
+    /// Uploads in the bucket that are not complete, those of others included: key, id, and whether it is one of this mount's.
+    ///
+    /// # Errors
+    /// What the store or the journal says.
+    pub async fn uploads(&self) -> Result<Vec<(crate::store::Upload, bool)>, UploadsError> {
+        let known = self.journal.uploads()?;
+        let uploads = self.store.list_uploads(&Key::root()).await?;
+        let is_ours = |upload: &crate::store::Upload| known.iter().any(|(_, id)| *id == upload.id);
+        Ok(uploads.into_iter().map(|upload| (is_ours(&upload), upload)).map(|(ours, upload)| (upload, ours)).collect())
+    }
+
     fn remove_file(&self, name: &str) {
         if let Err(e) = self.disk.remove(name) {
             tracing::warn!(file = %name, error = %e, "a staging file could not be removed");
@@ -292,4 +334,15 @@ impl Writer {
     fn lock(&self) -> MutexGuard<'_, HashMap<Ino, Arc<Staged>>> {
         self.staged.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Makes a staged file's bytes durable: by a sync of the file, or, if it is small, by what is answered, which goes into the row.
+async fn durable(staged: &Arc<Staged>, content: &Content) -> io::Result<Option<Vec<u8>>> {
+    if content.size() <= BODY_SIZE_MAX && content.missing().is_empty() {
+        let Some(all) = ByteRange::new(0, content.size()) else { return Ok(Some(Vec::new())) };
+        return Ok(Some(staged.read_file(all)?.to_vec()));
+    }
+    let syncing = Arc::clone(staged);
+    tokio::task::spawn_blocking(move || syncing.sync()).await.map_err(io::Error::other)??;
+    Ok(None)
 }

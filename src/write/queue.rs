@@ -69,6 +69,13 @@ impl CommitQueue {
         self.entries.values().filter_map(|e| if let State::Due(due) = e.state { Some(due) } else { None }).min()
     }
 
+    /// The commit of `ino` is not begun yet, but at `due`.
+    pub fn postpone(&mut self, ino: Ino, due: Timestamp) {
+        if let Some(entry) = self.entries.get_mut(&ino) {
+            entry.state = State::Due(due);
+        }
+    }
+
     /// The commit of `ino` succeeded, in the background or elsewhere. An entry that was pushed meanwhile stays: what it
     /// stands for may have come too late for this commit, and a commit with nothing to do costs nothing.
     pub fn on_done(&mut self, ino: Ino, now: Timestamp) {

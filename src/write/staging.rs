@@ -4,6 +4,7 @@
 //! [`Content`]. Does not own: when it is committed (`fs`), the journal row (`write`).
 
 use super::content::{Content, Source};
+use super::sending::{AHEAD_FROM, Sending};
 use crate::types::{ByteRange, Ino, ObjectRef, Timestamp, WriteId};
 use bytes::{Bytes, BytesMut};
 use std::fmt::Debug;
@@ -11,13 +12,14 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// The disk under the staging files, as a seam: tests put one there that fails or forgets.
 pub trait Disk: Send + Sync + Debug {
-    /// Makes a file, or opens the one that is there. New names are durable when this returns.
+    /// Makes a file, or opens the one that is there. A new name is durable once its file was synced.
     ///
     /// # Errors
     /// What the disk says.
@@ -51,7 +53,7 @@ pub trait DiskFile: Send + Sync + Debug {
     /// # Errors
     /// What the disk says.
     fn set_len(&self, size: u64) -> io::Result<()>;
-    /// Makes what was written durable.
+    /// Makes what was written durable, and the name with it.
     ///
     /// # Errors
     /// What the disk says.
@@ -80,10 +82,7 @@ impl Disk for DirDisk {
         let is_new = !path.exists();
         let file =
             fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
-        if is_new {
-            File::open(&self.0)?.sync_all()?;
-        }
-        Ok(Arc::new(file))
+        Ok(Arc::new(DirFile { file, dir: self.0.clone(), is_new: AtomicBool::new(is_new) }))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -98,11 +97,20 @@ impl Disk for DirDisk {
     }
 }
 
-impl DiskFile for File {
+/// A file of a [`DirDisk`].
+#[derive(Debug)]
+struct DirFile {
+    file: File,
+    dir: PathBuf,
+    /// The directory was not synced since the file was made.
+    is_new: AtomicBool,
+}
+
+impl DiskFile for DirFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         let mut done = 0;
         while done < buffer.len() {
-            match FileExt::read_at(self, &mut buffer[done..], offset + done as u64) {
+            match self.file.read_at(&mut buffer[done..], offset + done as u64) {
                 Ok(0) => break,
                 Ok(n) => done += n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -114,15 +122,20 @@ impl DiskFile for File {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.write_all_at(bytes, offset)
+        self.file.write_all_at(bytes, offset)
     }
 
     fn set_len(&self, size: u64) -> io::Result<()> {
-        File::set_len(self, size)
+        self.file.set_len(size)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        File::sync_data(self)
+        self.file.sync_data()?;
+        if self.is_new.load(Ordering::SeqCst) {
+            File::open(&self.dir)?.sync_all()?;
+            self.is_new.store(false, Ordering::SeqCst);
+        }
+        Ok(())
     }
 }
 
@@ -140,6 +153,26 @@ pub struct Staged {
     journal_turn: Semaphore,
     /// When it was last written, until that is in the catalogue.
     written_at: Mutex<Option<Timestamp>>,
+    /// An upload of it that is under way, unless a commit has taken it over. Locked under `content`, if both are.
+    sending: Mutex<Option<Arc<Sending>>>,
+    /// Who begins an upload, or commits, waits for its turn.
+    upload_turn: Semaphore,
+    /// At this size there is something to send ahead of the commit.
+    next_ahead: AtomicU64,
+    /// Grows with every change, and which of them the journal has.
+    changes: AtomicU64,
+    recorded: AtomicU64,
+    /// How long its upload waits after it was acknowledged, in ms.
+    delay_ms: AtomicU64,
+}
+
+/// What a write has made of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grown {
+    /// Its size in bytes.
+    pub size: u64,
+    /// Whether a part of it can be sent ahead of its commit. Said once for each part.
+    pub is_part_full: bool,
 }
 
 impl Staged {
@@ -159,7 +192,67 @@ impl Staged {
             attempts: Mutex::new(attempts),
             journal_turn: Semaphore::new(1),
             written_at: Mutex::new(None),
+            sending: Mutex::new(None),
+            upload_turn: Semaphore::new(1),
+            next_ahead: AtomicU64::new(AHEAD_FROM),
+            changes: AtomicU64::new(1),
+            recorded: AtomicU64::new(0),
+            delay_ms: AtomicU64::new(0),
         }
+    }
+
+    /// Whether the journal has the file as it is now.
+    pub fn is_recorded(&self) -> bool {
+        self.is_journaled() && self.recorded.load(Ordering::SeqCst) == self.changes.load(Ordering::SeqCst)
+    }
+
+    /// How long its upload waits after it was acknowledged.
+    pub fn delay(&self) -> Duration {
+        Duration::from_millis(self.delay_ms.load(Ordering::Relaxed))
+    }
+
+    /// Its upload waits so long from now on.
+    pub fn set_delay(&self, delay: Duration) {
+        self.delay_ms.store(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Its make-up as of now, and which change was the last.
+    pub(super) fn snapshot(&self) -> (Content, u64) {
+        let content = self.lock();
+        (content.clone(), self.changes.load(Ordering::SeqCst))
+    }
+
+    /// The journal has the file as it was after this change.
+    pub(super) fn set_recorded(&self, change: u64) {
+        self.recorded.store(change, Ordering::SeqCst);
+        self.set_journaled(true);
+    }
+
+    fn note_change(&self) {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// The upload that is under way, if any.
+    pub(super) fn sending(&self) -> Option<Arc<Sending>> {
+        self.sending.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts an upload there. Answers the one before.
+    pub(super) fn set_sending(&self, sending: Option<Arc<Sending>>) -> Option<Arc<Sending>> {
+        std::mem::replace(&mut *self.sending.lock().unwrap_or_else(PoisonError::into_inner), sending)
+    }
+
+    pub(super) async fn upload_turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.upload_turn.acquire().await.ok()
+    }
+
+    pub(super) fn try_upload_turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.upload_turn.try_acquire().ok()
+    }
+
+    /// At which size a write says again that a part is full.
+    pub(super) fn set_next_ahead(&self, size: u64) {
+        self.next_ahead.store(size, Ordering::Relaxed);
     }
 
     /// The same file under another inode number.
@@ -214,7 +307,10 @@ impl Staged {
     }
 
     pub(super) fn note_attempt(&self, id: &WriteId) {
-        self.attempts.lock().unwrap_or_else(PoisonError::into_inner).push(id.clone());
+        let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
+        if !attempts.contains(id) {
+            attempts.push(id.clone());
+        }
     }
 
     pub(super) fn forget_attempts(&self) {
@@ -229,16 +325,19 @@ impl Staged {
     /// `object` is what this file replaces now, byte for byte: its own earlier commit, or a file it was renamed over.
     pub fn rebase(&self, object: ObjectRef) {
         self.lock().on_rebased(Some(object));
+        self.note_change();
     }
 
     /// The base's bytes are found at `object` from now on.
     pub fn replace_base(&self, object: ObjectRef) {
         self.lock().on_base_moved(object);
+        self.note_change();
     }
 
     /// What this file changed is gone from the bucket: it is a new file now. Only when every byte is local.
     pub fn rebase_on_nothing(&self) {
         self.lock().on_rebased(None);
+        self.note_change();
     }
 
     /// When it was last written, if the catalogue does not know yet.
@@ -251,27 +350,44 @@ impl Staged {
         *self.written_at.lock().unwrap_or_else(PoisonError::into_inner) = at;
     }
 
-    /// Writes `bytes` at `offset`, or at the end for `None` (O_APPEND). Answers the size of the file afterwards.
+    /// Writes `bytes` at `offset`, or at the end for `None` (O_APPEND).
     ///
     /// # Errors
     /// What the disk says; the file has not grown then.
-    pub fn write(&self, offset: Option<u64>, bytes: &[u8]) -> io::Result<u64> {
+    pub fn write(&self, offset: Option<u64>, bytes: &[u8]) -> io::Result<Grown> {
         let mut content = self.lock();
         let offset = offset.unwrap_or_else(|| content.size());
-        let Some(range) = ByteRange::at(offset, bytes.len() as u64) else { return Ok(content.size()) };
+        let Some(range) = ByteRange::at(offset, bytes.len() as u64) else {
+            return Ok(Grown { size: content.size(), is_part_full: false });
+        };
         if let Err(e) = self.file.write_at(bytes, offset) {
             // Some of it may have arrived. Past the end it is cut off again; within the file it counts as written, so that
             // what is read is what will be sent. Not where the file had nothing: there the base stays what it is.
             self.file.set_len(content.size())?;
             for (piece, source) in content.sources(range) {
                 if source != Source::Base {
-                    content.on_write(piece);
+                    self.note_written(&mut content, piece);
                 }
             }
             return Err(e);
         }
+        self.note_written(&mut content, range);
+        let size = content.size();
+        let next = self.next_ahead.load(Ordering::Relaxed);
+        // What keeps bytes of an earlier version is sent when it is known which.
+        let is_part_full = size >= next && content.base_len() == 0;
+        if is_part_full {
+            self.set_next_ahead(u64::MAX);
+        }
+        Ok(Grown { size, is_part_full })
+    }
+
+    fn note_written(&self, content: &mut Content, range: ByteRange) {
         content.on_write(range);
-        Ok(content.size())
+        self.note_change();
+        if let Some(sending) = self.sending() {
+            sending.on_changed(range);
+        }
     }
 
     /// Cuts or extends the file to `size` bytes.
@@ -282,12 +398,17 @@ impl Staged {
         let mut content = self.lock();
         self.file.set_len(size)?;
         content.on_truncate(size);
+        self.note_change();
+        if let Some(sending) = self.sending() {
+            sending.on_cut(size);
+        }
         Ok(())
     }
 
     /// Attributes that travel with the object changed.
     pub fn touch(&self) {
         self.lock().on_attributes();
+        self.note_change();
     }
 
     /// Where the bytes of `range` come from, and the version that the base pieces are read from.
@@ -325,6 +446,7 @@ impl Staged {
             self.file.write_at(&bytes[at(piece.start())..at(piece.end())], piece.start())?;
         }
         *content = tentative;
+        self.note_change();
         Ok(())
     }
 

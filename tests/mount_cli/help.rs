@@ -7,7 +7,7 @@ use std::os::unix::fs::symlink;
 
 const WIDTH_MAX: usize = 100;
 
-const OPTIONS: [&str; 27] = [
+const OPTIONS: [&str; 33] = [
     "ro",
     "rw",
     "allow_other",
@@ -32,6 +32,12 @@ const OPTIONS: [&str; 27] = [
     "events=auto|all|off",
     "include=GLOB",
     "exclude=GLOB",
+    "write=through|back",
+    "fsync=bucket|local",
+    "temp_names=GLOB[:GLOB]",
+    "upload_delay=TIME",
+    "uploads=N",
+    "upload_queue=N",
     "drain_timeout=TIME",
     "disable=NAME[+NAME]",
     "log=FILTER",

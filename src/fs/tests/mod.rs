@@ -2,9 +2,11 @@
 
 mod attributes;
 mod conflicts;
+mod delta;
 mod durability;
 mod model;
 mod names;
+mod promises;
 mod races;
 mod readers;
 
@@ -38,6 +40,15 @@ async fn bench() -> Bench {
 
 /// The rooms over a state directory and a bucket, as a mount builds them.
 async fn mount(dir: tempfile::TempDir, memory: Arc<MemoryStore>, clock: Arc<ManualClock>) -> Bench {
+    mount_with(dir, memory, clock, Writes::default()).await
+}
+
+async fn mount_with(
+    dir: tempfile::TempDir,
+    memory: Arc<MemoryStore>,
+    clock: Arc<ManualClock>,
+    writes: Writes,
+) -> Bench {
     let faults = Arc::new(FaultStore::new(Arc::<MemoryStore>::clone(&memory), fault::Settings::default()));
     let fast = retry::Settings {
         attempts: 2,
@@ -69,6 +80,7 @@ async fn mount(dir: tempfile::TempDir, memory: Arc<MemoryStore>, clock: Arc<Manu
         poll_budget: 0,
         events: Events::Off,
         filter: Filter::default(),
+        writes,
         host: "desk".to_owned(),
         patience: Duration::from_secs(1),
         prefix_len: 0,

@@ -1,0 +1,201 @@
+//! What close and fsync wait for: the bucket, or the journal.
+//!
+//! Owns: the settings of writing, names that are temporary, the decision of each close and fsync. Pure.
+//! Does not own: carrying it out (`open`, `io`), when a journaled file is uploaded (`write::queue`).
+
+use crate::types::Name;
+use globset::{Glob, GlobSet, GlobSetBuilder};
+use std::time::Duration;
+
+/// Names under which programs write what they rename when it is whole: downloads (browsers, curl, torrents), rsync's
+/// `.name.XXXXXX`, GLib's `.goutputstream-XXXXXX`, editors' swap and backup files, lock files that git renames, Python's tempfile.
+const TEMP_NAMES: [&str; 26] = [
+    "*.part",
+    "*.partial",
+    "*.crdownload",
+    "*.download",
+    "*.opdownload",
+    "*.filepart",
+    "*.tmp",
+    "*.tmp.*",
+    "*.temp",
+    "*.!qB",
+    "*.!ut",
+    "*.aria2",
+    ".*.??????",
+    ".goutputstream-*",
+    "*~",
+    "~$*",
+    ".~*",
+    ".#*",
+    "#*#",
+    "*.swp",
+    "*.swx",
+    "*.lock",
+    "tmp_obj_*",
+    "*-tmp-*",
+    "tmp????????",
+    "4913",
+];
+/// How long a temporary file waits to be renamed, before it is uploaded under the name that it has.
+const TEMP_DELAY: Duration = Duration::from_secs(5);
+/// Bytes of an earlier version that a close fetches so that it can be acknowledged before the upload. If it were more, the upload,
+/// for which the bucket copies them, is faster.
+const FILL_MAX: u64 = 16 << 20;
+
+/// What close waits for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum WriteMode {
+    /// The bucket.
+    #[default]
+    Through,
+    /// The journal.
+    Back,
+}
+
+/// What tunes writing.
+#[derive(Debug, Clone)]
+pub struct Writes {
+    /// What close waits for.
+    pub mode: WriteMode,
+    /// fsync waits for the journal only, as close does, when that is [`WriteMode::Back`].
+    pub fsync_local: bool,
+    /// Names that are uploaded when they are renamed, or a little later.
+    pub temp_names: TempNames,
+    /// How long a file that was acknowledged waits for its upload: what is written again meanwhile is uploaded once.
+    pub delay: Duration,
+    /// Uploads in the background at once.
+    pub uploads: usize,
+    /// Files that may wait for their upload. Beyond that, closes wait for the bucket.
+    pub queue_max: usize,
+}
+
+impl Default for Writes {
+    fn default() -> Writes {
+        Writes {
+            mode: WriteMode::Through,
+            fsync_local: false,
+            temp_names: TempNames::usual(),
+            delay: Duration::from_secs(2),
+            uploads: 8,
+            queue_max: 10_000,
+        }
+    }
+}
+
+/// Names that are temporary.
+#[derive(Debug, Clone)]
+pub struct TempNames(GlobSet);
+
+impl TempNames {
+    /// Names that match one of these patterns.
+    ///
+    /// # Errors
+    /// What is wrong with a pattern.
+    pub fn new<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Result<TempNames, String> {
+        let mut set = GlobSetBuilder::new();
+        for pattern in patterns {
+            set.add(Glob::new(pattern).map_err(|e| e.to_string())?);
+        }
+        set.build().map(TempNames).map_err(|e| e.to_string())
+    }
+
+    /// Those of the programs that we know.
+    pub fn usual() -> TempNames {
+        TempNames::new(TEMP_NAMES).unwrap_or(TempNames(GlobSet::empty()))
+    }
+
+    /// Whether `name` is one.
+    pub fn contains(&self, name: &Name) -> bool {
+        self.0.is_match(name.to_string())
+    }
+}
+
+/// What a close or fsync waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Promise {
+    /// The bucket.
+    Bucket,
+    /// The journal; the upload follows after this time, if nothing asks for it earlier.
+    Journal(Duration),
+}
+
+/// A file that is closed or synced.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Closing {
+    /// It has a name that is temporary.
+    pub(super) is_temp: bool,
+    /// Whoever closes it is not the process that opened it.
+    pub(super) is_heir: bool,
+    /// It is new, and nobody has written to it.
+    pub(super) is_unwritten: bool,
+    /// Bytes of the version before that are not here.
+    pub(super) missing: u64,
+    /// Files that wait for their upload.
+    pub(super) waiting: usize,
+}
+
+impl Writes {
+    /// What close(2) waits for.
+    pub(super) fn on_close(&self, file: Closing) -> Promise {
+        let is_back = self.mode == WriteMode::Back;
+        // A shell opens, dup2()s and closes before anything is written: an empty object now would be an upload too many. A close by
+        // a child of an inherited descriptor is none of the file.
+        if file.is_heir || file.is_unwritten {
+            return Promise::Journal(if is_back { self.delay } else { Duration::ZERO });
+        }
+        self.later(file, is_back)
+    }
+
+    /// What fsync(2) waits for.
+    pub(super) fn on_fsync(&self, file: Closing) -> Promise {
+        self.later(file, self.mode == WriteMode::Back && self.fsync_local)
+    }
+
+    fn later(&self, file: Closing, may_wait: bool) -> Promise {
+        if file.missing > FILL_MAX || file.waiting >= self.queue_max {
+            return Promise::Bucket;
+        }
+        match (file.is_temp, may_wait) {
+            (true, _) => Promise::Journal(TEMP_DELAY.max(self.delay)),
+            (false, true) => Promise::Journal(self.delay),
+            (false, false) => Promise::Bucket,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_temp(name: &str) -> bool {
+        TempNames::usual().contains(&Name::parse(name).unwrap())
+    }
+
+    #[test]
+    fn programs_temporary_names_are_known_and_titles_are_not() {
+        for name in ["film.mkv.part", ".film.mkv.Xa81bc", ".goutputstream-K3W5Z1", "a.txt~", ".a.txt.swp", "index.lock"]
+        {
+            assert!(is_temp(name), "{name}");
+        }
+        for name in ["film.mkv", "part", "Part 1.mkv", ".hidden", "book (lock).epub", "a.tmpl", "template.html"] {
+            assert!(!is_temp(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn close_waits_for_what_was_promised() {
+        let (through, plain) = (Writes::default(), Closing::default());
+        let back = Writes { mode: WriteMode::Back, ..Writes::default() };
+        let local = Writes { fsync_local: true, ..back.clone() };
+        let temp = Closing { is_temp: true, ..plain };
+        let wait = Promise::Journal(Duration::from_secs(2));
+        assert_eq!((through.on_close(plain), through.on_fsync(plain)), (Promise::Bucket, Promise::Bucket));
+        assert_eq!((back.on_close(plain), back.on_fsync(plain), local.on_fsync(plain)), (wait, Promise::Bucket, wait));
+        assert_eq!(through.on_close(temp), Promise::Journal(Duration::from_secs(5)));
+        assert_eq!(through.on_close(Closing { is_heir: true, ..plain }), Promise::Journal(Duration::ZERO));
+        // The queue is full, or the file needs more of its base than is worth fetching.
+        assert_eq!(back.on_close(Closing { waiting: 10_000, ..plain }), Promise::Bucket);
+        assert_eq!(back.on_close(Closing { missing: 17 << 20, ..plain }), Promise::Bucket);
+    }
+}

@@ -1,0 +1,131 @@
+//! What is acknowledged before the bucket has it. Owns nothing else.
+
+use super::*;
+
+async fn bench_with(writes: Writes) -> Bench {
+    let clock = Arc::new(ManualClock::new(Timestamp::from_system(std::time::SystemTime::now())));
+    let b = mount_with(tempfile::tempdir().unwrap(), Arc::new(MemoryStore::new()), clock, writes).await;
+    b.foreign("known", "known").await;
+    // The first write of a mount probes the bucket.
+    let (_, fh) = b.open("known", libc::O_RDWR).await;
+    b.fs.write(fh, 0, b"known", false).await.unwrap();
+    b.fs.fsync(fh).await.unwrap();
+    b.fs.release(fh).await;
+    b
+}
+
+fn back() -> Writes {
+    Writes { mode: WriteMode::Back, ..Writes::default() }
+}
+
+/// Writes that the bucket was asked for.
+fn writes(b: &Bench) -> (u64, u64, u64) {
+    (b.count(Op::Put), b.count(Op::Copy), b.count(Op::Delete))
+}
+
+#[tokio::test]
+async fn a_close_in_the_journal_survives_a_kill_and_the_loss_of_what_was_not_synced() {
+    let b = bench_with(back()).await;
+    let before = writes(&b);
+    b.write("small", "acknowledged").await.unwrap();
+    let large = "large ".repeat(50_000);
+    b.write("large", &large).await.unwrap();
+    b.write("known", "changed").await.unwrap();
+    assert_eq!((writes(&b), b.object("small").await), (before, None), "nothing is sent yet");
+    assert_eq!(b.read("small").await, "acknowledged");
+    assert_eq!(b.fs.pending().unwrap().files, 3);
+    // What nobody has synced is lost: small files are in the journal's row.
+    let staging = b.dir.path().join("staging");
+    for entry in std::fs::read_dir(&staging).unwrap() {
+        let path = entry.unwrap().path();
+        if std::fs::metadata(&path).unwrap().len() < 1000 {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    let b = b.crash().await;
+    assert_eq!(b.read("small").await, "acknowledged");
+    assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
+    assert_eq!(b.object("small").await.as_deref(), Some("acknowledged"));
+    assert_eq!(b.object("large").await.as_deref(), Some(&*large));
+    assert_eq!(b.object("known").await.as_deref(), Some("changed"));
+}
+
+#[tokio::test]
+async fn the_upload_waits_and_what_is_written_again_meanwhile_is_one() {
+    let b = bench_with(back()).await;
+    let background = tokio::spawn(Arc::clone(&b.fs).run_background());
+    let before = writes(&b);
+    for text in ["one", "two", "three"] {
+        b.write("a", text).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    assert_eq!(writes(&b), before);
+    // A file that somebody goes on writing to waits for the close.
+    let (_, fh) = b.open("a", libc::O_RDWR).await;
+    b.fs.write(fh, 0, b"T", false).await.unwrap();
+    b.advance(3);
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert_eq!(writes(&b), before);
+    b.fs.flush(CALLER, fh).await.unwrap();
+    b.fs.release(fh).await;
+    b.advance(3);
+    while b.object("a").await.is_none() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(b.object("a").await.as_deref(), Some("Three"));
+    assert_eq!(writes(&b), (before.0 + 1, before.1, before.2));
+    // fsync waits for the bucket all the same.
+    let (_, fh) = b.create("synced").await;
+    b.fs.write(fh, 0, b"bytes", false).await.unwrap();
+    b.fs.fsync(fh).await.unwrap();
+    assert_eq!(b.object("synced").await.as_deref(), Some("bytes"));
+    background.abort();
+}
+
+#[tokio::test]
+async fn a_save_by_rename_is_one_put() {
+    for writes_so in [Writes::default(), back()] {
+        let b = bench_with(writes_so).await;
+        let background = tokio::spawn(Arc::clone(&b.fs).run_background());
+        let before = writes(&b);
+        b.write("known.tmp", "saved").await.unwrap();
+        assert_eq!(writes(&b), before, "not under its temporary name");
+        b.fs.rename((Ino::ROOT, name("known.tmp")), (Ino::ROOT, name("known")), false).await.unwrap();
+        assert_eq!(b.read("known").await, "saved");
+        // In the journal: a daemon that is killed now has lost nothing.
+        b.advance(3);
+        b.fs.fsyncdir(Ino::ROOT).await.unwrap();
+        assert_eq!(b.object("known").await.as_deref(), Some("saved"));
+        assert_eq!(writes(&b), (before.0 + 1, before.1, before.2));
+        background.abort();
+    }
+}
+
+#[tokio::test]
+async fn a_temporary_file_that_stays_is_uploaded_and_one_that_goes_is_not() {
+    let b = bench().await;
+    let background = tokio::spawn(Arc::clone(&b.fs).run_background());
+    b.write("gone.part", "x").await.unwrap();
+    b.fs.unlink(Ino::ROOT, name("gone.part")).await.unwrap();
+    b.write("stays.part", "x").await.unwrap();
+    let (_, fh) = b.create("synced.part").await;
+    b.fs.write(fh, 0, b"x", false).await.unwrap();
+    b.fs.fsync(fh).await.unwrap();
+    assert_eq!(b.count(Op::Put), 0);
+    b.fs.release(fh).await;
+    b.advance(6);
+    while b.object("stays.part").await.is_none() || b.object("synced.part").await.is_none() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(b.object("gone.part").await, None);
+    background.abort();
+}
+
+#[tokio::test]
+async fn a_full_queue_makes_close_wait_for_the_bucket() {
+    let b = bench_with(Writes { queue_max: 2, ..back() }).await;
+    for n in ["a", "b", "c"] {
+        b.write(n, n).await.unwrap();
+    }
+    assert_eq!((b.object("a").await, b.object("c").await.as_deref()), (None, Some("c")));
+}

@@ -1,0 +1,305 @@
+//! A multipart upload of one staged file: while the file is still being written, at its commit, and again after one that failed.
+//!
+//! Owns: beginning an upload, sending its parts (each once for the same bytes), giving it up; sending ahead of the commit.
+//! Does not own: which parts there are (`plan`), what is known of them (`parts`), when the object is complete (`commit`).
+
+use super::commit::{CommitError, PARTS_IN_FLIGHT};
+use super::content::Source;
+use super::parts::{Look, Parts};
+use super::plan::{Layout, PartPlan};
+use super::{Staged, Writer};
+use crate::store::{ErrorKind, ObjectHeaders, Part, PartSource, StoreError, Upload};
+use crate::types::{ByteRange, Key, RangeSet, WriteId};
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+
+/// A file that is written from its beginning is sent while it grows, from this size on. Smaller ones are sent at close, in a
+/// moment, with all their headers.
+pub(super) const AHEAD_FROM: u64 = 64 << 20;
+
+/// An upload under way.
+#[derive(Debug)]
+pub(super) struct Sending {
+    pub(super) upload: Upload,
+    /// The id of the write, which is among the headers.
+    pub(super) id: WriteId,
+    /// What the upload was created with.
+    pub(super) headers: ObjectHeaders,
+    parts: Mutex<Parts>,
+    /// A part was sent, or was not.
+    changed: Notify,
+    /// A commit has taken over: nothing more is sent ahead of it.
+    is_committing: AtomicBool,
+    /// Somebody sends ahead.
+    is_driven: AtomicBool,
+    /// The file has grown by a part.
+    grown: Notify,
+}
+
+impl Sending {
+    pub(super) fn layout(&self) -> Layout {
+        self.parts().layout()
+    }
+
+    /// Bytes of the file have changed.
+    pub(super) fn on_changed(&self, range: ByteRange) {
+        self.parts().on_changed(range);
+    }
+
+    /// The file was cut to `size`.
+    pub(super) fn on_cut(&self, size: u64) {
+        self.parts().on_cut(size);
+    }
+
+    /// All that has changed while a commit, which failed, was under way.
+    pub(super) fn on_changed_meanwhile(&self, written: &RangeSet, shrunk_to: u64) {
+        let mut parts = self.parts();
+        written.iter().for_each(|range| parts.on_changed(range));
+        parts.on_cut(shrunk_to);
+    }
+
+    pub(super) fn set_committing(&self, committing: bool) {
+        self.is_committing.store(committing, Ordering::SeqCst);
+        self.grown.notify_one();
+    }
+
+    fn is_committing(&self) -> bool {
+        self.is_committing.load(Ordering::SeqCst)
+    }
+
+    fn parts(&self) -> MutexGuard<'_, Parts> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn settle(&self, number: u16, token: u64, part: Option<&Part>) {
+        match part {
+            Some(part) => self.parts().on_sent(number, token, part),
+            None => self.parts().on_failed(number, token),
+        }
+        self.changed.notify_waiters();
+    }
+}
+
+/// A part that was begun. Dropped before it was sent, because of an error or since nobody waits any more, it is to be sent again.
+struct Begun<'a> {
+    sending: &'a Sending,
+    number: u16,
+    token: u64,
+    sent: Option<Part>,
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        self.sending.settle(self.number, self.token, self.sent.as_ref());
+    }
+}
+
+impl Writer {
+    /// Begins an upload. The journal knows of it before its first part, so that a mount that is killed leaves none behind.
+    pub(super) async fn begin_upload(
+        &self,
+        staged: &Staged,
+        key: &Key,
+        headers: ObjectHeaders,
+        layout: Layout,
+    ) -> Result<Arc<Sending>, CommitError> {
+        let id = headers.write_id().unwrap_or_else(|| WriteId::new(&uuid::Uuid::new_v4().to_string()));
+        let headers = headers.with_write_id(&id);
+        let upload = Upload { key: key.clone(), id: self.store.create_upload(key, &headers).await?, initiated: None };
+        let sending = Arc::new(Sending {
+            upload,
+            id,
+            headers,
+            parts: Mutex::new(Parts::new(layout)),
+            changed: Notify::new(),
+            is_committing: AtomicBool::new(false),
+            is_driven: AtomicBool::new(false),
+            grown: Notify::new(),
+        });
+        if let Err(e) = self.journal.record_upload(&sending.upload.key, &sending.upload.id, staged.ino()).await {
+            self.give_up(&sending);
+            return Err(CommitError::Journal(e.to_string()));
+        }
+        Ok(sending)
+    }
+
+    /// Aborts an upload, in the background. One that cannot be aborted now is, by the journal, at the next start.
+    pub(super) fn give_up(&self, sending: &Sending) {
+        let (store, journal) = (Arc::clone(&self.store), Arc::clone(&self.journal));
+        let upload = sending.upload.clone();
+        sending.set_committing(true);
+        tokio::spawn(async move { abort(&*store, &journal, &upload).await });
+    }
+
+    /// Sends parts of a file that is still being written as they fill, until none is full. Answers when that is so; a second call
+    /// meanwhile only wakes the first. `headers` is asked for once, when the upload begins.
+    ///
+    /// # Errors
+    /// [`CommitError`], which concerns nobody but the log: the commit sends what is missing.
+    pub async fn send_ahead(
+        &self,
+        staged: &Arc<Staged>,
+        key: &Key,
+        headers: impl Future<Output = Option<ObjectHeaders>>,
+    ) -> Result<(), CommitError> {
+        let sending = {
+            // A commit under way begins its own.
+            let Some(_turn) = staged.try_upload_turn() else { return Ok(()) };
+            match staged.sending() {
+                Some(known) => known,
+                None => {
+                    let Some(headers) = headers.await else { return Ok(()) };
+                    let layout = Layout::growing(self.store.capabilities());
+                    let sending = self.begin_upload(staged, key, headers, layout).await?;
+                    staged.set_sending(Some(Arc::clone(&sending)));
+                    sending
+                }
+            }
+        };
+        sending.grown.notify_one();
+        if sending.is_driven.swap(true, Ordering::SeqCst) {
+            return Ok(());
+        }
+        let result = self.drive(staged, &sending).await;
+        sending.is_driven.store(false, Ordering::SeqCst);
+        if result.is_ok() {
+            staged.set_next_ahead(sending.parts().next_end());
+        }
+        result
+    }
+
+    async fn drive(&self, staged: &Arc<Staged>, sending: &Arc<Sending>) -> Result<(), CommitError> {
+        let mut under_way = FuturesUnordered::new();
+        loop {
+            while under_way.len() < PARTS_IN_FLIGHT
+                && let Some((part, token)) = next_full(staged, sending)
+            {
+                let begun = Begun { sending, number: part.number, token, sent: None };
+                under_way.push(self.send(staged, sending, part, begun));
+            }
+            staged.set_next_ahead(sending.parts().next_end());
+            if under_way.is_empty() {
+                return Ok(());
+            }
+            tokio::select! {
+                Some(sent) = under_way.next() => drop(sent?),
+                () = sending.grown.notified() => {}
+            }
+        }
+    }
+
+    /// Makes a part of an upload, unless the bucket has it already.
+    pub(super) async fn make_part(
+        &self,
+        staged: &Staged,
+        sending: &Sending,
+        part: PartPlan,
+    ) -> Result<Part, CommitError> {
+        loop {
+            let changed = sending.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let look = sending.parts().look(part.number, part.range);
+            match look {
+                Look::Sent(sent) => return Ok(sent),
+                Look::Wait => changed.await,
+                Look::Begin(token) => {
+                    let begun = Begun { sending, number: part.number, token, sent: None };
+                    return self.send(staged, sending, part, begun).await;
+                }
+            }
+        }
+    }
+
+    async fn send(
+        &self,
+        staged: &Staged,
+        sending: &Sending,
+        part: PartPlan,
+        mut begun: Begun<'_>,
+    ) -> Result<Part, CommitError> {
+        let copied = if part.is_copy { self.copy_part(staged, sending, part).await? } else { None };
+        let sent = match copied {
+            Some(sent) => sent,
+            None => {
+                let _memory = self.memory_for(part.range.len()).await;
+                let body = read_whole(staged, Some(part.range))?;
+                self.store.upload_part(&sending.upload, part.number, body).await?
+            }
+        };
+        begun.sent = Some(sent.clone());
+        Ok(sent)
+    }
+
+    /// Has the bucket copy a part from the base. `None` if it did not: then the bytes are here.
+    async fn copy_part(&self, staged: &Staged, sending: &Sending, part: PartPlan) -> Result<Option<Part>, CommitError> {
+        let base = staged.content().base().cloned().ok_or(CommitError::BaseLost)?;
+        let source = PartSource { key: base.key, if_match: Some(base.version.etag), range: Some(part.range) };
+        match self.store.upload_part_copy(&sending.upload, part.number, &source).await {
+            Ok(sent) => Ok(Some(sent)),
+            // No answer to this one is none to others.
+            Err(e) if e.kind.is_retryable() && e.kind != ErrorKind::Corrupt => Err(e.into()),
+            Err(e) if e.kind == ErrorKind::NoSuchUpload => Err(e.into()),
+            Err(e) => {
+                // It copies no parts, or none of this size; or the version is gone, but its bytes may be in the cache.
+                tracing::debug!(error = %e, "a part is sent that the bucket was to copy");
+                self.fill_within(staged, part.range).await?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Aborts the uploads that an earlier mount left, as its journal says.
+    ///
+    /// # Errors
+    /// A journal that cannot be read.
+    pub async fn abort_left_uploads(&self) -> Result<(), crate::db::DbError> {
+        let mine: Vec<String> = {
+            let staged = self.lock();
+            staged.values().filter_map(|s| s.sending()).map(|s| s.upload.id.clone()).collect()
+        };
+        for (key, id) in self.journal.uploads()?.into_iter().filter(|(_, id)| !mine.contains(id)) {
+            tracing::info!(%key, "aborts an upload that an earlier mount left unfinished");
+            abort(&*self.store, &self.journal, &Upload { key, id, initiated: None }).await;
+        }
+        Ok(())
+    }
+}
+
+/// Begins the next part that is full, unless a commit has taken over.
+fn next_full(staged: &Staged, sending: &Sending) -> Option<(PartPlan, u64)> {
+    let content = staged.lock();
+    if sending.is_committing() {
+        return None;
+    }
+    let (number, range, token) = sending.parts().next_full(&content)?;
+    Some((PartPlan { number, range, is_copy: false }, token))
+}
+
+async fn abort(store: &dyn crate::store::ObjectStore, journal: &super::Journal, upload: &Upload) {
+    let aborted = match store.abort_upload(upload).await {
+        Err(StoreError { kind: ErrorKind::NotFound | ErrorKind::NoSuchUpload, .. }) => Ok(()),
+        aborted => aborted,
+    };
+    match aborted {
+        Ok(()) => {
+            if let Err(e) = journal.forget_upload(&upload.id).await {
+                tracing::debug!(error = %e, "an aborted upload stays in the journal, and is aborted again");
+            }
+        }
+        Err(e) => tracing::warn!(error = %e, "an unfinished upload could not be aborted; the next mount tries again"),
+    }
+}
+
+/// Reads a part once into memory. Nothing is missing, so all of it is in the file or zero; what is past the end, because
+/// the file was cut meanwhile, is zero and belongs to a version that the next commit replaces.
+pub(super) fn read_whole(staged: &Staged, range: Option<ByteRange>) -> io::Result<Bytes> {
+    let Some(range) = range else { return Ok(Bytes::new()) };
+    debug_assert!(!staged.sources(range).0.iter().any(|(_, source)| *source == Source::Base));
+    staged.read_file(range)
+}
