@@ -10,6 +10,7 @@ mod doctor;
 mod exit_code;
 mod mount;
 mod options;
+mod storage;
 
 use args::{Arguments, Command, MountHelper};
 use clap::Parser;

@@ -48,7 +48,8 @@ pub(super) fn serve_or_start(mut config: MountConfig, foreground: bool, argument
     }
 }
 
-/// The configuration that arguments and environment make together. Pure but for the current directory.
+/// The configuration that arguments and environment make together. Pure but for the current directory
+/// and the file of a key.
 ///
 /// # Errors
 /// What is missing or wrong.
@@ -72,7 +73,7 @@ pub(super) fn configure(args: &MountArgs, variables: Environment<'_>) -> Result<
         return Err(Failure::new(ExitCode::Usage, format!("S3_ENDPOINT is not {what}")));
     }
     Ok(MountConfig {
-        s3: s3_settings(bucket, &options, variables),
+        s3: S3Settings { storage: options.storage.clone().options()?, ..s3_settings(bucket, &options, variables) },
         prefix,
         mountpoint: daemon::absolute(Path::new(mountpoint)),
         read_only: options.read_only,

@@ -3,6 +3,7 @@
 //! Owns: the table of options that are known, their syntax, their help. Does not own: what they do (`daemon`).
 
 use super::exit_code::{ExitCode, Failure};
+use super::storage::StorageWords;
 use crate::daemon::{Events, FEATURES, WriteMode};
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -67,6 +68,8 @@ pub(super) struct Options {
     pub(super) uploads: Option<usize>,
     /// `upload_queue=`.
     pub(super) upload_queue: Option<usize>,
+    /// `storage_class=`, `sse=` and their kin.
+    pub(super) storage: StorageWords,
     /// `drain_timeout=`.
     pub(super) drain_timeout: Option<Duration>,
     /// `disable=`.
@@ -88,7 +91,7 @@ const fn known(name: &'static str, value: &'static str, help: &'static str) -> K
     Known { name, value, help }
 }
 
-const KNOWN: [Known; 33] = [
+const KNOWN: [Known; 41] = [
     known("ro", "", "nothing may be changed"),
     known("rw", "", "files may be changed (default)"),
     known("allow_other", "", "other users may look inside (see user_allow_other in /etc/fuse.conf)"),
@@ -103,6 +106,14 @@ const KNOWN: [Known; 33] = [
     known("virtual_host", "", "bucket in the host name (default for AWS)"),
     known("ca_bundle", "FILE", "certificates (PEM) to trust beside the system's"),
     known("anonymous", "", "unsigned requests, for public buckets"),
+    known("storage_class", "NAME", "storage class of new objects, such as STANDARD_IA"),
+    known("sse", "AES256|aws:kms|aws:kms:dsse", "encryption by the server (default: the bucket's)"),
+    known("sse_kms_key", "ID", "key for sse=aws:kms (default: the account's own)"),
+    known("sse_c_key_file", "FILE", "encryption by the server with the key in this file (SSE-C)"),
+    known("acl", "CANNED", "access to what is written, such as bucket-owner-full-control"),
+    known("tags", "K=V[&K=V]", "tags of new objects, at most 10"),
+    known("requester_pays", "", "pay for requests to somebody else's bucket"),
+    known("bucket_owner", "ACCOUNT", "refuse buckets that another account owns"),
     known("state_dir", "DIR", "catalogue, journal, staged files, log"),
     known("cache_dir", "DIR", "what may be deleted at any time"),
     known("cache_size", "SIZE", "disk for what was read (default 10G, or a tenth of what is free; 0: none)"),
@@ -178,6 +189,7 @@ impl Options {
             "nonempty" => self.non_empty = true,
             "path_style" => self.path_style = Some(true),
             "virtual_host" => self.path_style = Some(false),
+            "requester_pays" => self.storage.requester_pays = true,
             _ => self.anonymous = true,
         }
     }
@@ -255,6 +267,9 @@ impl Options {
                     "off" => Events::Off,
                     _ => return Err(bad("auto, all or off")),
                 };
+            }
+            "storage_class" | "sse" | "sse_kms_key" | "sse_c_key_file" | "acl" | "tags" | "bucket_owner" => {
+                self.storage.set(name, value).map_err(bad)?;
             }
             "include" => self.include.push(value.to_owned()),
             "exclude" => self.exclude.push(value.to_owned()),
@@ -394,6 +409,10 @@ mod tests {
                 "auto|all|off" => "=all",
                 "through|back" => "=back",
                 "bucket|local" => "=local",
+                "AES256|aws:kms|aws:kms:dsse" => "=aws:kms",
+                "CANNED" => "=private",
+                "K=V[&K=V]" => "=a=b",
+                "ACCOUNT" => "=123456789012",
                 _ => "=x",
             };
             let parsed = parse(&format!("{}{value}", option.name)).unwrap();
@@ -411,6 +430,8 @@ mod tests {
         assert!(parse("umask=999").is_err() && parse("memory=lots").is_err() && parse("disable=x").is_err());
         assert!(parse("endpoint=s3.example.com").unwrap_err().contains("https://"));
         assert!(parse("endpoint=https://").is_err() && parse("endpoint=ftp://h").is_err());
+        assert!(parse("acl=open").unwrap_err().contains("acl=open") && parse("tags=a").is_err());
+        assert!(parse("requester_pays=1").is_err() && parse("sse").unwrap_err().contains("sse=AES256"));
         assert!(!parse("endpoint=https://me:secret@h").unwrap_err().contains("secret"));
     }
 

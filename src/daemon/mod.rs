@@ -16,7 +16,7 @@ mod status;
 
 pub use crate::fs::{Events, Filter, TempNames, WriteMode, Writes};
 pub use crate::fuse::{FEATURES, MountError, unmount};
-pub use crate::store::s3::{S3Settings, Secret, StaticCredentials};
+pub use crate::store::s3::{CustomerKey, Encryption, S3Settings, Secret, StaticCredentials, StorageOptions, Tags};
 pub use background::{Ready, start as start_in_background};
 pub use config::{MountConfig, absolute, control_socket, default_cache_dir, default_state_dir};
 pub use control::{Request, UnmappableKey, ask};

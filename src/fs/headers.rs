@@ -45,8 +45,15 @@ pub(super) fn for_rewrite(mut headers: ObjectHeaders, attr: &Attr) -> ObjectHead
 }
 
 impl Fs {
-    /// The headers that the bucket has for the version that `row` shows: from the catalogue, or by a HEAD.
+    /// The headers that the bucket has for the version that `row` shows: from the catalogue, or by a HEAD. Of the storage class
+    /// listings tell more: a HEAD names no default one, and what we wrote ourselves may have got its class from an option.
     pub(super) async fn headers_of(&self, row: &InodeRow, key: &Key) -> Result<ObjectHeaders> {
+        let mut headers = self.read_headers_of(row, key).await?;
+        headers.storage_class = row.storage_class.clone().or(headers.storage_class);
+        Ok(headers)
+    }
+
+    async fn read_headers_of(&self, row: &InodeRow, key: &Key) -> Result<ObjectHeaders> {
         let known = row.headers.as_deref().and_then(|json| serde_json::from_str::<ObjectHeaders>(json).ok());
         if let Some(headers) = known {
             return Ok(headers);

@@ -225,7 +225,9 @@ impl Fs {
         if meta.version.etag != object.version.etag {
             return Err(FsError::Stale);
         }
-        let headers = meta.headers.with_write_id(&new_write_id());
+        // A HEAD names no default class.
+        let class = meta.headers.storage_class.clone().or(object.storage_class);
+        let headers = ObjectHeaders { storage_class: class, ..meta.headers }.with_write_id(&new_write_id());
         let written = self
             .store
             .copy(&CopyRequest {

@@ -7,10 +7,16 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Mutex;
+use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt;
 
 /// s3s reports injected faults as errors, and the SDK each failed request of an HTTP client that is not its own.
 const DEFAULT_FILTER: &str = "warn,objfs=info,s3s=off,aws_smithy_runtime::client::http::connection_poisoning=off";
+
+/// What logs whole requests and answers before anybody has taken the keys out (SSE-C), if it may log everything.
+const TALKATIVE: [&str; 2] = ["aws_sigv4", "aws_smithy_runtime"];
 
 /// A log file that is larger than this when a mount begins is put aside.
 const LOG_SIZE_MAX: u64 = 8 << 20;
@@ -40,7 +46,13 @@ fn env_filter(filter: Option<&str>) -> EnvFilter {
     EnvFilter::builder().parse_lossy(asked.as_deref().unwrap_or(DEFAULT_FILTER))
 }
 
+/// Whether a line may be written at all, whatever the filter says.
+fn may_log(line: &Metadata<'_>) -> bool {
+    *line.level() != Level::TRACE || !TALKATIVE.iter().any(|name| line.target().starts_with(name))
+}
+
 fn install(subscriber: impl tracing::Subscriber + Send + Sync) {
+    let subscriber = subscriber.with(filter_fn(may_log));
     // Once per process; a second call, in a test, keeps the first.
     if tracing::subscriber::set_global_default(subscriber).is_err() {
         tracing::debug!("logging was set up already");

@@ -2,13 +2,15 @@
 //!
 //! Owns: which stores the suite runs on. The reference runs first in mind and cheapest in fact; moto always runs and must
 //! start; Garage runs in the full run (`OBJFS_TEST_FULL=1`), and must start there.
-//! Does not own: the cases (`suite`), starting servers (`stores`), what happens without a server (`network`).
+//! Does not own: the cases (`suite`), starting servers (`stores`), what happens without a server (`network`),
+//! headers that follow from options (`storage`).
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a test fails by panicking")]
 
 #[path = "../servers/garage.rs"]
 mod garage;
 mod network;
+mod storage;
 mod stores;
 mod suite;
 

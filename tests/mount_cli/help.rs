@@ -7,7 +7,7 @@ use std::os::unix::fs::symlink;
 
 const WIDTH_MAX: usize = 100;
 
-const OPTIONS: [&str; 33] = [
+const OPTIONS: [&str; 41] = [
     "ro",
     "rw",
     "allow_other",
@@ -22,6 +22,14 @@ const OPTIONS: [&str; 33] = [
     "virtual_host",
     "ca_bundle=FILE",
     "anonymous",
+    "storage_class=NAME",
+    "sse=AES256|aws:kms|aws:kms:dsse",
+    "sse_kms_key=ID",
+    "sse_c_key_file=FILE",
+    "acl=CANNED",
+    "tags=K=V[&K=V]",
+    "requester_pays",
+    "bucket_owner=ACCOUNT",
     "state_dir=DIR",
     "cache_dir=DIR",
     "cache_size=SIZE",

@@ -4,19 +4,27 @@
 
 use crate::world::{SECRET, World, binary, files_below, is_root};
 use std::io::Write;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+/// A key for SSE-C, as its file and as headers have it.
+const CUSTOMER_KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
 #[track_caller]
 fn has_no_secret(what: &str, bytes: &[u8]) {
-    assert!(!bytes.windows(SECRET.len()).any(|w| w == SECRET.as_bytes()), "the secret is in {what}");
+    for secret in [SECRET, CUSTOMER_KEY, "0123456789abcdef0123456789abcdef"] {
+        assert!(!bytes.windows(secret.len()).any(|w| w == secret.as_bytes()), "a secret is in {what}");
+    }
 }
 
 #[test]
 fn the_secret_is_written_nowhere() {
     let world = World::new();
     // As talkative as can be: signing is logged at this level, too.
-    world.mount("log=trace");
+    let key = world.path("key");
+    std::fs::write(&key, CUSTOMER_KEY).unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    world.mount(&format!("log=trace,sse_c_key_file={}", key.display()));
     world.write("a", b"a").unwrap();
     world.names();
     let pid = world.daemon();

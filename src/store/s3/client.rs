@@ -8,6 +8,7 @@ use super::super::{ErrorKind, Op, Result, StoreError};
 use super::http::Http1;
 use super::settings::{S3Settings, endpoint_host, endpoint_url, is_aws};
 use super::sign::Signer;
+use super::storage::{AddHeaders, Encryption};
 use aws_credential_types::Credentials;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
@@ -55,11 +56,15 @@ pub(super) async fn connect(settings: &S3Settings) -> Result<Connected> {
     }
     let foreign = endpoint.is_some() && !is_aws(&host);
     let mut config = Builder::from(&shared)
+        .interceptor(AddHeaders(settings.storage.clone()))
         .timeout_config(timeouts(settings, settings.timeouts.read))
         .force_path_style(settings.path_style.unwrap_or(foreign));
     config.set_region(shared.region().cloned().or_else(|| Some(Region::from_static(REGION_DEFAULT))));
     let tls = !endpoint.as_deref().is_some_and(|url| url.starts_with("http://"));
     config.set_endpoint_url(endpoint);
+    if !tls && matches!(settings.storage.encryption, Some(Encryption::Customer(_))) {
+        tracing::warn!("the endpoint is http://: the key of SSE-C can be read on its way to the server");
+    }
     if settings.anonymous {
         config = config.allow_no_auth();
     }

@@ -59,8 +59,10 @@ impl S3Store {
     ) -> Result<Option<http::Response<AnswerBody>>> {
         let Some(direct) = &self.direct else { return Ok(None) };
         let timeouts = &self.settings.timeouts;
+        let mut all = self.settings.storage.headers(op);
+        all.extend_from_slice(headers);
         let answer = async {
-            let request = direct.signer.request(&self.client, &self.bucket, (op, method), key, headers).await?;
+            let request = direct.signer.request(&self.client, &self.bucket, (op, method), key, &all).await?;
             let Some(request) = request else { return Ok(None) };
             let answer = direct.http.exchange(request, Some(timeouts.connect), Some(timeouts.read)).await;
             let answer = answer.map_err(|e| error::from_unanswered(op, key, e.cause()))?;

@@ -23,8 +23,10 @@ mod ops;
 mod providers;
 mod settings;
 mod sign;
+mod storage;
 
 pub use settings::{S3Settings, Secret, StaticCredentials, Timeouts};
+pub use storage::{CustomerKey, Encryption, StorageOptions, Tags};
 
 /// A bucket on S3 or a server like it.
 #[derive(Debug)]

@@ -1,6 +1,7 @@
 //! One method per verb: building the request and handing the answer on.
 //!
-//! Owns: which field of a request becomes which header. Does not own: what answers and errors mean (`convert`, `error`).
+//! Owns: which field of a request becomes which header. Does not own: what answers and errors mean (`convert`, `error`),
+//! headers that follow from the mount's options (`storage`).
 
 use super::super::{
     Capabilities, Condition, CopyRequest, ErrorKind, GetObject, ListPage, ListRequest, ObjectHeaders, ObjectMeta,

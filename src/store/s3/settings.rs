@@ -3,6 +3,7 @@
 //! Owns: the settings of the S3 store, secrets that never show, where defaults differ between AWS and other servers.
 //! Does not own: reading them from arguments or files (`cli`), limits of providers (`providers`).
 
+use super::storage::StorageOptions;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -28,6 +29,8 @@ pub struct S3Settings {
     pub anonymous: bool,
     /// Send GET and HEAD of objects without the SDK, where Signature Version 4 is all that they need: that takes less time.
     pub direct: bool,
+    /// How objects are to be stored, and what every request is to say.
+    pub storage: StorageOptions,
     /// How long to wait for what.
     pub timeouts: Timeouts,
 }
@@ -45,6 +48,7 @@ impl S3Settings {
             credentials: None,
             anonymous: false,
             direct: true,
+            storage: StorageOptions::default(),
             timeouts: Timeouts::default(),
         }
     }
