@@ -5,6 +5,7 @@
 
 use super::conditions::Conditions;
 use super::disk::{Files, Rows};
+use super::gate::Exchange;
 use super::index::{Change, Index};
 use super::listing::{Page, Query, page};
 use super::record::{Headers, Object, Part, Upload, multipart_etag, now};
@@ -34,12 +35,13 @@ impl Drop for Backend {
     }
 }
 
-/// Where a copy goes.
+/// Where a write goes, and for whom.
 #[derive(Debug, Clone)]
 pub(super) struct Target {
     pub(super) bucket: String,
     pub(super) key: String,
     pub(super) conditions: Conditions,
+    pub(super) exchange: Arc<Exchange>,
 }
 
 impl Backend {
@@ -94,12 +96,26 @@ impl Backend {
 
     /// Decides, writes down, makes visible, with no other writer in between.
     fn commit<T>(&self, decide: impl FnOnce(&Index) -> S3Result<(Vec<Change>, T)>) -> S3Result<T> {
+        self.commit_for(None, decide)
+    }
+
+    /// The same, and the log tells what became of which object.
+    fn commit_for<T>(
+        &self,
+        exchange: Option<&Exchange>,
+        decide: impl FnOnce(&Index) -> S3Result<(Vec<Change>, T)>,
+    ) -> S3Result<T> {
         let mut rows: MutexGuard<'_, Option<Rows>> = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
         let (changes, answer) = decide(&self.index())?;
         if let Some(rows) = rows.as_mut() {
             rows.save(&changes).map_err(|e| S3Error::with_source(s3s::S3ErrorCode::InternalError, e))?;
         }
         let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(exchange) = exchange {
+            for (before, after) in changes.iter().filter_map(|change| index.replaced_by(change)) {
+                exchange.draft.replaces(before.as_deref(), after.as_deref());
+            }
+        }
         let displaced: Vec<_> = changes.into_iter().map(|change| index.apply(change)).collect();
         drop((index, rows));
         drop(displaced);
@@ -125,6 +141,14 @@ impl Backend {
         self.index().bucket(bucket)?.object(key).ok_or_else(no_such_key)
     }
 
+    /// The same, for a request that the log tells of.
+    pub(super) fn look(&self, exchange: &Exchange, bucket: &str, key: &str) -> S3Result<Arc<Object>> {
+        let index = self.index();
+        let found = index.bucket(bucket)?.object(key);
+        exchange.draft.saw(found.as_deref());
+        found.ok_or_else(no_such_key)
+    }
+
     /// One page of a listing.
     pub(super) fn list(&self, bucket: &str, query: &Query<'_>) -> S3Result<Page<Arc<Object>>> {
         Ok(page(self.index().bucket(bucket)?, query))
@@ -132,7 +156,7 @@ impl Backend {
 
     /// Creates or replaces an object.
     pub(super) fn put(&self, to: &Target, object: Object) -> S3Result<()> {
-        self.commit(|index| {
+        self.commit_for(Some(&to.exchange), |index| {
             to.conditions.check_target(index.bucket(&to.bucket)?.object(&to.key).as_deref())?;
             Ok((vec![to.filled_with(object)], ()))
         })
@@ -147,7 +171,7 @@ impl Backend {
         to: &Target,
         object: Object,
     ) -> S3Result<Option<Object>> {
-        self.commit(|index| {
+        self.commit_for(Some(&to.exchange), |index| {
             let current = index.bucket(from.0)?.object(from.1).ok_or_else(no_such_key)?;
             if (&current.etag, current.modified, current.size) != (&source.etag, source.modified, source.size)
                 || current.headers != source.headers
@@ -159,9 +183,14 @@ impl Backend {
         })
     }
 
-    /// Removes objects, each if its condition holds: one outcome per key.
-    pub(super) fn delete(&self, bucket: &str, keys: Vec<(String, Conditions)>) -> S3Result<Vec<S3Result<()>>> {
-        self.commit(|index| {
+    /// Removes objects, each if its condition holds: one outcome per key. With `exchange` if it is about one.
+    pub(super) fn delete(
+        &self,
+        exchange: Option<&Exchange>,
+        bucket: &str,
+        keys: Vec<(String, Conditions)>,
+    ) -> S3Result<Vec<S3Result<()>>> {
+        self.commit_for(exchange, |index| {
             let from = index.bucket(bucket)?;
             let mut changes = Vec::new();
             let outcomes = keys.into_iter().map(|(key, conditions)| {
@@ -204,7 +233,7 @@ impl Backend {
 
     /// Makes the object of these parts, given by number and ETag, and gives its ETag.
     pub(super) fn complete(&self, to: &Target, id: &str, wanted: &[(i32, String)]) -> S3Result<String> {
-        self.commit(|index| {
+        self.commit_for(Some(&to.exchange), |index| {
             let upload = index.upload(&to.bucket, &to.key, id)?;
             let parts = chosen_parts(upload, wanted)?;
             to.conditions.check_target(index.bucket(&to.bucket)?.object(&to.key).as_deref())?;

@@ -27,8 +27,14 @@ pub enum Effect {
     InternalError,
     /// Answers 503 SlowDown without doing anything.
     SlowDown,
+    /// Answers 403 AccessDenied without doing anything.
+    AccessDenied,
+    /// Answers 403 QuotaExceeded without doing anything.
+    QuotaExceeded,
     /// Closes the connection without doing anything.
     ResetBefore,
+    /// Closes the connection after half of the request's body, without doing anything.
+    ResetHalfway,
     /// Does what was asked and closes the connection instead of answering: the lost reply.
     ResetAfter,
     /// Closes the connection after half of the answer's body.
@@ -60,16 +66,23 @@ pub struct Rule {
     /// How many more times it may happen; `None` is without end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub times: Option<u64>,
+    /// How many more requests it lets pass before that.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub after: u64,
 }
 
 fn always() -> f64 {
     1.0
 }
 
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
 impl Rule {
     /// A rule that always applies, to all operations.
     pub fn new(effect: Effect) -> Rule {
-        Rule { effect, ops: Vec::new(), rate: 1.0, times: None }
+        Rule { effect, ops: Vec::new(), rate: 1.0, times: None, after: 0 }
     }
 
     /// The same, limited to one more operation.
@@ -86,6 +99,13 @@ impl Rule {
         self
     }
 
+    /// The same, but the next `after` requests pass.
+    #[must_use]
+    pub fn after(mut self, after: u64) -> Rule {
+        self.after = after;
+        self
+    }
+
     /// The same, with this probability.
     #[must_use]
     pub fn rate(mut self, rate: f64) -> Rule {
@@ -97,9 +117,9 @@ impl Rule {
 /// A rule's text makes no sense.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is no fault: write EFFECT[=VALUE][,rate=0.1][,times=3][,ops=GetObject|PutObject], where EFFECT is latency=MS, \
-     bandwidth=BYTES_PER_SECOND, internal-error, slow-down, reset-before, reset-after, truncate, stall=MS, \
-     ignore-conditions or refuse-conditions"
+    "{0:?} is no fault: write EFFECT[=VALUE][,rate=0.1][,times=3][,after=2][,ops=GetObject|PutObject], where \
+     EFFECT is latency=MS, bandwidth=BYTES_PER_SECOND, internal-error, slow-down, access-denied, quota-exceeded, \
+     reset-before, reset-halfway, reset-after, truncate, stall=MS, ignore-conditions or refuse-conditions"
 )]
 pub struct RuleError(String);
 
@@ -119,7 +139,10 @@ impl FromStr for Rule {
             "bandwidth" => Effect::Bandwidth { bytes_per_second: number()? },
             "internal-error" => Effect::InternalError,
             "slow-down" => Effect::SlowDown,
+            "access-denied" => Effect::AccessDenied,
+            "quota-exceeded" => Effect::QuotaExceeded,
             "reset-before" => Effect::ResetBefore,
+            "reset-halfway" => Effect::ResetHalfway,
             "reset-after" => Effect::ResetAfter,
             "truncate" => Effect::Truncate,
             "stall" => Effect::Stall { ms: number()? },
@@ -131,6 +154,7 @@ impl FromStr for Rule {
             match (name, value) {
                 ("rate", Some(rate)) => rule.rate = rate.parse().map_err(|_| wrong())?,
                 ("times", Some(times)) => rule.times = Some(times.parse().map_err(|_| wrong())?),
+                ("after", Some(after)) => rule.after = after.parse().map_err(|_| wrong())?,
                 ("ops", Some(ops)) => rule.ops = ops.split('|').map(str::to_owned).collect(),
                 _ => return Err(wrong()),
             }
@@ -158,7 +182,10 @@ pub(super) struct Plan {
     pub(super) bytes_per_second: Option<u64>,
     pub(super) internal_error: bool,
     pub(super) slow_down: bool,
+    pub(super) access_denied: bool,
+    pub(super) quota_exceeded: bool,
     pub(super) reset_before: bool,
+    pub(super) reset_halfway: bool,
     pub(super) reset_after: bool,
     pub(super) truncate: bool,
     pub(super) stall: Option<Duration>,
@@ -176,7 +203,10 @@ impl Plan {
             }
             Effect::InternalError => self.internal_error = true,
             Effect::SlowDown => self.slow_down = true,
+            Effect::AccessDenied => self.access_denied = true,
+            Effect::QuotaExceeded => self.quota_exceeded = true,
             Effect::ResetBefore => self.reset_before = true,
+            Effect::ResetHalfway => self.reset_halfway = true,
             Effect::ResetAfter => self.reset_after = true,
             Effect::Truncate => self.truncate = true,
             Effect::Stall { ms } => self.stall = Some(self.stall.unwrap_or_default() + Duration::from_millis(ms)),
@@ -245,6 +275,10 @@ impl Faults {
                 if !here || rule.times == Some(0) || (rule.rate < 1.0 && dice.f64() >= rule.rate) {
                     continue;
                 }
+                if rule.after > 0 {
+                    rule.after -= 1;
+                    continue;
+                }
                 rule.times = rule.times.map(|t| t - 1);
                 plan.add(rule.effect);
             }
@@ -288,6 +322,9 @@ mod tests {
         assert!(!faults.draw("GetObject").slow_down);
         faults.clear();
         assert_eq!(faults.draw("GetObject"), Plan::default());
+        faults.add(Rule::new(Effect::AccessDenied).after(1).times(1));
+        let denied = [0; 3].map(|_| faults.draw("UploadPart").access_denied);
+        assert_eq!(denied, [false, true, false]);
     }
 
     #[test]

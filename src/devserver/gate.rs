@@ -6,10 +6,12 @@
 use super::conditions::Conditions;
 use super::counters::Counters;
 use super::faults::{Faults, Plan};
+use super::log::{Draft, Log};
 use hyper::body::Incoming;
 use s3s::access::{S3Access, S3AccessContext};
-use s3s::{S3Result, s3_error};
+use s3s::{S3Error, S3ErrorCode, S3Result, s3_error};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use tokio::sync::Notify;
 
 /// What is known about one request; travels with it as an extension.
 #[derive(Debug, Default)]
@@ -20,12 +22,16 @@ pub(super) struct Exchange {
     plan: OnceLock<Plan>,
     /// The request's body, if it was let go of before its end.
     unread: Mutex<Option<Incoming>>,
+    /// Told when the connection is to be closed in the midst of the request's body.
+    cut: Notify,
+    /// What the log will tell of it.
+    pub(super) draft: Draft,
 }
 
 impl Exchange {
-    pub(super) fn new() -> Arc<Exchange> {
+    pub(super) fn new(log: &Arc<Log>) -> Arc<Exchange> {
         let id = uuid::Uuid::new_v4().simple().to_string()[..16].to_ascii_uppercase();
-        Arc::new(Exchange { id, ..Exchange::default() })
+        Arc::new(Exchange { id, draft: Draft::new(log), ..Exchange::default() })
     }
 
     /// The exchange that a request belongs to.
@@ -51,6 +57,16 @@ impl Exchange {
     /// What [`Exchange::leave`] left.
     pub(super) fn unread(&self) -> Option<Incoming> {
         self.unread.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Has the connection closed while the body still comes.
+    pub(super) fn cut(&self) {
+        self.cut.notify_one();
+    }
+
+    /// Waits for [`Exchange::cut`].
+    pub(super) async fn is_cut(&self) {
+        self.cut.notified().await;
     }
 
     /// The conditions of a write as this server pretends to understand them.
@@ -83,6 +99,7 @@ impl S3Access for Gate {
         let plan = self.faults.draw(op);
         let exchange = Exchange::of(cx.extensions_mut());
         let _ = exchange.plan.set(plan);
+        exchange.draft.begin(cx);
         if !plan.latency.is_zero() {
             tokio::time::sleep(plan.latency).await;
         }
@@ -92,6 +109,19 @@ impl S3Access for Gate {
         if plan.slow_down {
             return Err(s3_error!(SlowDown, "Please reduce your request rate."));
         }
+        if plan.access_denied {
+            return Err(s3_error!(AccessDenied, "Access Denied"));
+        }
+        if plan.quota_exceeded {
+            return Err(quota_exceeded());
+        }
         Ok(())
     }
+}
+
+/// What Ceph and others answer when an account or bucket is full; AWS has no quotas.
+fn quota_exceeded() -> S3Error {
+    let mut error = S3Error::with_message(S3ErrorCode::Custom("QuotaExceeded".into()), "The quota is exceeded.");
+    error.set_status_code(http::StatusCode::FORBIDDEN);
+    error
 }

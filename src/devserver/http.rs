@@ -7,6 +7,7 @@ use super::control;
 use super::counters::Counters;
 use super::faults::{Faults, Plan};
 use super::gate::Exchange;
+use super::log::Log;
 use super::transport::{InBody, Meter, OutBody, Pace};
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
@@ -33,6 +34,7 @@ pub(super) struct Shared {
     pub(super) s3: S3Service,
     pub(super) counters: Arc<Counters>,
     pub(super) faults: Faults,
+    pub(super) log: Arc<Log>,
 }
 
 /// The connection is to be closed without an answer.
@@ -102,12 +104,15 @@ async fn answer(
         let uncounted = Meter { counters: Arc::default(), pace: meter.pace };
         return Ok(response.map(|body| OutBody::new(body, Plan::default(), uncounted)));
     }
-    let exchange = Exchange::new();
+    let exchange = Exchange::new(&shared.log);
     let waits_for_continue = request.headers().contains_key(header::EXPECT);
     let mut request =
         request.map(|body| s3s::Body::http_body_unsync(InBody::new(body, Arc::clone(&exchange), meter.clone())));
     request.extensions_mut().insert(Arc::clone(&exchange));
-    let answered = shared.s3.call(request).await;
+    let answered = tokio::select! {
+        answered = shared.s3.call(request) => answered,
+        () = exchange.is_cut() => return Err(Reset),
+    };
     let plan = exchange.drawn().unwrap_or_else(|| {
         shared.counters.request("Rejected");
         Plan::default()
@@ -123,6 +128,7 @@ async fn answer(
         drain(&exchange).await;
     }
     shared.counters.status(response.status().as_u16());
+    exchange.draft.answered(response.status().as_u16());
     if response.status() == StatusCode::NOT_MODIFIED {
         *response.body_mut() = s3s::Body::empty();
     }

@@ -116,6 +116,16 @@ impl Index {
         }
     }
 
+    /// The object that a change of an object replaces, and the one that it makes.
+    pub(super) fn replaced_by(&self, change: &Change) -> Option<(Option<Arc<Object>>, Option<Arc<Object>>)> {
+        let (bucket, key, after) = match change {
+            Change::Object { bucket, key, object } => (bucket, key, object.clone()),
+            Change::NoObject { bucket, key } => (bucket, key, None),
+            _ => return None,
+        };
+        Some((self.buckets.get(bucket)?.object(key), after))
+    }
+
     /// Applies one change and gives back what it displaced, to be dropped without a lock.
     pub(super) fn apply(&mut self, change: Change) -> Option<Displaced> {
         match change {

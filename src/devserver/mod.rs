@@ -1,7 +1,7 @@
 //! An S3 server for demonstrations, tests and benchmarks.
 //!
 //! Owns: an S3 endpoint on this machine, made of the protocol layer `s3s` and a backend of its own: objects in memory or in
-//! a directory, generated objects, faults on demand, counters. The only importer of `s3s`.
+//! a directory, generated objects, faults on demand, counters, a log. The only importer of `s3s`.
 //! Does not own: anything that a mount needs. Nothing else of objfs imports it but the command line and tests.
 //!
 //! A request goes: `http` (connection) > s3s (signature, framing, XML) > `gate` (count, faults) > `service` (the operation) >
@@ -22,6 +22,7 @@ mod gate;
 mod http;
 mod index;
 mod listing;
+mod log;
 mod receive;
 mod record;
 mod service;
@@ -31,6 +32,7 @@ mod transport;
 
 pub use counters::Counts;
 pub use faults::{Effect, FaultSettings, Faults, Rule, RuleError};
+pub use log::{Log, LogEntry};
 pub use settings::{Settings, StartError, Storage};
 pub use synthetic::{Synthetic, SyntheticError};
 
@@ -49,6 +51,7 @@ pub struct Server {
     address: SocketAddr,
     counters: Arc<Counters>,
     faults: Faults,
+    log: Arc<Log>,
     stop: DropGuard,
     accepting: JoinHandle<()>,
 }
@@ -72,11 +75,17 @@ impl Server {
         let mut builder = S3ServiceBuilder::new(service::Service { backend: Arc::new(backend) });
         builder.set_auth(auth::OneKey { access_key, secret_key: secret_key.into() });
         builder.set_access(gate::Gate { faults: faults.clone(), counters: Arc::clone(&counters) });
-        let shared = http::Shared { s3: builder.build(), counters: Arc::clone(&counters), faults: faults.clone() };
+        let log = Arc::<Log>::default();
+        let shared = http::Shared {
+            s3: builder.build(),
+            counters: Arc::clone(&counters),
+            faults: faults.clone(),
+            log: Arc::clone(&log),
+        };
         let stop = CancellationToken::new();
         let accepting = tokio::spawn(http::serve(listener, Arc::new(shared), stop.clone()));
         tracing::info!(%address, "dev server is listening");
-        Ok(Server { address, counters, faults, stop: stop.drop_guard(), accepting })
+        Ok(Server { address, counters, faults, log, stop: stop.drop_guard(), accepting })
     }
 
     /// The address that it listens on.
@@ -102,6 +111,11 @@ impl Server {
     /// The faults, to be read and changed.
     pub fn faults(&self) -> &Faults {
         &self.faults
+    }
+
+    /// What was asked of objects, once that has been started.
+    pub fn log(&self) -> &Log {
+        &self.log
     }
 
     /// Stops: accepts nothing more, lets running requests finish for two seconds, and closes the storage.

@@ -68,11 +68,15 @@ pub(super) struct InBody {
     exchange: Arc<Exchange>,
     meter: Meter,
     pause: Pause,
+    /// Bytes that were announced, and that have come.
+    announced: u64,
+    came: u64,
 }
 
 impl InBody {
     pub(super) fn new(body: Incoming, exchange: Arc<Exchange>, meter: Meter) -> InBody {
-        InBody { body: Some(body), exchange, meter, pause: None }
+        let announced = body.size_hint().exact().unwrap_or(0);
+        InBody { body: Some(body), exchange, meter, pause: None, announced, came: 0 }
     }
 }
 
@@ -95,6 +99,12 @@ impl Body for InBody {
         let frame = ready!(Pin::new(body).poll_frame(cx));
         if let Some(Ok(data)) = frame.as_ref().map(|f| f.as_ref().map(|f| f.data_ref().map_or(0, Bytes::len))) {
             this.meter.counters.bytes_in(data);
+            this.came += data as u64;
+            if this.exchange.plan().reset_halfway && this.came * 2 >= this.announced {
+                // Whoever waits for the rest is dropped with the connection.
+                this.exchange.cut();
+                return Poll::Pending;
+            }
             if let Some(limit) = this.exchange.plan().bytes_per_second {
                 this.pause = Some(Box::pin(tokio::time::sleep_until(this.meter.pace.book(data, limit))));
             }

@@ -7,6 +7,7 @@
 mod client;
 mod faults;
 mod listings;
+mod log;
 mod objects;
 #[path = "../servers/sdk.rs"]
 mod sdk;

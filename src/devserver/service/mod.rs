@@ -107,7 +107,8 @@ fn target(
         return Err(s3_error!(InvalidRequest, "A key is at least one byte long"));
     }
     let conditions = Conditions { if_match, if_none_match, ..Conditions::default() };
-    Ok(Target { bucket, key, conditions: Exchange::of(extensions).write_conditions(conditions)? })
+    let exchange = Exchange::of(extensions);
+    Ok(Target { bucket, key, conditions: exchange.write_conditions(conditions)?, exchange })
 }
 
 /// The bucket and key that a copy reads from.

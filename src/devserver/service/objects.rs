@@ -6,6 +6,7 @@
 use super::{check_version, length, shown_class, source, stored_headers, strong, target, timestamp};
 use crate::devserver::backend::Backend;
 use crate::devserver::conditions::{Conditions, ReadVerdict, precondition_failed, seconds};
+use crate::devserver::gate::Exchange;
 use crate::devserver::listing::xml_can_carry;
 use crate::devserver::receive::{PUT_MAX, receive};
 use crate::devserver::record::{Checksum, Object, hex, now};
@@ -101,10 +102,10 @@ pub(super) async fn get(backend: &Arc<Backend>, request: S3Request<GetObjectInpu
 }
 
 pub(super) async fn head(backend: &Arc<Backend>, request: S3Request<HeadObjectInput>) -> S3Result<HeadObjectOutput> {
-    let input = request.input;
+    let S3Request { input, extensions, .. } = request;
     check_version(input.version_id.as_deref())?;
     check_part_number(input.part_number)?;
-    let object = backend.object(&input.bucket, &input.key)?;
+    let object = backend.look(&Exchange::of(&extensions), &input.bucket, &input.key)?;
     let conditions = Conditions {
         if_match: input.if_match,
         if_none_match: input.if_none_match,
@@ -221,7 +222,8 @@ pub(super) async fn delete(
     let S3Request { input, extensions, .. } = request;
     check_version(input.version_id.as_deref())?;
     let to = target(&extensions, input.bucket, input.key, input.if_match, None)?;
-    let outcomes = backend.write(move |b| b.delete(&to.bucket, vec![(to.key, to.conditions)])).await?;
+    let outcomes =
+        backend.write(move |b| b.delete(Some(&to.exchange), &to.bucket, vec![(to.key, to.conditions)])).await?;
     outcomes.into_iter().collect::<S3Result<()>>()?;
     Ok(DeleteObjectOutput::default())
 }
@@ -243,7 +245,7 @@ pub(super) async fn delete_many(
         wanted.push((to.key, to.conditions));
     }
     let keys: Vec<_> = wanted.iter().map(|(key, _)| key.clone()).collect();
-    let outcomes = backend.write(move |b| b.delete(&input.bucket, wanted)).await?;
+    let outcomes = backend.write(move |b| b.delete(None, &input.bucket, wanted)).await?;
     let (mut deleted, mut errors) = (Vec::new(), Vec::new());
     for (key, outcome) in keys.into_iter().zip(outcomes) {
         // A key that XML cannot carry would make the answer unreadable.
