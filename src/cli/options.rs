@@ -129,7 +129,7 @@ const KNOWN: [Known; 41] = [
     known("temp_names", "GLOB[:GLOB]", "names that are uploaded when they are renamed; none: no such names"),
     known("upload_delay", "TIME", "how long an upload waits after its file was acknowledged (default 2s)"),
     known("uploads", "N", "such uploads at once (default 8)"),
-    known("upload_queue", "N", "files that may wait for that; beyond, close waits for the bucket (default 10000)"),
+    known("upload_queue", "N", "files that may wait for that; then close waits for the bucket"),
     known("drain_timeout", "TIME", "how long an unmount waits for uploads (default 10m)"),
     known("disable", "NAME[+NAME]", "do without kernel features, as an older kernel would"),
     known("log", "FILTER", "what is logged: error, warn, info, debug (default info)"),

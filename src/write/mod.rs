@@ -11,6 +11,7 @@ mod claims;
 mod commit;
 mod conflict;
 mod content;
+mod disk;
 mod parts;
 mod plan;
 mod queue;
@@ -20,7 +21,7 @@ mod staging;
 use crate::db::{DbError, StagedRow};
 use crate::read::Reader;
 use crate::store::{ObjectHeaders, ObjectStore, StoreError};
-use crate::types::{ByteRange, Ino, Key, ObjectRef, Timestamp, WriteId};
+use crate::types::{Ino, Key, ObjectRef, Timestamp, WriteId};
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,9 +32,10 @@ pub use claims::{Claim, Claims, Span};
 pub use commit::{CommitError, Committed};
 pub use conflict::conflict_name;
 pub use content::{Content, Source};
+pub use disk::{DirDisk, Disk, DiskFile};
 pub use plan::{Layout, Plan, TooLarge, plan_upload};
 pub use queue::{CommitQueue, Waiting};
-pub use staging::{DirDisk, Disk, DiskFile, Grown, Staged};
+pub use staging::{Grown, Staged};
 
 /// Files up to this size are kept in the journal's row itself: one sync makes both durable.
 const BODY_SIZE_MAX: u64 = 128 << 10;
@@ -139,7 +141,8 @@ impl Writer {
         // Not the inode number: a recovered file may have been made under a number that another inode has by now.
         let name = uuid::Uuid::new_v4().to_string();
         let file = self.disk.open(&name)?;
-        let new = Arc::new(Staged::new(ino, name, file, Content::new(base), Vec::new()));
+        let disk = Arc::clone(&self.disk);
+        let new = Arc::new(Staged::new(ino, (name, file), disk, Content::new(base), Vec::new()));
         staged.insert(ino, Arc::clone(&new));
         Ok(new)
     }
@@ -152,7 +155,7 @@ impl Writer {
         if is_open() || known.is_changed() || known.is_journaled() {
             return;
         }
-        self.remove_file(known.name());
+        known.remove_files();
         self.give_up_sending(known);
         staged.remove(&ino);
     }
@@ -177,7 +180,7 @@ impl Writer {
     pub async fn discard(&self, ino: Ino) -> Result<(), DbError> {
         let Some(known) = self.lock().remove(&ino) else { return Ok(()) };
         let cleared = self.disown(&known).await;
-        self.remove_file(known.name());
+        known.remove_files();
         cleared
     }
 
@@ -193,25 +196,30 @@ impl Writer {
         now: Timestamp,
     ) -> Result<(), JournalError> {
         let _turn = staged.journal_turn().await;
-        // The make-up first: what is written after this moment is not a part of what is acknowledged.
-        let (content, change) = staged.snapshot();
-        let body = durable(staged, &content).await?;
+        // What is written after this moment is not a part of what is acknowledged.
+        let is_small = |content: &Content| content.size() <= BODY_SIZE_MAX && content.missing().is_empty();
+        let snapshot = staged.snapshot(is_small)?;
+        let (content, body) = (&snapshot.content, snapshot.body.clone());
+        if body.is_none() {
+            let file = Arc::clone(&snapshot.file.1);
+            tokio::task::spawn_blocking(move || file.sync_data()).await.map_err(io::Error::other)??;
+        }
         let row = StagedRow {
             ino: staged.ino(),
             key: key.clone(),
-            file: staged.name().to_owned(),
+            file: snapshot.file.0.clone(),
             size: content.size(),
             base: content.base().cloned(),
             base_len: content.base_len(),
             dirty: content.dirty().clone(),
             local: content.local().clone(),
             headers: serde_json::to_string(headers)?,
-            attempts: staged.attempts().iter().map(|id| id.as_str().to_owned()).collect(),
+            attempts: snapshot.attempts.iter().map(|id| id.as_str().to_owned()).collect(),
             recorded: now,
             body,
         };
         self.journal.record(row).await?;
-        staged.set_recorded(change);
+        staged.set_recorded(&snapshot);
         Ok(())
     }
 
@@ -237,7 +245,7 @@ impl Writer {
     async fn clear_row(&self, staged: &Staged) -> Result<(), DbError> {
         if staged.is_journaled() {
             self.journal.clear(staged.ino()).await?;
-            staged.set_journaled(false);
+            staged.set_not_recorded();
         }
         Ok(())
     }
@@ -261,14 +269,19 @@ impl Writer {
             }
             let content = Content::restore(row.size, row.base, row.base_len, row.dirty, row.local);
             let file = self.disk.open(&row.file)?;
-            if let Some(body) = &row.body {
+            match &row.body {
                 // Nobody has synced the file: it may hold anything, or not be there.
-                file.set_len(0)?;
-                file.write_at(body, 0)?;
+                Some(body) => {
+                    file.set_len(0)?;
+                    file.write_at(body, 0)?;
+                }
+                // What is beyond was written later.
+                None => file.set_len(row.size)?,
             }
             let attempts = row.attempts.iter().map(|id| WriteId::new(id)).collect();
-            let staged = Arc::new(Staged::new(row.ino, row.file, file, content, attempts));
-            staged.set_journaled(true);
+            let disk = Arc::clone(&self.disk);
+            let staged = Arc::new(Staged::new(row.ino, (row.file, file), disk, content, attempts));
+            staged.set_recovered(row.body.is_some());
             self.lock().insert(row.ino, Arc::clone(&staged));
             let headers = serde_json::from_str(&row.headers)?;
             recovered.push(Recovered { ino: row.ino, key: row.key, headers, staged });
@@ -325,24 +338,7 @@ impl Writer {
         Ok(uploads.into_iter().map(|upload| (is_ours(&upload), upload)).map(|(ours, upload)| (upload, ours)).collect())
     }
 
-    fn remove_file(&self, name: &str) {
-        if let Err(e) = self.disk.remove(name) {
-            tracing::warn!(file = %name, error = %e, "a staging file could not be removed");
-        }
-    }
-
     fn lock(&self) -> MutexGuard<'_, HashMap<Ino, Arc<Staged>>> {
         self.staged.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Makes a staged file's bytes durable: by a sync of the file, or, if it is small, by what is answered, which goes into the row.
-async fn durable(staged: &Arc<Staged>, content: &Content) -> io::Result<Option<Vec<u8>>> {
-    if content.size() <= BODY_SIZE_MAX && content.missing().is_empty() {
-        let Some(all) = ByteRange::new(0, content.size()) else { return Ok(Some(Vec::new())) };
-        return Ok(Some(staged.read_file(all)?.to_vec()));
-    }
-    let syncing = Arc::clone(staged);
-    tokio::task::spawn_blocking(move || syncing.sync()).await.map_err(io::Error::other)??;
-    Ok(None)
 }

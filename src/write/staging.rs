@@ -1,150 +1,24 @@
 //! Staging files: local bytes not yet in the bucket.
 //!
-//! Owns: the seam to the disk (trait [`Disk`]), one sparse file per dirty inode, reading and writing it together with its
-//! [`Content`]. Does not own: when it is committed (`fs`), the journal row (`write`).
+//! Owns: reading and writing the file of a dirty inode together with its [`Content`].
+//! Does not own: the disk (`disk`), when it is committed (`fs`), the journal row (`write`).
 
 use super::content::{Content, Source};
+use super::disk::{Disk, DiskFile, StagingFile};
 use super::sending::{AHEAD_FROM, Sending};
 use crate::types::{ByteRange, Ino, ObjectRef, Timestamp, WriteId};
 use bytes::{Bytes, BytesMut};
-use std::fmt::Debug;
-use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// The disk under the staging files, as a seam: tests put one there that fails or forgets.
-pub trait Disk: Send + Sync + Debug {
-    /// Makes a file, or opens the one that is there. A new name is durable once its file was synced.
-    ///
-    /// # Errors
-    /// What the disk says.
-    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
-    /// Takes a file away. One that is not there is no error.
-    ///
-    /// # Errors
-    /// What the disk says.
-    fn remove(&self, name: &str) -> io::Result<()>;
-    /// Names of all files.
-    ///
-    /// # Errors
-    /// What the disk says.
-    fn names(&self) -> io::Result<Vec<String>>;
-}
-
-/// A file of a [`Disk`].
-pub trait DiskFile: Send + Sync + Debug {
-    /// Fills `buffer` from `offset` on; what is past the end of the file is zero.
-    ///
-    /// # Errors
-    /// What the disk says.
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
-    /// Writes all of `bytes` at `offset`.
-    ///
-    /// # Errors
-    /// What the disk says.
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
-    /// Cuts or extends the file.
-    ///
-    /// # Errors
-    /// What the disk says.
-    fn set_len(&self, size: u64) -> io::Result<()>;
-    /// Makes what was written durable, and the name with it.
-    ///
-    /// # Errors
-    /// What the disk says.
-    fn sync_data(&self) -> io::Result<()>;
-}
-
-/// The real disk: a directory.
-#[derive(Debug)]
-pub struct DirDisk(PathBuf);
-
-impl DirDisk {
-    /// Staging files in `dir`, which is made, 0700, if it is not there.
-    ///
-    /// # Errors
-    /// What the disk says.
-    pub fn new(dir: &Path) -> io::Result<DirDisk> {
-        use std::os::unix::fs::DirBuilderExt;
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        Ok(DirDisk(dir.to_owned()))
-    }
-}
-
-impl Disk for DirDisk {
-    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        let path = self.0.join(name);
-        let is_new = !path.exists();
-        let file =
-            fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
-        Ok(Arc::new(DirFile { file, dir: self.0.clone(), is_new: AtomicBool::new(is_new) }))
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        match fs::remove_file(self.0.join(name)) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-            result => result,
-        }
-    }
-
-    fn names(&self) -> io::Result<Vec<String>> {
-        fs::read_dir(&self.0)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
-    }
-}
-
-/// A file of a [`DirDisk`].
-#[derive(Debug)]
-struct DirFile {
-    file: File,
-    dir: PathBuf,
-    /// The directory was not synced since the file was made.
-    is_new: AtomicBool,
-}
-
-impl DiskFile for DirFile {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        let mut done = 0;
-        while done < buffer.len() {
-            match self.file.read_at(&mut buffer[done..], offset + done as u64) {
-                Ok(0) => break,
-                Ok(n) => done += n,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-        }
-        buffer[done..].fill(0);
-        Ok(())
-    }
-
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.file.write_all_at(bytes, offset)
-    }
-
-    fn set_len(&self, size: u64) -> io::Result<()> {
-        self.file.set_len(size)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.file.sync_data()?;
-        if self.is_new.load(Ordering::SeqCst) {
-            File::open(&self.dir)?.sync_all()?;
-            self.is_new.store(false, Ordering::SeqCst);
-        }
-        Ok(())
-    }
-}
-
 /// A staged file: its bytes on the disk and their make-up.
 #[derive(Debug)]
 pub struct Staged {
     ino: Ino,
-    name: String,
-    file: Arc<dyn DiskFile>,
+    file: Arc<StagingFile>,
     content: Mutex<Content>,
     journaled: AtomicBool,
     /// Ids of commits whose outcome is not known to be a success: an object that carries one of them is ours.
@@ -166,6 +40,18 @@ pub struct Staged {
     delay_ms: AtomicU64,
 }
 
+/// A staged file at one moment.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    pub(super) content: Content,
+    /// Name and file that hold its bytes.
+    pub(super) file: (String, Arc<dyn DiskFile>),
+    pub(super) attempts: Vec<WriteId>,
+    /// All bytes of a small one.
+    pub(super) body: Option<Vec<u8>>,
+    change: u64,
+}
+
 /// What a write has made of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grown {
@@ -178,14 +64,17 @@ pub struct Grown {
 impl Staged {
     pub(super) fn new(
         ino: Ino,
-        name: String,
-        file: Arc<dyn DiskFile>,
+        (name, file): (String, Arc<dyn DiskFile>),
+        disk: Arc<dyn Disk>,
         content: Content,
         attempts: Vec<WriteId>,
     ) -> Staged {
+        Staged::over(ino, Arc::new(StagingFile::new(disk, name, file)), content, attempts)
+    }
+
+    fn over(ino: Ino, file: Arc<StagingFile>, content: Content, attempts: Vec<WriteId>) -> Staged {
         Staged {
             ino,
-            name,
             file,
             content: Mutex::new(content),
             journaled: AtomicBool::new(false),
@@ -216,16 +105,55 @@ impl Staged {
         self.delay_ms.store(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// Its make-up as of now, and which change was the last.
-    pub(super) fn snapshot(&self) -> (Content, u64) {
+    /// The file as of now, for the journal. Its bytes stay as they are from now on, and changes go elsewhere; not so if `body` is to
+    /// hold them.
+    pub(super) fn snapshot(&self, has_body: impl FnOnce(&Content) -> bool) -> io::Result<Snapshot> {
+        // Before the make-up: a commit that ends meanwhile first has a new base, and then forgets what it has tried.
+        let attempts = self.attempts();
         let content = self.lock();
-        (content.clone(), self.changes.load(Ordering::SeqCst))
+        let body = match has_body(&content) {
+            true => Some(match ByteRange::new(0, content.size()) {
+                Some(all) => self.read_file(all)?.to_vec(),
+                None => Vec::new(),
+            }),
+            false => None,
+        };
+        self.file.keep(if body.is_some() { 0 } else { content.size() });
+        let (name, change) = (self.file.name(), self.changes.load(Ordering::SeqCst));
+        Ok(Snapshot { content: content.clone(), file: (name, self.file.file()), attempts, body, change })
     }
 
-    /// The journal has the file as it was after this change.
-    pub(super) fn set_recorded(&self, change: u64) {
-        self.recorded.store(change, Ordering::SeqCst);
+    /// The journal has the file as `snapshot` says.
+    pub(super) fn set_recorded(&self, snapshot: &Snapshot) {
+        self.recorded.store(snapshot.change, Ordering::SeqCst);
         self.set_journaled(true);
+        self.file.drop_retired(Some(&snapshot.file.0).filter(|_| snapshot.body.is_none()).map(String::as_str));
+    }
+
+    /// An earlier mount's journal has it.
+    pub(super) fn set_recovered(&self, has_body: bool) {
+        let content = self.lock();
+        self.file.keep(if has_body { 0 } else { content.size() });
+        self.set_journaled(true);
+    }
+
+    /// The journal has nothing of it any more.
+    pub(super) fn set_not_recorded(&self) {
+        self.set_journaled(false);
+        let _content = self.lock();
+        self.file.keep(0);
+        self.file.drop_retired(None);
+    }
+
+    /// Takes its files away.
+    pub(super) fn remove_files(&self) {
+        self.file.remove_all();
+    }
+
+    /// Bytes from `from` on are about to change.
+    fn changing(&self, content: &Content, from: u64) -> io::Result<()> {
+        let present = content.dirty().iter().chain(content.local().iter());
+        self.file.changing(from, present)
     }
 
     fn note_change(&self) {
@@ -257,17 +185,12 @@ impl Staged {
 
     /// The same file under another inode number.
     pub(super) fn with_ino(&self, ino: Ino) -> Staged {
-        Staged::new(ino, self.name.clone(), Arc::clone(&self.file), self.content(), self.attempts())
+        Staged::over(ino, Arc::clone(&self.file), self.content(), self.attempts())
     }
 
     /// The inode that it belongs to.
     pub fn ino(&self) -> Ino {
         self.ino
-    }
-
-    /// Name of its file in the staging directory.
-    pub fn name(&self) -> &str {
-        &self.name
     }
 
     /// Its make-up as of now.
@@ -360,10 +283,12 @@ impl Staged {
         let Some(range) = ByteRange::at(offset, bytes.len() as u64) else {
             return Ok(Grown { size: content.size(), is_part_full: false });
         };
-        if let Err(e) = self.file.write_at(bytes, offset) {
+        self.changing(&content, offset)?;
+        let file = self.file.file();
+        if let Err(e) = file.write_at(bytes, offset) {
             // Some of it may have arrived. Past the end it is cut off again; within the file it counts as written, so that
             // what is read is what will be sent. Not where the file had nothing: there the base stays what it is.
-            self.file.set_len(content.size())?;
+            file.set_len(content.size())?;
             for (piece, source) in content.sources(range) {
                 if source != Source::Base {
                     self.note_written(&mut content, piece);
@@ -396,7 +321,11 @@ impl Staged {
     /// What the disk says.
     pub fn truncate(&self, size: u64) -> io::Result<()> {
         let mut content = self.lock();
-        self.file.set_len(size)?;
+        if size < content.size() {
+            let cut = |range: ByteRange| ByteRange::new(range.start(), range.end().min(size));
+            self.file.changing(size, content.dirty().iter().chain(content.local().iter()).filter_map(cut))?;
+        }
+        self.file.file().set_len(size)?;
         content.on_truncate(size);
         self.note_change();
         if let Some(sending) = self.sending() {
@@ -424,7 +353,7 @@ impl Staged {
     pub fn read_file(&self, range: ByteRange) -> io::Result<Bytes> {
         let len = usize::try_from(range.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
         let mut buffer = BytesMut::zeroed(len);
-        self.file.read_at(&mut buffer, range.start())?;
+        self.file.file().read_at(&mut buffer, range.start())?;
         Ok(buffer.freeze())
     }
 
@@ -443,20 +372,17 @@ impl Staged {
         let mut tentative = content.clone();
         for piece in tentative.on_fetched(range) {
             let at = |offset: u64| usize::try_from(offset - range.start()).unwrap_or(usize::MAX);
-            self.file.write_at(&bytes[at(piece.start())..at(piece.end())], piece.start())?;
+            self.file.file().write_at(&bytes[at(piece.start())..at(piece.end())], piece.start())?;
         }
         *content = tentative;
         self.note_change();
         Ok(())
     }
-
-    pub(super) fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::disk::DirDisk;
     use super::*;
     use crate::types::{ETag, Key, Version};
 
@@ -482,11 +408,54 @@ mod tests {
         }
     }
 
+    impl Disk for Full {
+        fn open(&self, _: &str) -> io::Result<Arc<dyn DiskFile>> {
+            Ok(Arc::new(Full))
+        }
+
+        fn remove(&self, _: &str) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn names(&self) -> io::Result<Vec<String>> {
+            Ok(Vec::new())
+        }
+    }
+
+    #[test]
+    fn what_the_journal_counts_on_is_not_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(DirDisk::new(dir.path()).unwrap());
+        let first = ("first".to_owned(), disk.open("first").unwrap());
+        let staged = Staged::new(Ino(2), first, Arc::clone(&disk), Content::new(None), Vec::new());
+        staged.write(Some(0), b"acknowledged").unwrap();
+        let snapshot = staged.snapshot(|_| false).unwrap();
+        staged.set_recorded(&snapshot);
+        let on_disk = |name: &str| std::fs::read(dir.path().join(name)).unwrap();
+        let bytes = |len| staged.read_file(ByteRange::new(0, len).unwrap()).unwrap();
+        staged.write(Some(12), b", more").unwrap();
+        assert_eq!(disk.names().unwrap(), ["first"], "what is appended changes nothing");
+        staged.write(Some(2), b"KN").unwrap();
+        assert_eq!((on_disk("first"), bytes(18)), (b"acknowledged, more".to_vec(), "acKNowledged, more".into()));
+        let second = staged.snapshot(|_| false).unwrap();
+        assert_eq!(disk.names().unwrap().len(), 2);
+        staged.set_recorded(&second);
+        assert_eq!(disk.names().unwrap(), [second.file.0.as_str()], "the journal names the second");
+        staged.truncate(3).unwrap();
+        staged.truncate(5).unwrap();
+        assert_eq!((on_disk(&second.file.0), bytes(5)), (b"acKNowledged, more".to_vec(), "acK\0\0".into()));
+        staged.set_not_recorded();
+        assert_eq!(disk.names().unwrap().len(), 1);
+        staged.write(Some(0), b"A").unwrap();
+        assert_eq!((disk.names().unwrap().len(), bytes(5)), (1, "AcK\0\0".into()));
+    }
+
     #[test]
     fn a_write_that_fails_leaves_the_bytes_of_the_base() {
         let version = Version { etag: ETag::parse("e"), last_modified: None, size: 10 };
         let base = ObjectRef { key: Key::parse("k").unwrap(), version };
-        let staged = Staged::new(Ino(2), "n".to_owned(), Arc::new(Full), Content::new(Some(base)), Vec::new());
+        let file = ("n".to_owned(), Arc::new(Full) as Arc<dyn DiskFile>);
+        let staged = Staged::new(Ino(2), file, Arc::new(Full), Content::new(Some(base)), Vec::new());
         staged.write(Some(4), b"more").unwrap_err();
         assert_eq!(staged.sources(ByteRange::new(0, 10).unwrap()).0, [(ByteRange::new(0, 10).unwrap(), Source::Base)]);
         assert!(!staged.is_changed());
