@@ -28,6 +28,16 @@ pub(super) enum Command {
     Status(StatusArgs),
     /// Ask the bucket at once for what a directory or file is now
     Refresh(RefreshArgs),
+    /// Wait until the bucket has everything at and below a path
+    Sync(SyncArgs),
+    /// Try again what could not be uploaded
+    Retry(RetryArgs),
+    /// Save a file that cannot be uploaded elsewhere, as it is here
+    Export(ExportArgs),
+    /// Drop what was changed here of a file, and show what the bucket has
+    Discard(DiscardArgs),
+    /// List multipart uploads that were never completed, or abort them
+    Uploads(UploadsArgs),
     /// List what the directory tree of a mount cannot show
     Ls(LsArgs),
     /// Say what this machine lacks for mounts, and what to do about it, without root too
@@ -105,6 +115,49 @@ pub(super) struct StatusArgs {
 pub(super) struct RefreshArgs {
     /// A path in a mount
     pub(super) path: PathBuf,
+}
+
+/// Arguments of `sync`.
+#[derive(Debug, Args)]
+pub(super) struct SyncArgs {
+    /// A path in a mount
+    pub(super) path: PathBuf,
+    /// Seconds to wait
+    #[arg(long, default_value_t = 600)]
+    pub(super) timeout: u64,
+}
+
+/// Arguments of `retry`.
+#[derive(Debug, Args)]
+pub(super) struct RetryArgs {
+    /// A path in a mount
+    pub(super) path: PathBuf,
+}
+
+/// Arguments of `export`.
+#[derive(Debug, Args)]
+pub(super) struct ExportArgs {
+    /// A file in a mount
+    pub(super) path: PathBuf,
+    /// The new file, outside of the mount
+    pub(super) to: PathBuf,
+}
+
+/// Arguments of `discard`.
+#[derive(Debug, Args)]
+pub(super) struct DiscardArgs {
+    /// A file in a mount
+    pub(super) path: PathBuf,
+}
+
+/// Arguments of `uploads`.
+#[derive(Debug, Args)]
+pub(super) struct UploadsArgs {
+    /// Where it is mounted
+    pub(super) mountpoint: PathBuf,
+    /// Abort the upload with this id, which another program has left; may be repeated
+    #[arg(long, value_name = "ID")]
+    pub(super) abort: Vec<String>,
 }
 
 /// Arguments of `ls`.

@@ -8,7 +8,7 @@ use super::out;
 use crate::daemon::{self, PendingStatus, Request, Status, UnmappableKey, absolute, control_socket, mounts};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// `objfs status`.
@@ -73,17 +73,22 @@ fn layout(s: &Status) -> String {
 /// # Errors
 /// The path is in no mount of objfs, or the bucket's answer.
 pub(super) fn refresh(args: &RefreshArgs) -> Result<(), Failure> {
-    let path = absolute(&args.path);
+    let (mountpoint, names) = place_in_mount(&args.path)?;
+    let bar = progress("asking the bucket");
+    let answer = ask(&mountpoint, &Request::Refresh { names })?;
+    bar.finish_and_clear();
+    let failed = |what: String| Failure::new(ExitCode::MountFailure, format!("{}: {what}", args.path.display()));
+    parse::<Result<(), String>>(&answer)?.map_err(failed)
+}
+
+/// The mount that a path is in, and the names from its root.
+pub(super) fn place_in_mount(path: &Path) -> Result<(PathBuf, Vec<Vec<u8>>), Failure> {
+    let path = absolute(path);
     let mountpoint = path.ancestors().find(|at| mounts::type_at(at).is_some_and(|kind| kind == "fuse.objfs"));
     let none = || Failure::new(ExitCode::NotMounted, format!("{} is in no mount of objfs", path.display()));
     let mountpoint = mountpoint.ok_or_else(none)?;
     let below = path.strip_prefix(mountpoint).unwrap_or(Path::new(""));
-    let names = below.iter().map(|name| name.as_bytes().to_vec()).collect();
-    let bar = progress("asking the bucket");
-    let answer = ask(mountpoint, &Request::Refresh { names })?;
-    bar.finish_and_clear();
-    let failed = |what: String| Failure::new(ExitCode::MountFailure, format!("{}: {what}", path.display()));
-    parse::<Result<(), String>>(&answer)?.map_err(failed)
+    Ok((mountpoint.to_owned(), below.iter().map(|name| name.as_bytes().to_vec()).collect()))
 }
 
 /// `objfs ls --unmappable`: reason, size in bytes and key, a line each.
@@ -150,7 +155,7 @@ fn describe_left(left: &PendingStatus) -> String {
 }
 
 /// On a terminal only, and only while there is something to wait for.
-fn progress(what: &'static str) -> ProgressBar {
+pub(super) fn progress(what: &'static str) -> ProgressBar {
     let bar = ProgressBar::new_spinner().with_message(what);
     if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
         bar.set_style(style);
@@ -159,7 +164,7 @@ fn progress(what: &'static str) -> ProgressBar {
     bar
 }
 
-fn ask(mountpoint: &Path, request: &Request) -> Result<String, Failure> {
+pub(super) fn ask(mountpoint: &Path, request: &Request) -> Result<String, Failure> {
     let at = absolute(mountpoint);
     let none = || Failure::new(ExitCode::NotMounted, format!("nothing of objfs is mounted at {}", at.display()));
     block_on(daemon::ask(&control_socket(&at), request))?.ok_or_else(none)
@@ -171,7 +176,7 @@ fn block_on<T>(work: impl Future<Output = std::io::Result<T>>) -> Result<T, Fail
     runtime.block_on(work).map_err(fail)
 }
 
-fn parse<T: serde::de::DeserializeOwned>(json: &str) -> Result<T, Failure> {
+pub(super) fn parse<T: serde::de::DeserializeOwned>(json: &str) -> Result<T, Failure> {
     serde_json::from_str(json).map_err(|e| {
         Failure::new(ExitCode::MountFailure, format!("the daemon's answer makes no sense (another version?): {e}"))
     })

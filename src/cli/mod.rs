@@ -10,6 +10,7 @@ mod doctor;
 mod exit_code;
 mod mount;
 mod options;
+mod pending;
 mod storage;
 
 use args::{Arguments, Command, MountHelper};
@@ -54,6 +55,11 @@ fn run(command: Command, arguments: &[OsString]) -> Result<(), Failure> {
         Command::Umount(args) => ask::umount(&args),
         Command::Status(args) => ask::status(&args),
         Command::Refresh(args) => ask::refresh(&args),
+        Command::Sync(args) => pending::sync(&args),
+        Command::Retry(args) => pending::retry(&args),
+        Command::Export(args) => pending::export(&args),
+        Command::Discard(args) => pending::discard(&args),
+        Command::Uploads(args) => pending::uploads(&args),
         Command::Ls(args) => ask::ls(&args),
         Command::Demo(args) => demo::run(&args, arguments),
         Command::Doctor => doctor::run(),

@@ -35,6 +35,39 @@ pub enum Request {
         /// The names from the mount's root, as bytes.
         names: Vec<Vec<u8>>,
     },
+    /// Commit what is at or below a path, within so many seconds.
+    Sync {
+        /// The names from the mount's root, as bytes.
+        names: Vec<Vec<u8>>,
+        /// Seconds.
+        seconds: u64,
+    },
+    /// Try again what has failed at or below a path.
+    Retry {
+        /// The names from the mount's root, as bytes.
+        names: Vec<Vec<u8>>,
+    },
+    /// Write a file as it is here to a new file elsewhere.
+    Export {
+        /// The names from the mount's root, as bytes.
+        names: Vec<Vec<u8>>,
+        /// The new file, absolute.
+        to: PathBuf,
+    },
+    /// Drop what was changed here of a file.
+    Discard {
+        /// The names from the mount's root, as bytes.
+        names: Vec<Vec<u8>>,
+    },
+    /// Multipart uploads that were neither completed nor aborted.
+    Uploads,
+    /// Abort one of them.
+    AbortUpload {
+        /// Its key, relative to the mount's prefix.
+        key: String,
+        /// Its id.
+        id: String,
+    },
     /// Answered never: the connection ends with the daemon.
     WaitForEnd,
 }
@@ -48,6 +81,19 @@ pub struct UnmappableKey {
     pub why: String,
     /// Size of the object in bytes.
     pub size: u64,
+}
+
+/// A multipart upload that was neither completed nor aborted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnfinishedUpload {
+    /// The key that it would make, relative to the mount's prefix.
+    pub key: String,
+    /// Its id.
+    pub id: String,
+    /// When it began, in seconds since the epoch, where the server says.
+    pub initiated: Option<i64>,
+    /// Whether this mount's journal knows it.
+    pub ours: bool,
 }
 
 /// The listening end.

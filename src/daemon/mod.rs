@@ -11,6 +11,7 @@ mod failure;
 mod fill;
 mod lock;
 pub mod mounts;
+mod requests;
 mod serve;
 mod status;
 
@@ -19,7 +20,7 @@ pub use crate::fuse::{FEATURES, MountError, unmount};
 pub use crate::store::s3::{CustomerKey, Encryption, S3Settings, Secret, StaticCredentials, StorageOptions, Tags};
 pub use background::{Ready, start as start_in_background};
 pub use config::{MountConfig, absolute, control_socket, default_cache_dir, default_state_dir};
-pub use control::{Request, UnmappableKey, ask};
+pub use control::{Request, UnfinishedUpload, UnmappableKey, ask};
 pub use failure::{FailureKind, MountFailure};
 pub use fill::put_missing;
 pub use serve::{check_mountpoint, keep_files_private, serve};

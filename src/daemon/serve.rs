@@ -4,11 +4,12 @@
 
 use super::background::Ready;
 use super::config::{MountConfig, control_socket};
-use super::control::{self, ControlSocket, Request, UnmappableKey};
+use super::control::ControlSocket;
 use super::failure::{FailureKind, MountFailure};
 use super::lock::StateLock;
 use super::mounts;
-use super::status::{FailedCommit, PendingStatus, Status};
+use super::requests::answer_requests;
+use super::status::Status;
 use crate::fs::{Drained, Fs};
 use crate::fuse::{self, MountSettings, Session, SessionSettings};
 use crate::meta::{Defaults, Meta};
@@ -16,7 +17,7 @@ use crate::read::{self, DiskSettings, Reader};
 use crate::store::open::{self, Opened, StackSettings};
 use crate::store::{Conditions, ErrorKind, LimitStore, ListRequest, ObjectStore, Op, StoreError};
 use crate::telemetry;
-use crate::types::{Ino, Key, Name, SystemClock, Timestamp, WallClock};
+use crate::types::{Ino, Key, SystemClock, Timestamp, WallClock};
 use crate::write::{self, DirDisk, Journal, Writer};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
@@ -34,13 +35,11 @@ const KNOWN_FIRST_ANSWER: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Where the catalogue keeps what the probe found.
 const CONDITIONS_KEY: &str = "conditions";
-/// Keys that one answer of the control socket lists.
-const UNMAPPABLE_PAGE: usize = 1000;
 
 /// A mount's rooms.
-struct Rooms {
+pub(super) struct Rooms {
     config: MountConfig,
-    fs: Arc<Fs>,
+    pub(super) fs: Arc<Fs>,
     store: Opened,
     draining: AtomicBool,
     /// Why the bucket refused the first question, if it did after the mount was ready.
@@ -48,7 +47,9 @@ struct Rooms {
 }
 
 impl Rooms {
-    fn status(&self, state: &str) -> Status {
+    /// How the mount is.
+    pub(super) fn status(&self) -> Status {
+        let state = if self.draining.load(Ordering::SeqCst) { "draining" } else { "mounted" };
         Status::of(&self.config, &self.fs, &self.store, state, self.refused.get())
     }
 }
@@ -390,44 +391,5 @@ async fn drain(rooms: &Rooms) {
             tracing::error!(left, failed = ?pending.failed, "unmounted; the next mount goes on with what is left");
         }
         Err(e) => tracing::error!(error = %e, "unmounted; what is left is not known"),
-    }
-}
-
-async fn refresh(fs: &Arc<Fs>, names: Vec<Vec<u8>>) -> Result<(), String> {
-    let names: Vec<Name> = names.into_iter().map(Name::parse).collect::<Result<_, _>>().map_err(|e| e.to_string())?;
-    fs.refresh_path(&names).await.map_err(|e| e.to_string())
-}
-
-async fn answer_requests(rooms: Arc<Rooms>, socket: ControlSocket) {
-    loop {
-        let Some((request, stream)) = socket.next().await else { continue };
-        let rooms = Arc::clone(&rooms);
-        tokio::spawn(async move {
-            match request {
-                Request::Status => {
-                    let state = if rooms.draining.load(Ordering::SeqCst) { "draining" } else { "mounted" };
-                    control::answer(stream, &rooms.status(state)).await;
-                }
-                Request::Drain { seconds } => {
-                    let left = match rooms.fs.drain(Duration::from_secs(seconds)).await {
-                        Ok(Drained::Clean) => PendingStatus::default(),
-                        Ok(Drained::Left(pending)) => pending.into(),
-                        Err(e) => {
-                            let failed = FailedCommit { path: String::new(), reason: e.to_string(), retried: true };
-                            PendingStatus { failed: vec![failed], ..PendingStatus::default() }
-                        }
-                    };
-                    control::answer(stream, &left).await;
-                }
-                Request::Unmappable { after } => {
-                    let keys = rooms.fs.meta().unmappable(&after, UNMAPPABLE_PAGE).unwrap_or_default();
-                    let each = |(key, why, size)| UnmappableKey { key, why, size };
-                    control::answer(stream, &keys.into_iter().map(each).collect::<Vec<_>>()).await;
-                }
-                Request::Refresh { names } => control::answer(stream, &refresh(&rooms.fs, names).await).await,
-                // The connection ends with this process.
-                Request::WaitForEnd => std::future::pending().await,
-            }
-        });
     }
 }

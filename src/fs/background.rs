@@ -76,7 +76,7 @@ impl Fs {
     }
 
     /// Writes that no close or fsync acknowledged died with the daemon: the row shows the bucket again.
-    async fn forget_unacknowledged(&self, row: InodeRow) -> Result<()> {
+    pub(super) async fn forget_unacknowledged(&self, row: InodeRow) -> Result<()> {
         if row.version.is_none() {
             self.meta.remove(row.ino).await?;
             return Ok(());
@@ -160,7 +160,7 @@ impl Fs {
     }
 
     /// The file is committed at once, be it that somebody goes on writing to it.
-    fn hurry(&self, ino: Ino) {
+    pub(super) fn hurry(&self, ino: Ino) {
         if let Some(staged) = self.writer.get(ino) {
             staged.set_delay(Duration::ZERO);
         }

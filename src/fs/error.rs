@@ -5,7 +5,7 @@
 use crate::meta::DbError;
 use crate::store::{ErrorKind, StoreError};
 use crate::types::KeyError;
-use crate::write::{CommitError, JournalError};
+use crate::write::{CommitError, JournalError, UploadsError};
 use std::io;
 
 /// Why an operation failed.
@@ -77,6 +77,15 @@ pub enum FsError {
     /// A task of ours ended without an answer.
     #[error("internal: {0}")]
     Internal(String),
+}
+
+impl From<UploadsError> for FsError {
+    fn from(error: UploadsError) -> FsError {
+        match error {
+            UploadsError::Store(e) => FsError::Store(e),
+            UploadsError::Journal(e) => FsError::Journal(e.into()),
+        }
+    }
 }
 
 impl From<CommitError> for FsError {

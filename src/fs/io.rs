@@ -229,7 +229,7 @@ impl Fs {
     }
 }
 
-fn stale(error: crate::store::StoreError) -> FsError {
+pub(super) fn stale(error: crate::store::StoreError) -> FsError {
     match error.kind {
         ErrorKind::Precondition | ErrorKind::NotFound => FsError::Stale,
         _ => FsError::Store(error),

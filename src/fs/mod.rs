@@ -12,6 +12,7 @@
 //! | rename | `rename`, `rename_dir` |
 //! | open, flush, release | `open` |
 //! | read, write, fsync | `io` |
+//! | waiting, trying again, saving elsewhere, dropping | `parked` |
 //! | what close and fsync wait for | `promise` |
 //! | commits, conflicts, background | `commit`, `background` |
 //! | listing, ahead of walks, by the poller | `listing`, `walk`, `poll` |
@@ -34,6 +35,7 @@ mod listing;
 mod lookup;
 mod name;
 mod open;
+mod parked;
 mod place;
 mod poll;
 mod promise;
@@ -69,6 +71,7 @@ use invalidate::Touched;
 pub use listing::Follow;
 pub use lookup::{Looked, Question};
 pub use open::Opened;
+pub use parked::{Unfinished, Unsaved};
 pub use poll::Polling;
 pub use promise::{TempNames, WriteMode, Writes};
 

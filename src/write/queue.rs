@@ -95,7 +95,12 @@ impl CommitQueue {
         let pause = BACKOFF_MIN.saturating_mul(1 << entry.attempts.min(16)).min(BACKOFF_MAX);
         entry.attempts += 1;
         entry.reason = Some(reason);
-        entry.state = if permanent { State::Parked } else { State::Due(now.plus(pause.mul_f64(0.5 + jitter / 2.0))) };
+        entry.state = match entry.state {
+            // Somebody has asked for it since it began: what it failed of may be over.
+            State::Running { again: true } if permanent => State::Due(now),
+            _ if permanent => State::Parked,
+            _ => State::Due(now.plus(pause.mul_f64(0.5 + jitter / 2.0))),
+        };
     }
 
     /// The file is gone: nothing is to be committed any more.

@@ -16,6 +16,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::Instant;
 
 mod pace;
@@ -35,13 +36,18 @@ struct Attempts<'a> {
     settings: &'a Settings,
     start: Instant,
     count: u32,
+    /// The request sends a body.
+    is_body: bool,
 }
 
 impl Attempts<'_> {
     /// Waits for the next attempt; gives the failure back when enough was tried.
     async fn pause(&mut self, error: StoreError) -> Result<()> {
         self.count += 1;
-        match self.settings.next_delay(self.count, self.start.elapsed(), fastrand::u64(..)) {
+        // A body that got no answer is sent once more, however long that took: the connection, or the machine behind it, is gone
+        // more often than the server, and somebody's close waits.
+        let elapsed = if self.is_body && self.count == 1 { Duration::ZERO } else { self.start.elapsed() };
+        match self.settings.next_delay(self.count, elapsed, fastrand::u64(..)) {
             None => Err(error),
             Some(delay) => {
                 tracing::debug!(%error, attempt = self.count, ?delay, "trying again");
@@ -59,12 +65,19 @@ impl RetryStore {
     }
 
     fn attempts(&self) -> Attempts<'_> {
-        Attempts { settings: &self.settings, start: Instant::now(), count: 0 }
+        Attempts { settings: &self.settings, start: Instant::now(), count: 0, is_body: false }
     }
 
     /// A request that may be carried out twice without harm.
-    async fn idempotent<T, F: Future<Output = Result<T>>>(&self, mut request: impl FnMut() -> F) -> Result<T> {
-        let mut attempts = self.attempts();
+    async fn idempotent<T, F: Future<Output = Result<T>>>(&self, request: impl FnMut() -> F) -> Result<T> {
+        self.repeat(self.attempts(), request).await
+    }
+
+    async fn repeat<T, F: Future<Output = Result<T>>>(
+        &self,
+        mut attempts: Attempts<'_>,
+        mut request: impl FnMut() -> F,
+    ) -> Result<T> {
         loop {
             match request().await {
                 Err(error) if error.kind.is_retryable() => attempts.pause(error).await?,
@@ -80,7 +93,7 @@ impl RetryStore {
         id: Option<&WriteId>,
         mut request: impl FnMut() -> F,
     ) -> Result<Written> {
-        let mut attempts = self.attempts();
+        let mut attempts = Attempts { is_body: true, ..self.attempts() };
         let mut maybe_written = false;
         loop {
             let error = match request().await {
@@ -171,7 +184,8 @@ impl ObjectStore for RetryStore {
     }
 
     async fn upload_part(&self, upload: &Upload, number: u16, body: Bytes) -> Result<Part> {
-        self.idempotent(|| self.inner.upload_part(upload, number, body.clone())).await
+        let attempts = Attempts { is_body: true, ..self.attempts() };
+        self.repeat(attempts, || self.inner.upload_part(upload, number, body.clone())).await
     }
 
     async fn upload_part_copy(&self, upload: &Upload, number: u16, source: &PartSource) -> Result<Part> {

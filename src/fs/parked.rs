@@ -1,0 +1,224 @@
+//! What people do about files that the bucket does not have (yet).
+//!
+//! Owns: waiting for what is below a path, trying again, saving elsewhere, dropping changes; uploads that were never completed.
+//! Does not own: the queue (`write::queue`), commits (`commit`), how it is asked for (`daemon`).
+
+use super::{Fs, FsError, Result};
+use crate::meta::{Change, InodeRow, Marker};
+use crate::store::Upload;
+use crate::types::{ByteRange, FileKind, Ino, Name};
+use crate::write::{Source, Span, Staged};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Bytes that are written at once to a file elsewhere.
+const EXPORT_SIZE: u64 = 1 << 20;
+/// How often a wait looks whether it is over.
+const LOOK_PERIOD: Duration = Duration::from_millis(10);
+
+/// A file that the bucket does not have as it is here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unsaved {
+    /// The path within the mount.
+    pub path: String,
+    /// Why it could not be committed, if that was tried.
+    pub reason: Option<String>,
+    /// Whether it is tried again by itself.
+    pub is_retried: bool,
+}
+
+/// A multipart upload that was neither completed nor aborted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unfinished {
+    /// The upload.
+    pub upload: Upload,
+    /// Whether this mount's journal knows it: it is under way, or will be aborted by itself.
+    pub is_ours: bool,
+}
+
+impl Fs {
+    /// The inode at a path that the catalogue knows, given by the names from the root.
+    fn at_path(&self, names: &[Name]) -> Result<InodeRow> {
+        let mut row = self.row(Ino::ROOT)?;
+        for name in names {
+            row = self.meta.child(row.ino, name)?.ok_or(FsError::NotFound)?;
+        }
+        Ok(row)
+    }
+
+    /// Inodes at or below `top` of which the bucket lacks something.
+    fn owed_below(&self, top: Ino) -> Result<Vec<Ino>> {
+        let mut below = Vec::new();
+        for ino in self.writer.owed() {
+            let mut at = self.meta.get(ino)?;
+            while let Some(row) = at {
+                if row.ino == top {
+                    below.push(ino);
+                    break;
+                }
+                at = row.parent.map(|parent| self.meta.get(parent)).transpose()?.flatten();
+            }
+        }
+        Ok(below)
+    }
+
+    /// Directories at or below `top` whose marker is owed.
+    async fn write_markers_below(self: &Arc<Self>, top: Ino) -> Result<()> {
+        let below = self.meta.descendants(top)?;
+        for row in self.meta.owed_markers()?.into_iter().filter(|row| row.ino == top || below.contains(&row.ino)) {
+            if row.marker == Marker::Owed {
+                self.write_owed_marker(row.ino).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the bucket has everything at and below a path, files that are open included. Answers what it does not have when
+    /// `deadline` has passed, or when only what waits for somebody is left.
+    ///
+    /// # Errors
+    /// [`FsError::NotFound`] if there is no such path.
+    pub async fn sync_path(self: &Arc<Self>, names: &[Name], deadline: Duration) -> Result<Vec<Unsaved>> {
+        let top = self.at_path(names)?;
+        let until = tokio::time::Instant::now() + deadline;
+        for ino in self.owed_below(top.ino)? {
+            self.journal(ino).await?;
+            self.hurry(ino);
+        }
+        let markers =
+            async { if top.attr.kind == FileKind::Dir { self.write_markers_below(top.ino).await } else { Ok(()) } };
+        if let Ok(written) = tokio::time::timeout_at(until, markers).await {
+            written?;
+        }
+        loop {
+            let left = self.unsaved(&self.owed_below(top.ino)?);
+            let waits_for_somebody = left.iter().all(|file| file.reason.is_some() && !file.is_retried);
+            if waits_for_somebody || tokio::time::Instant::now() >= until {
+                return Ok(left);
+            }
+            tokio::time::sleep(LOOK_PERIOD).await;
+        }
+    }
+
+    fn unsaved(&self, inodes: &[Ino]) -> Vec<Unsaved> {
+        let waiting = self.queue().waiting();
+        let unsaved = |ino: &Ino| {
+            let entry = waiting.iter().find(|w| w.ino == *ino);
+            Unsaved {
+                path: self.path_of(*ino),
+                reason: entry.and_then(|w| w.reason.clone()),
+                is_retried: entry.is_none_or(|w| !w.parked),
+            }
+        };
+        inodes.iter().map(unsaved).collect()
+    }
+
+    /// Tries again at once what has failed at or below a path, be it for good. Answers how many files that are.
+    ///
+    /// # Errors
+    /// [`FsError::NotFound`] if there is no such path.
+    pub fn retry_path(self: &Arc<Self>, names: &[Name]) -> Result<usize> {
+        let below = self.owed_below(self.at_path(names)?.ino)?;
+        let failed = self.queue().waiting().into_iter().filter(|w| w.reason.is_some() && below.contains(&w.ino));
+        Ok(failed.map(|w| self.queue_commit(w.ino)).count())
+    }
+
+    /// Writes a file as it is here to a new file at `to`, which only its owner may read. Answers how many bytes are lost, because they
+    /// were to come from a version that is gone: they are zeros there.
+    ///
+    /// # Errors
+    /// [`FsError::NotFound`] if there is no such path, [`FsError::Invalid`] if the bucket has all of it; what the disk says, or the
+    /// store.
+    pub async fn export_path(self: &Arc<Self>, names: &[Name], to: &Path) -> Result<u64> {
+        let row = self.at_path(names)?;
+        let staged = self.writer.get(row.ino).filter(|s| s.is_changed()).ok_or(FsError::Invalid)?;
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
+        file.set_len(staged.size())?;
+        let mut lost = 0;
+        let mut at = 0;
+        while let Some(range) = ByteRange::new(at, staged.size().min(at + EXPORT_SIZE)) {
+            lost += self.export_range(&staged, range, &file).await?;
+            at = range.end();
+            tokio::task::yield_now().await;
+        }
+        file.sync_all()?;
+        Ok(lost)
+    }
+
+    async fn export_range(&self, staged: &Staged, range: ByteRange, to: &File) -> Result<u64> {
+        let mut lost = 0;
+        let (sources, base) = staged.sources(range);
+        for (piece, source) in sources {
+            let bytes = match (source, &base) {
+                (Source::File, _) => staged.read_file(piece)?,
+                (Source::Base, Some(base)) => match self.reader.read(base, piece, None).await.map_err(super::io::stale)
+                {
+                    Err(FsError::Stale) => {
+                        lost += piece.len();
+                        continue;
+                    }
+                    bytes => bytes?,
+                },
+                _ => continue,
+            };
+            to.write_all_at(&bytes, piece.start())?;
+        }
+        Ok(lost)
+    }
+
+    /// Drops what was changed here of a file, and shows what the bucket has.
+    ///
+    /// # Errors
+    /// [`FsError::NotFound`] if there is no such path, [`FsError::Invalid`] if nothing of it was changed,
+    /// [`FsError::Disk`] (EBUSY) if somebody has it open.
+    pub async fn discard_path(self: &Arc<Self>, names: &[Name]) -> Result<()> {
+        let row = self.at_path(names)?;
+        let (ino, Some(parent), Some(name)) = (row.ino, row.parent, row.name.clone()) else {
+            return Err(FsError::Invalid);
+        };
+        let key = self.key(&row)?;
+        let _claim = self.claims.claim(vec![Span::Key(key.clone())]).await;
+        if self.writer.get(ino).is_none_or(|staged| !staged.is_changed() && !staged.is_journaled()) {
+            return Err(FsError::Invalid);
+        }
+        if self.meta.pins().is_pinned(ino) {
+            return Err(io::Error::from_raw_os_error(libc::EBUSY).into());
+        }
+        tracing::warn!(%key, "what was changed here is dropped, as somebody asked for");
+        self.queue().forget(ino);
+        self.writer.discard(ino).await?;
+        self.drop_seen_version(ino);
+        if row.version.is_none() {
+            self.meta.remove(ino).await?;
+            self.announce(vec![Change::Removed { parent, name, ghost: Box::new(row) }]);
+        } else {
+            self.forget_unacknowledged(row).await?;
+            if let Some(kernel) = self.kernel.get() {
+                kernel.forget_content(ino);
+            }
+        }
+        self.look_at(&self.place(parent, names.last().ok_or(FsError::Invalid)?)?).await
+    }
+
+    /// Uploads in the bucket, below the mount's prefix, that were neither completed nor aborted.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn unfinished_uploads(&self) -> Result<Vec<Unfinished>> {
+        let uploads = self.writer.uploads().await?;
+        Ok(uploads.into_iter().map(|(upload, is_ours)| Unfinished { upload, is_ours }).collect())
+    }
+
+    /// Aborts an upload that is not this mount's.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn abort_upload(&self, upload: &Upload) -> Result<()> {
+        self.writable()?;
+        Ok(self.store.abort_upload(upload).await?)
+    }
+}
