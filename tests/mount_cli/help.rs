@@ -93,7 +93,21 @@ fn lists_mount_options(text: &str) {
 fn objfs() {
     let world = World::new();
     let text = printed(world.run(world.objfs(["--help"])));
-    for command in ["mount", "umount", "status", "refresh", "ls", "doctor", "demo", "dev-server"] {
+    for command in [
+        "mount",
+        "umount",
+        "status",
+        "refresh",
+        "sync",
+        "retry",
+        "export",
+        "discard",
+        "uploads",
+        "ls",
+        "doctor",
+        "demo",
+        "dev-server",
+    ] {
         assert!(
             text.lines().any(|l| l.trim_start().starts_with(&format!("{command} "))),
             "{command} is not in\n{text}"

@@ -15,6 +15,7 @@ mod failures;
 mod help;
 mod lifecycle;
 mod packaging;
+mod pending;
 mod readme;
 #[path = "../servers/sdk.rs"]
 mod sdk;

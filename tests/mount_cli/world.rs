@@ -298,6 +298,14 @@ impl World {
         self.runtime.block_on(async { client::put(&self.client(), key, body).await });
     }
 
+    /// Begins a multipart upload, and leaves it.
+    pub(crate) fn create_upload(&self, key: &str) -> String {
+        self.runtime.block_on(async {
+            let answer = self.client().create_multipart_upload().bucket("demo").key(key).send().await.unwrap();
+            answer.upload_id().unwrap().to_owned()
+        })
+    }
+
     fn client(&self) -> aws_sdk_s3::Client {
         let checksums = aws_sdk_s3::config::RequestChecksumCalculation::WhenRequired;
         client::client_with(&self.endpoint(), SECRET, checksums)
