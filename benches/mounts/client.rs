@@ -30,7 +30,6 @@ pub(crate) fn sdk_client(place: &Place) -> aws_sdk_s3::Client {
 pub(crate) enum Ask {
     Get { key: String, range: Option<(u64, u64)> },
     Put { key: String, body: Bytes },
-    Part { key: String, upload: String, number: i32, body: Bytes },
     Delete { key: String },
     Copy { from: String, to: String },
     Head { key: String },
@@ -87,12 +86,6 @@ async fn send_sdk(s3: &aws_sdk_s3::Client, bucket: &str, ask: Ask, arrived: impl
             arrived(body.len());
             s3.put_object().bucket(bucket).key(key).body(ByteStream::from(body)).send().await?;
         }
-        Ask::Part { key, upload, number, body } => {
-            let size = body.len();
-            let part = s3.upload_part().bucket(bucket).key(key).upload_id(upload).part_number(number);
-            part.body(ByteStream::from(body)).send().await?;
-            arrived(size);
-        }
         Ask::Delete { key } => drop(s3.delete_object().bucket(bucket).key(key).send().await?),
         Ask::Copy { from, to } => {
             drop(s3.copy_object().bucket(bucket).key(to).copy_source(format!("{bucket}/{from}")).send().await?);
@@ -147,9 +140,6 @@ impl Plain {
                 ("GET", format!("/{bucket}/{key}"), Bytes::new())
             }
             Ask::Put { key, body } => ("PUT", format!("/{bucket}/{key}"), body),
-            Ask::Part { key, upload, number, body } => {
-                ("PUT", format!("/{bucket}/{key}?partNumber={number}&uploadId={upload}"), body)
-            }
             Ask::Delete { key } => ("DELETE", format!("/{bucket}/{key}"), Bytes::new()),
             Ask::Copy { from, to } => {
                 headers.push(("x-amz-copy-source", format!("{bucket}/{from}")));

@@ -181,6 +181,26 @@ impl Bucket {
         parts.buffered(PARALLEL).try_collect().await
     }
 
+    /// A multipart upload of `count` parts with this body, so many at once.
+    pub(crate) async fn upload_in_parts(
+        &self,
+        key: &str,
+        body: &Bytes,
+        count: u64,
+        at_once: usize,
+    ) -> anyhow::Result<()> {
+        let upload = self.begin(key).await?;
+        let parts = stream::iter(1..=i32::try_from(count)?).map(|number| {
+            let part = self.s3.upload_part().bucket(&self.name).key(key).upload_id(&upload).part_number(number);
+            async move {
+                let sent = part.body(ByteStream::from(body.clone())).send().await?;
+                anyhow::Ok(completed(number, sent.e_tag))
+            }
+        });
+        let parts = parts.buffered(at_once).try_collect().await?;
+        self.complete(key, &upload, parts).await
+    }
+
     /// What an append of one byte takes at least: a part cannot be shorter than 5 MiB unless it is the last.
     pub(crate) async fn append(&self, key: &str) -> anyhow::Result<()> {
         let upload = self.begin(key).await?;
@@ -196,12 +216,6 @@ impl Bucket {
         let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
         let complete = self.s3.complete_multipart_upload().bucket(&self.name).key(key).upload_id(upload);
         complete.multipart_upload(parts).send().await?;
-        Ok(())
-    }
-
-    /// Gives an upload up.
-    pub(crate) async fn abort(&self, key: &str, upload: &str) -> anyhow::Result<()> {
-        self.s3.abort_multipart_upload().bucket(&self.name).key(key).upload_id(upload).send().await?;
         Ok(())
     }
 

@@ -20,15 +20,15 @@ const CONNECTIONS: [usize; 5] = [1, 2, 4, 8, 16];
 const TRY: Duration = Duration::from_millis(600);
 /// A ranged GET of the big file: long, so that first bytes count little.
 const RANGE: u64 = 64 << 20;
-const PART: usize = 16 << 20;
+/// What objfs sends of a large file, and how many of it at once (src/write).
+const PART: usize = 8 << 20;
+const PARTS_AT_ONCE: usize = 8;
 
 /// What a loop counts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Counted {
     /// As they arrive.
     Bytes,
-    /// Of whole requests, the last of which are waited for.
-    Sent,
     /// Each so many requests are one operation.
     Requests(u64),
 }
@@ -68,7 +68,8 @@ pub(crate) async fn measure(
             bucket.put_all(std::iter::once((small_key(prefix, 0), Bytes::from(vec![b'x'; 4096])))).await?;
             (copies_and_deletes(prefix), Counted::Requests(2), &CONNECTIONS[..])
         }
-        Limit::Put => return put_parts(place, bucket, prefix).await,
+        Limit::Upload => return upload(bucket, prefix).await,
+        Limit::PutSerially(size) => return put_serially(place, prefix, size).await,
         Limit::HeadAndGet(len) => return head_and_get(place, layout, len).await,
         Limit::List => {
             // Contestants list what they made; the bare client has to be given as much.
@@ -119,20 +120,18 @@ fn copies_and_deletes(prefix: &str) -> Asks {
     })
 }
 
-async fn put_parts(place: &Place, bucket: &Bucket, prefix: &str) -> anyhow::Result<Figures> {
+async fn upload(bucket: &Bucket, prefix: &str) -> anyhow::Result<Figures> {
     let key = format!("{prefix}limit.bin");
-    let upload = bucket.begin(&key).await?;
-    let (name, id, body) = (key.clone(), upload.clone(), noise(PART));
-    let put = move |i: u64| Ask::Part {
-        key: name.clone(),
-        upload: id.clone(),
-        // 64 parts of 16 MiB are a GiB; later ones replace them.
-        number: 1 + i32::try_from(i % 64).unwrap_or(0),
-        body: body.clone(),
-    };
-    let figures = best(place, &CONNECTIONS, Counted::Sent, &(Arc::new(put) as Asks)).await;
-    bucket.abort(&key, &upload).await?;
-    figures
+    let body = noise(PART);
+    let start = Instant::now();
+    bucket.upload_in_parts(&key, &body, GIB / PART as u64, PARTS_AT_ONCE).await?;
+    Ok(figures(GIB as f64, start.elapsed(), &format!("SDK, parts of 8 MiB, {PARTS_AT_ONCE} at once")))
+}
+
+/// The SDK alone, one request after the other, until a second has passed.
+async fn put_serially(place: &Place, prefix: &str, size: usize) -> anyhow::Result<Figures> {
+    let (amount, took) = run(place, false, 1, Counted::Requests(1), &puts(prefix, size)).await?;
+    Ok(figures(amount, took, "SDK, 1 connection"))
 }
 
 fn figures(amount: f64, took: Duration, how: &str) -> Figures {
@@ -193,16 +192,9 @@ async fn run(
     let so_far = match counted {
         Counted::Bytes => bytes.load(Ordering::Relaxed),
         Counted::Requests(each) => requests.load(Ordering::Relaxed) / each,
-        Counted::Sent => 0,
     };
     let took = start.elapsed();
     over.store(true, Ordering::Relaxed);
-    if counted == Counted::Sent {
-        while let Some(ended) = tasks.join_next().await {
-            ended??;
-        }
-        return Ok((bytes.load(Ordering::Relaxed) as f64, start.elapsed()));
-    }
     while let Some(ended) = tasks.try_join_next() {
         ended??;
     }

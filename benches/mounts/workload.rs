@@ -50,10 +50,12 @@ pub(crate) enum Limit {
     Get,
     /// GETs of so many bytes at random places, one after the other.
     RandomGet(u64),
-    /// Parts of 16 MiB, on 1 to 16 connections.
-    Put,
+    /// A multipart upload of 1 GiB by the SDK, with the parts that objfs sends and as many at once, from memory.
+    Upload,
     /// PUTs of objects of so many bytes, on 1 to 16 connections.
     PutSmall(usize),
+    /// PUTs of objects of so many bytes by the SDK, one after the other.
+    PutSerially(usize),
     /// GETs of whole small objects, on 1 to 16 connections.
     GetSmall,
     /// DELETEs, on 1 to 16 connections.
@@ -210,9 +212,9 @@ fn fio_jobs() -> Vec<Workload> {
 fn writes() -> Vec<Workload> {
     use Unit::{Bytes, Operations};
     let step = Step::Write { name: "new.bin".to_owned(), size: GIB };
-    let write = measure("write", "sequential write of 1 GiB, with close", Bytes, Limit::Put, step);
+    let write = measure("write", "sequential write of 1 GiB, with close", Bytes, Limit::Upload, step);
     let (about, step) = ("create 1,000 files of 4 KiB, one after the other", Step::Create { count: MANY, size: 4096 });
-    let create = measure("create", about, Operations, Limit::PutSmall(4096), step);
+    let create = measure("create", about, Operations, Limit::PutSerially(4096), step);
     let step = Step::Rename { from: "many".to_owned(), to: "renamed".to_owned(), count: MANY };
     let rename = measure("rename", "rename of a directory of 1,000 objects", Operations, Limit::CopyDelete, step);
     let step = Step::Append { file: "1GiB.bin".to_owned() };

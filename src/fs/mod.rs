@@ -15,7 +15,7 @@
 //! | waiting, trying again, saving elsewhere, dropping | `parked` |
 //! | what close and fsync wait for | `promise` |
 //! | commits, conflicts, background | `commit`, `background` |
-//! | listing, ahead of walks, by the poller | `listing`, `walk`, `poll` |
+//! | listing, ahead of walks, for who makes files, by the poller | `listing`, `walk`, `makers`, `poll` |
 //! | headers that listings do not show | `unread` |
 //! | how long the kernel believes an answer | `ttl` |
 //! | events of changes made elsewhere, those who watch | `events`, `watchers` |
@@ -33,6 +33,7 @@ mod invalidate;
 mod io;
 mod listing;
 mod lookup;
+mod makers;
 mod name;
 mod open;
 mod parked;
@@ -156,6 +157,7 @@ pub struct Fs {
     walks: walk::Walks,
     unread: unread::Unread,
     siblings: siblings::Siblings,
+    makers: makers::Makers,
     /// The version that each inode had when it was last opened: the kernel's pages are of that one.
     seen: moka::sync::Cache<Ino, Version>,
     /// Copies that serve readers of files which were deleted or replaced while open.
@@ -195,6 +197,7 @@ impl Fs {
             walks: walk::Walks::default(),
             unread,
             siblings: siblings::Siblings::default(),
+            makers: makers::Makers::default(),
             seen: moka::sync::Cache::new(SEEN_MAX),
             orphans: Mutex::default(),
             conflicts: AtomicU64::new(0),

@@ -58,6 +58,7 @@ impl Fs {
                 fs.meta.remove(row.ino).await?;
                 return Err(e.into());
             }
+            fs.note_made_in(&dir);
             let opened = fs.opened(&row, flags, caller.tid, None);
             Ok((fs.entry(&row), opened))
         })

@@ -279,6 +279,8 @@ pub struct Part {
     pub etag: ETag,
     /// Its size in bytes, where known.
     pub size: Option<u64>,
+    /// Its CRC32C in base64, where the upload has checksums: the completion names it again.
+    pub crc: Option<String>,
 }
 
 /// The source of an UploadPartCopy.

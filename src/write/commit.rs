@@ -17,7 +17,9 @@ use std::sync::Arc;
 /// Bytes of the base that are fetched at once to complete a file.
 const FILL_SIZE: u64 = 8 << 20;
 /// Parts of one file that are under way at once; [`Writer`]'s memory permits bound all files together.
-pub(super) const PARTS_IN_FLIGHT: usize = 4;
+pub(super) const PARTS_IN_FLIGHT: usize = 8;
+/// Pieces of the base that are under way at once.
+const FILLS_IN_FLIGHT: usize = 4;
 
 /// Why a commit failed. The file stays staged.
 #[derive(Debug, thiserror::Error)]
@@ -176,7 +178,7 @@ impl Writer {
         let base = staged.content().base().cloned().ok_or(CommitError::BaseLost)?;
         let pieces = gaps.into_iter().flat_map(|gap| split(gap, FILL_SIZE));
         futures::stream::iter(pieces.map(Ok))
-            .try_for_each_concurrent(PARTS_IN_FLIGHT, |piece| {
+            .try_for_each_concurrent(FILLS_IN_FLIGHT, |piece| {
                 let base = &base;
                 async move {
                     let bytes = self.reader.read(base, piece, None).await.map_err(base_lost)?;

@@ -141,7 +141,7 @@ mod tests {
     }
 
     fn part(number: u16) -> Part {
-        Part { number, etag: ETag::parse("e"), size: None }
+        Part { number, etag: ETag::parse("e"), size: None, crc: None }
     }
 
     #[test]

@@ -3,10 +3,11 @@
 //! Owns: which stores the suite runs on. The reference runs first in mind and cheapest in fact; moto always runs and must
 //! start; Garage runs in the full run (`OBJFS_TEST_FULL=1`), and must start there.
 //! Does not own: the cases (`suite`), starting servers (`stores`), what happens without a server (`network`),
-//! headers that follow from options (`storage`).
+//! headers that follow from options (`storage`), bodies that are changed on the way (`checksums`).
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a test fails by panicking")]
 
+mod checksums;
 #[path = "../servers/garage.rs"]
 mod garage;
 mod network;

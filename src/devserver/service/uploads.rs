@@ -31,6 +31,7 @@ pub(super) async fn create(
         bucket: Some(input.bucket),
         key: Some(input.key).filter(|key| xml_can_carry(key)),
         upload_id: Some(id),
+        checksum_algorithm: input.checksum_algorithm,
         ..Default::default()
     })
 }

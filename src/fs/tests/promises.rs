@@ -129,3 +129,21 @@ async fn a_full_queue_makes_close_wait_for_the_bucket() {
     }
     assert_eq!((b.object("a").await, b.object("c").await.as_deref()), (None, Some("c")));
 }
+
+#[tokio::test]
+async fn a_new_file_in_a_directory_that_is_known_is_one_put() {
+    let b = bench().await;
+    for i in 0..4 {
+        b.write(&format!("f{i}"), "x").await.unwrap();
+    }
+    // Listed in the background by now, since files are made in it one after another.
+    while b.fs.meta.get(Ino::ROOT).unwrap().unwrap().complete_at.is_none() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let all = |b: &Bench| Op::ALL.iter().map(|op| b.count(*op)).sum::<u64>();
+    let (before, puts) = (all(&b), b.count(Op::Put));
+    for i in 0..20 {
+        b.write(&format!("g{i}"), "x").await.unwrap();
+    }
+    assert_eq!((all(&b) - before, b.count(Op::Put) - puts), (20, 20));
+}

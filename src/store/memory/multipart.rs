@@ -57,7 +57,7 @@ impl Pending {
         let etag = etag_of(&body);
         let size = Some(body.len() as u64);
         self.parts.insert(number, (etag.clone(), body));
-        Ok(Part { number, etag, size })
+        Ok(Part { number, etag, size, crc: None })
     }
 
     /// The object that these parts make.
@@ -97,6 +97,7 @@ impl Pending {
             number: *number,
             etag: etag.clone(),
             size: Some(body.len() as u64),
+            crc: None,
         };
         self.parts.iter().map(part).collect()
     }

@@ -13,6 +13,7 @@ use std::future::Future;
 use std::time::Duration;
 
 mod body;
+mod checksum;
 mod client;
 mod convert;
 mod direct;
@@ -37,6 +38,7 @@ pub struct S3Store {
     /// Whether bodies go without a signature of their own, because TLS protects them.
     unsigned_bodies: bool,
     settings: S3Settings,
+    checksums: checksum::Checksums,
     /// For requests that do not go through the SDK.
     direct: Option<client::Direct>,
 }
@@ -53,8 +55,9 @@ impl S3Store {
             capabilities: providers::capabilities(host),
             client: connected.client,
             bucket: settings.bucket.clone(),
-            unsigned_bodies: connected.tls,
+            unsigned_bodies: !settings.signed_bodies.unwrap_or(!connected.tls),
             settings: settings.clone(),
+            checksums: checksum::Checksums::default(),
             direct: connected.direct,
         })
     }

@@ -12,7 +12,9 @@ use super::{S3Store, convert, error};
 use crate::types::{ByteRange, ETag, Key, WriteId};
 use async_trait::async_trait;
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, EncodingType, MetadataDirective, StorageClass};
+use aws_sdk_s3::types::{
+    ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart, EncodingType, MetadataDirective, StorageClass,
+};
 use bytes::Bytes;
 
 /// Fields that PutObject, CopyObject and CreateMultipartUpload have in common, without a common type.
@@ -102,15 +104,15 @@ impl ObjectStore for S3Store {
     }
 
     async fn put(&self, key: &Key, body: Bytes, headers: &ObjectHeaders, condition: &Condition) -> Result<Written> {
+        let sums = self.checksums.of(&body).await;
         let request = self.client.put_object().bucket(&self.bucket).key(key.as_str()).body(ByteStream::from(body));
+        let request = request.set_checksum_crc32_c(sums.crc.clone()).set_content_md5(sums.md5.clone());
         let request = with_condition!(with_headers!(request, headers), condition).customize();
         let request = if self.unsigned_bodies { request.disable_payload_signing() } else { request };
         let answer = request.send().await.map_err(|e| error::from_sdk(Op::Put, Some(key), e))?;
-        Ok(Written {
-            etag: convert::etag(Op::Put, key, answer.e_tag())?,
-            version_id: answer.version_id().map(str::to_owned),
-            last_modified: None,
-        })
+        let etag = convert::etag(Op::Put, key, answer.e_tag())?;
+        self.checksums.check(Op::Put, key, &sums, answer.checksum_crc32_c(), &etag)?;
+        Ok(Written { etag, version_id: answer.version_id().map(str::to_owned), last_modified: None })
     }
 
     async fn copy(&self, copy: &CopyRequest) -> Result<Written> {
@@ -146,8 +148,12 @@ impl ObjectStore for S3Store {
 
     async fn create_upload(&self, key: &Key, headers: &ObjectHeaders) -> Result<String> {
         let request = self.client.create_multipart_upload().bucket(&self.bucket).key(key.as_str());
-        let request = with_headers!(request, headers);
+        let asks = self.checksums.takes_crc();
+        let request = with_headers!(request, headers).set_checksum_algorithm(asks.then_some(ChecksumAlgorithm::Crc32C));
         let answer = self.answer(Op::CreateUpload, Some(key), request.send()).await?;
+        if asks {
+            self.checksums.heard(answer.checksum_algorithm() == Some(&ChecksumAlgorithm::Crc32C));
+        }
         let missing = || StoreError::new(ErrorKind::Corrupt, Op::CreateUpload, Some(key), "the answer has no id");
         answer.upload_id().map(str::to_owned).ok_or_else(missing)
     }
@@ -155,11 +161,16 @@ impl ObjectStore for S3Store {
     async fn upload_part(&self, upload: &Upload, number: u16, body: Bytes) -> Result<Part> {
         let key = &upload.key;
         let size = Some(body.len() as u64);
+        let sums = self.checksums.of(&body).await;
         let request = self.client.upload_part().bucket(&self.bucket).key(key.as_str()).upload_id(&upload.id);
-        let request = request.part_number(i32::from(number)).body(ByteStream::from(body)).customize();
+        let request = request.part_number(i32::from(number)).body(ByteStream::from(body));
+        let request = request.set_checksum_crc32_c(sums.crc.clone()).set_content_md5(sums.md5.clone()).customize();
         let request = if self.unsigned_bodies { request.disable_payload_signing() } else { request };
         let answer = request.send().await.map_err(|e| error::from_sdk(Op::UploadPart, Some(key), e))?;
-        Ok(Part { number, etag: convert::etag(Op::UploadPart, key, answer.e_tag())?, size })
+        let etag = convert::etag(Op::UploadPart, key, answer.e_tag())?;
+        self.checksums.check(Op::UploadPart, key, &sums, answer.checksum_crc32_c(), &etag)?;
+        let crc = answer.checksum_crc32_c().map(str::to_owned);
+        Ok(Part { number, etag, size, crc })
     }
 
     async fn upload_part_copy(&self, upload: &Upload, number: u16, source: &PartSource) -> Result<Part> {
@@ -176,8 +187,10 @@ impl ObjectStore for S3Store {
             .set_copy_source_range(source.range.map(ByteRange::to_http));
         let request = request.customize().config_override(self.patient());
         let answer = self.within(self.settings.timeouts.server_side, op, Some(key), request.send()).await?;
-        let etag = answer.copy_part_result().and_then(|r| r.e_tag());
-        Ok(Part { number, etag: convert::etag(op, key, etag)?, size: source.range.map(ByteRange::len) })
+        let result = answer.copy_part_result();
+        let crc = result.and_then(|r| r.checksum_crc32_c()).map(str::to_owned);
+        let etag = convert::etag(op, key, result.and_then(|r| r.e_tag()))?;
+        Ok(Part { number, etag, size: source.range.map(ByteRange::len), crc })
     }
 
     async fn complete_upload(
@@ -189,7 +202,8 @@ impl ObjectStore for S3Store {
     ) -> Result<Written> {
         let (op, key) = (Op::CompleteUpload, &upload.key);
         let part = |part: &Part| {
-            CompletedPart::builder().part_number(i32::from(part.number)).e_tag(part.etag.as_str()).build()
+            let named = CompletedPart::builder().part_number(i32::from(part.number)).e_tag(part.etag.as_str());
+            named.set_checksum_crc32_c(part.crc.clone()).build()
         };
         let parts = CompletedMultipartUpload::builder().set_parts(Some(parts.iter().map(part).collect())).build();
         let request = self.client.complete_multipart_upload().bucket(&self.bucket).key(key.as_str());
@@ -223,7 +237,8 @@ impl ObjectStore for S3Store {
                 let number = part.part_number().and_then(|n| u16::try_from(n).ok());
                 let number = number.ok_or_else(|| StoreError::new(ErrorKind::Corrupt, op, Some(key), "no number"))?;
                 let size = part.size().and_then(|size| u64::try_from(size).ok());
-                parts.push(Part { number, etag: convert::etag(op, key, part.e_tag())?, size });
+                let crc = part.checksum_crc32_c().map(str::to_owned);
+                parts.push(Part { number, etag: convert::etag(op, key, part.e_tag())?, size, crc });
             }
             let next = answer.next_part_number_marker().map(str::to_owned);
             if answer.is_truncated() != Some(true) || next.is_none() || next == after {

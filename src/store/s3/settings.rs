@@ -29,6 +29,8 @@ pub struct S3Settings {
     pub anonymous: bool,
     /// Send GET and HEAD of objects without the SDK, where Signature Version 4 is all that they need: that takes less time.
     pub direct: bool,
+    /// Sign bodies, which takes a pass of SHA-256 over them. `None`: only where TLS does not protect them.
+    pub signed_bodies: Option<bool>,
     /// How objects are to be stored, and what every request is to say.
     pub storage: StorageOptions,
     /// How long to wait for what.
@@ -48,6 +50,7 @@ impl S3Settings {
             credentials: None,
             anonymous: false,
             direct: true,
+            signed_bodies: None,
             storage: StorageOptions::default(),
             timeouts: Timeouts::default(),
         }
