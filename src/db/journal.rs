@@ -1,4 +1,4 @@
-//! The journal's rows: staged files whose bytes are owed to the bucket, and uploads that are under way.
+//! The journal's rows: staged files whose bytes are owed to the bucket, uploads and renames of directories that are under way.
 //!
 //! Owns: SQL over the journal and the mapping between columns and types. Does not own: when a row is due (`write`).
 
@@ -34,6 +34,21 @@ pub struct StagedRow {
     pub recorded: Timestamp,
     /// All bytes of a small file. `None`: they are in the staging file, which was synced before.
     pub body: Option<Vec<u8>>,
+}
+
+/// A rename of a directory that is under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RenameRow {
+    /// The write id of the copies.
+    pub id: String,
+    /// The directory's key before.
+    pub source: Key,
+    /// The directory's key afterwards.
+    pub target: Key,
+    /// Keys and ETags of what is below the source.
+    pub objects: Vec<(String, String)>,
+    /// It has failed, and the copies are to go.
+    pub is_undone: bool,
 }
 
 /// `journal.db`.
@@ -113,6 +128,62 @@ impl Journal {
             Ok((Key::parse(&key).map_err(|e| malformed(0, e))?, r.get(1)?))
         };
         self.0.read(|conn| conn.prepare_cached("SELECT key, id FROM upload")?.query_map([], row)?.collect())
+    }
+
+    /// Remembers a rename, and answers once that is durable.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub async fn record_rename(&self, row: RenameRow) -> Result<(), DbError> {
+        let sql = "INSERT OR REPLACE INTO rename(id, source, target, objects, undo) VALUES (?1, ?2, ?3, ?4, ?5)";
+        // Serialising strings cannot fail.
+        let objects = serde_json::to_string(&row.objects).unwrap_or_default();
+        self.0
+            .write(move |conn| {
+                let values = params![row.id, row.source.as_str(), row.target.as_str(), objects, row.is_undone];
+                conn.prepare_cached(sql)?.execute(values).map(|_| ())
+            })
+            .await
+    }
+
+    /// A rename has failed: its copies are to go.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub async fn undo_rename(&self, id: &str) -> Result<(), DbError> {
+        let id = id.to_owned();
+        let sql = "UPDATE rename SET undo = 1 WHERE id = ?1";
+        self.0.write(move |conn| conn.prepare_cached(sql)?.execute([id]).map(|_| ())).await
+    }
+
+    /// A rename has ended.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub async fn forget_rename(&self, id: &str) -> Result<(), DbError> {
+        let id = id.to_owned();
+        let sql = "DELETE FROM rename WHERE id = ?1";
+        self.0.write(move |conn| conn.prepare_cached(sql)?.execute([id]).map(|_| ())).await
+    }
+
+    /// Every rename that has begun and not ended.
+    ///
+    /// # Errors
+    /// What SQLite says, or a row that makes no sense.
+    pub fn renames(&self) -> Result<Vec<RenameRow>, DbError> {
+        let key = |text: String, i: usize| Key::parse(&text).map_err(|e| malformed(i, e));
+        let row = move |r: &Row<'_>| {
+            let objects: String = r.get(3)?;
+            Ok(RenameRow {
+                id: r.get(0)?,
+                source: key(r.get(1)?, 1)?,
+                target: key(r.get(2)?, 2)?,
+                objects: serde_json::from_str(&objects).map_err(|e| malformed(3, e))?,
+                is_undone: r.get(4)?,
+            })
+        };
+        let sql = "SELECT id, source, target, objects, undo FROM rename";
+        self.0.read(|conn| conn.prepare_cached(sql)?.query_map([], row)?.collect())
     }
 
     /// Closes the file.
@@ -234,6 +305,18 @@ mod tests {
         journal.record_upload(&upload.0, &upload.1, Ino(6)).await.unwrap();
         assert_eq!(journal.uploads().unwrap(), [upload]);
         journal.forget_upload("id").await.unwrap();
+        let rename = RenameRow {
+            id: "w".to_owned(),
+            source: Key::parse("a/").unwrap(),
+            target: Key::parse("b/").unwrap(),
+            objects: vec![("a/x".to_owned(), "e".to_owned())],
+            is_undone: false,
+        };
+        journal.record_rename(rename.clone()).await.unwrap();
+        journal.undo_rename("w").await.unwrap();
+        assert_eq!(journal.renames().unwrap(), [RenameRow { is_undone: true, ..rename }]);
+        journal.forget_rename("w").await.unwrap();
+        assert_eq!(journal.renames().unwrap(), []);
         assert_eq!(journal.uploads().unwrap(), []);
         assert!(journal.rows().unwrap().is_empty());
     }

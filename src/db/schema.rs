@@ -80,7 +80,7 @@ CREATE TABLE staged(
 ";
 
 /// Version 2: small files lie in the row itself, so that one sync makes them durable; uploads that are under way are known, so
-/// that the next mount aborts those that this one leaves.
+/// that the next mount aborts those that this one leaves; so are renames of directories, so that it ends them.
 const JOURNAL_2: &str = "
 ALTER TABLE staged ADD COLUMN body BLOB; -- all bytes of the file; NULL: they are in the staging file
 CREATE TABLE upload(
@@ -88,6 +88,13 @@ CREATE TABLE upload(
     key TEXT NOT NULL,
     ino INTEGER NOT NULL,
     PRIMARY KEY (key, id)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE rename(
+    id      TEXT PRIMARY KEY,            -- the write id of the copies
+    source  TEXT NOT NULL,               -- a directory's key
+    target  TEXT NOT NULL,
+    objects TEXT NOT NULL,               -- JSON: [[key, ETag], ...] of what is below the source
+    undo    INTEGER NOT NULL             -- 1: it has failed, and the copies are to go
 ) STRICT, WITHOUT ROWID;
 ";
 

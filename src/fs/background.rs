@@ -179,10 +179,11 @@ impl Fs {
         {
             tracing::warn!(error = %e, "copies for readers of an earlier mount could not be deleted");
         }
-        if !self.settings.read_only
-            && let Err(e) = self.writer.abort_left_uploads().await
-        {
-            tracing::warn!(error = %e, "uploads that an earlier mount left could not be looked up");
+        if !self.settings.read_only {
+            if let Err(e) = self.writer.abort_left_uploads().await {
+                tracing::warn!(error = %e, "uploads that an earlier mount left could not be looked up");
+            }
+            self.end_left_renames().await;
         }
         tokio::join!(self.run_commits(), self.run_markers(), self.run_poller());
     }

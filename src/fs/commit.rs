@@ -80,6 +80,13 @@ impl Fs {
                 tracing::warn!(%key, "was deleted elsewhere while it was changed here: it is created again");
                 self.recreate(staged, &row, &key, headers).await
             }
+            Err(CommitError::BaseLost) if !staged.content().has_own_bytes() => {
+                // Nothing but attributes was changed here, of a version that is gone: as with chmod of a clean file.
+                self.forget_staged(row.ino).await?;
+                self.meta.change(row.ino, |row| row.local = false).await?;
+                self.look_again(&row, &key).await?;
+                Err(FsError::Stale)
+            }
             Err(CommitError::BaseLost) => {
                 self.keep_apart(staged, row, &key).await?;
                 Err(CommitError::BaseLost.into())
@@ -192,13 +199,6 @@ impl Fs {
         let Some(theirs) = self.remote.head(&key).await? else {
             return self.recreate(staged, &row, &key, headers).await;
         };
-        if !staged.content().has_own_bytes() && !is_ours(staged, &theirs) {
-            // Nothing but attributes was changed here, of a version that is gone: as with chmod of a clean file.
-            self.forget_staged(row.ino).await?;
-            self.meta.change(row.ino, |row| row.local = false).await?;
-            self.look_again(&row, &key).await?;
-            return Err(FsError::Stale);
-        }
         if is_ours(staged, &theirs) {
             tracing::info!(%key, "the answer to an earlier commit was lost: going on from what it made");
             staged.rebase(ObjectRef { key: key.clone(), version: theirs.version });

@@ -13,6 +13,11 @@ use crate::write::{Source, Span, Staged};
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 
+/// Files from this size on are copied by the bucket; smaller ones are read and written in less time.
+const COPY_SIZE_MIN: u64 = 1 << 20;
+/// Bytes of one COPY_FILE_RANGE, whose answer has 32 bits (`fuse_write_out`, include/uapi/linux/fuse.h).
+const COPY_LEN_MAX: u64 = 1 << 31;
+
 impl Fs {
     /// READ: fewer bytes than asked for only at the end of the file.
     ///
@@ -137,6 +142,31 @@ impl Fs {
             self.send_ahead(staged);
         }
         Ok(())
+    }
+
+    /// COPY_FILE_RANGE from a file that the bucket has as it is here into an empty one, at the same place: the commit has the bucket
+    /// copy it, if it is the whole file in the end. Answers how many bytes, or `None` for what has to be read and written.
+    ///
+    /// # Errors
+    /// [`FsError::BadHandle`], [`FsError::Stale`]; what the staging disk says.
+    pub async fn copy_range(self: &Arc<Self>, from: (Fh, u64), to: (Fh, u64), len: u64) -> Result<Option<u64>> {
+        let source = self.handles.get(from.0).ok_or(FsError::BadHandle)?;
+        let target = self.handles.get(to.0).filter(|h| h.writable).ok_or(FsError::BadHandle)?;
+        if from.1 != to.1 || source.ino == target.ino || self.writer.get(source.ino).is_some_and(|s| s.is_changed()) {
+            return Ok(None);
+        }
+        // One answer cannot tell of more.
+        let range = ByteRange::at(from.1, len.min(COPY_LEN_MAX));
+        let (Some(object), Some(range)) = (source.object(), range) else { return Ok(None) };
+        if object.version.size < COPY_SIZE_MIN {
+            return Ok(None);
+        }
+        let staged = self.stage_for_write(&self.row(target.ino)?).await?;
+        let copied = staged.copy_of(&object, range)?;
+        if copied.is_some() {
+            staged.set_written_at(Some(self.meta.now()));
+        }
+        Ok(copied)
     }
 
     /// The staged file of an inode that is about to be changed. From here on the catalogue says that it holds changes.

@@ -9,7 +9,7 @@
 //! | getattr, setattr, statfs | `attr` |
 //! | opendir, readdir, mkdir, rmdir | `dir` |
 //! | create, mknod, symlink, readlink, unlink | `name` |
-//! | rename | `rename`, `rename_dir` |
+//! | rename; ending what an earlier mount began | `rename`, `rename_dir`, `resume` |
 //! | open, flush, release | `open` |
 //! | read, write, fsync | `io` |
 //! | waiting, trying again, saving elsewhere, dropping | `parked` |
@@ -42,6 +42,7 @@ mod poll;
 mod promise;
 mod rename;
 mod rename_dir;
+mod resume;
 mod siblings;
 mod ttl;
 mod unread;

@@ -1,14 +1,15 @@
 //! Renaming directories: every key below moves.
 //!
-//! Owns: the order (copy all, then the catalogue, then delete the old keys), undoing copies when one fails.
-//! Does not own: renaming files (`rename`). A journal that resumes after a crash is to come.
+//! Owns: the order (journal, copy all, then the catalogue, then delete the old keys), undoing copies when one fails.
+//! Does not own: renaming files (`rename`), what an earlier mount did not end (`resume`).
 
 use super::dir::new_write_id;
 use super::place::{KEY_LEN_MAX, Place};
 use super::{Fs, FsError, Result};
 use crate::meta::{InodeRow, Marker, Moved};
 use crate::store::{Condition, CopyRequest, ErrorKind, ListRequest, ListedObject, ObjectHeaders, StoreError};
-use crate::types::{ETag, FileKind, Ino, Key, KeyError, Name, ObjectRef, Version};
+use crate::types::{ETag, FileKind, Ino, Key, KeyError, Name, ObjectRef, Version, WriteId};
+use crate::write::RenameRow;
 use futures::StreamExt;
 use std::sync::Arc;
 
@@ -103,10 +104,23 @@ impl Fs {
                 return Err(KeyError::KeyTooLong.into());
             }
         }
-        let copied = self.copy_all(objects, &old, &new, replaced_marker.as_ref()).await?;
+        let id = new_write_id();
+        let is_recorded = !objects.is_empty();
+        if is_recorded {
+            let each = |object: &ListedObject| (object.key.to_string(), object.version.etag.as_str().to_owned());
+            let objects = objects.iter().map(each).collect();
+            let (source, target) = (old.clone(), new.clone());
+            let row = RenameRow { id: id.as_str().to_owned(), source, target, objects, is_undone: false };
+            self.writer.record_rename(row).await?;
+        }
+        let copied = self.copy_all(objects, (&old, &new), replaced_marker.as_ref(), &id).await?;
         let leaving = self.meta.leave(from.parent, from.name.clone());
         self.take_over(&row, to, &new, &copied, replaced_marker.is_some()).await?;
+        self.journal_below(row.ino).await;
         let finished = self.delete_sources(copied).await;
+        if is_recorded && finished.is_ok() {
+            self.writer.forget_rename(id.as_str()).await?;
+        }
         drop(leaving);
         self.owe_marker_if_emptied(from.parent).await;
         self.renamed(finished, from, to)
@@ -161,6 +175,19 @@ impl Fs {
         Ok(())
     }
 
+    /// Files below that the bucket does not have yet have followed their path: the journal must name the new ones.
+    async fn journal_below(self: &Arc<Self>, dir: Ino) {
+        let owed = self.writer.owed();
+        let Ok(below) = self.meta.descendants(dir) else { return };
+        for ino in owed.into_iter().filter(|ino| below.contains(ino)) {
+            if self.writer.get(ino).is_some_and(|staged| staged.is_journaled())
+                && let Err(e) = self.journal(ino).await
+            {
+                tracing::error!(inode = %ino, error = %e, "the journal names it by its old path");
+            }
+        }
+    }
+
     async fn check_replaceable(&self, old: &InodeRow, tree: &Key, no_replace: bool) -> Result<()> {
         if no_replace {
             return Err(FsError::Exists);
@@ -193,12 +220,12 @@ impl Fs {
     async fn copy_all(
         &self,
         objects: Vec<ListedObject>,
-        from: &Key,
-        to: &Key,
+        (from, to): (&Key, &Key),
         marker: Option<&ETag>,
+        id: &WriteId,
     ) -> Result<Vec<Copied>> {
         let results: Vec<Result<Copied>> = futures::stream::iter(objects)
-            .map(|object| self.copy_one(object, from, to, marker))
+            .map(|object| self.copy_one(object, (from, to), marker, id))
             .buffer_unordered(IN_FLIGHT)
             .collect()
             .await;
@@ -210,16 +237,29 @@ impl Fs {
             }
         }
         let Some(error) = failed else { return Ok(copied) };
+        self.writer.undo_rename(id.as_str()).await?;
+        let mut is_undone = true;
         // A marker that was replaced stays: an empty directory is there as it was before.
         for one in copied.into_iter().filter(|one| marker.is_none() || one.to != *to) {
             if let Err(e) = self.store.delete(&one.to, Some(&one.version.etag)).await {
+                is_undone = false;
                 tracing::warn!(key = %one.to, error = %e, "a copy made for a rename that failed could not be deleted");
             }
+        }
+        // Of a copy whose answer was lost nothing is known here: the next mount looks.
+        if is_undone && !error.is_outage() {
+            self.writer.forget_rename(id.as_str()).await?;
         }
         Err(error)
     }
 
-    async fn copy_one(&self, object: ListedObject, from: &Key, to: &Key, marker: Option<&ETag>) -> Result<Copied> {
+    async fn copy_one(
+        &self,
+        object: ListedObject,
+        (from, to): (&Key, &Key),
+        marker: Option<&ETag>,
+        id: &WriteId,
+    ) -> Result<Copied> {
         let target = object.key.rebase(from, to)?;
         let meta = self.store.head(&object.key).await?;
         if meta.version.etag != object.version.etag {
@@ -227,7 +267,7 @@ impl Fs {
         }
         // A HEAD names no default class.
         let class = meta.headers.storage_class.clone().or(object.storage_class);
-        let headers = ObjectHeaders { storage_class: class, ..meta.headers }.with_write_id(&new_write_id());
+        let headers = ObjectHeaders { storage_class: class, ..meta.headers }.with_write_id(id);
         let written = self
             .store
             .copy(&CopyRequest {

@@ -11,9 +11,9 @@ use crate::fs::{Caller, Fs, FsError, Looked, SetAttr, SetTime};
 use crate::types::{Fh, Ino, Name, Timestamp};
 use bytes::Bytes;
 use fuser::{
-    AccessFlags, BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, KernelConfig, LockOwner, OpenFlags,
-    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
-    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, KernelConfig,
+    LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
+    ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use std::ffi::OsStr;
 use std::future::Future;
@@ -338,6 +338,29 @@ impl Filesystem for Adapter {
         let (fs, data) = (Arc::clone(&self.fs), Bytes::copy_from_slice(data));
         let work = async move { fs.write(Fh(fh.0), offset, &data, kill_suid).await };
         self.spawn(request, work, answer);
+    }
+
+    fn copy_file_range(
+        &self,
+        request: &Request,
+        _ino_in: INodeNo,
+        fh_in: FileHandle,
+        offset_in: u64,
+        _ino_out: INodeNo,
+        fh_out: FileHandle,
+        offset_out: u64,
+        len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        let fs = Arc::clone(&self.fs);
+        let work = async move { fs.copy_range((Fh(fh_in.0), offset_in), (Fh(fh_out.0), offset_out), len).await };
+        self.spawn(request, work, move |outcome| match outcome {
+            Ok(Some(len)) => reply.written(u32::try_from(len).unwrap_or(u32::MAX)),
+            // The kernel then reads and writes (fs/fuse/file.c, fuse_copy_file_range).
+            Ok(None) => reply.error(Errno::EOPNOTSUPP),
+            Err(e) => reply.error(reply::errno("copy_file_range", &e)),
+        });
     }
 
     fn flush(&self, request: &Request, _ino: INodeNo, fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {

@@ -87,6 +87,9 @@ impl Writer {
         let headers = order.headers.clone().with_write_id(&id);
         staged.note_attempt(&id);
         if staged.is_journaled() {
+            if staged.content().copied().is_some() {
+                self.fill(staged).await?;
+            }
             // If the answer is lost together with this process, the next one must know that the object is ours.
             let recorded = self.record(staged, key, &headers, order.now).await;
             recorded.map_err(|e| CommitError::Journal(e.to_string()))?;
@@ -97,8 +100,7 @@ impl Writer {
         let written = match self.upload(&mut begun, order, headers).await {
             Ok(written) => written,
             Err(e) => {
-                let needs_all =
-                    matches!(e, CommitError::Conflict | CommitError::BaseDeleted) && begun.send != Send::Headers;
+                let needs_all = matches!(e, CommitError::Conflict | CommitError::BaseDeleted);
                 begun.fail(&e);
                 if needs_all {
                     // Whoever deals with that needs all bytes here. Those that the bucket was to copy may be gone.
@@ -175,7 +177,7 @@ impl Writer {
         if gaps.is_empty() {
             return Ok(());
         }
-        let base = staged.content().base().cloned().ok_or(CommitError::BaseLost)?;
+        let base = staged.content().source().cloned().ok_or(CommitError::BaseLost)?;
         let pieces = gaps.into_iter().flat_map(|gap| split(gap, FILL_SIZE));
         futures::stream::iter(pieces.map(Ok))
             .try_for_each_concurrent(FILLS_IN_FLIGHT, |piece| {
@@ -202,12 +204,11 @@ impl Writer {
                 let body = read_whole(staged, ByteRange::new(0, begun.size))?;
                 self.store.put(key, body, &headers, condition).await
             }
-            Send::Headers => {
-                let base = staged.content().base().cloned().ok_or(CommitError::BaseLost)?;
+            Send::Copy(whole) => {
                 let copy = CopyRequest {
-                    source: key.clone(),
-                    source_if_match: Some(base.version.etag),
-                    source_size: base.version.size,
+                    source: whole.key,
+                    source_if_match: Some(whole.version.etag),
+                    source_size: whole.version.size,
                     destination: key.clone(),
                     headers: headers.clone(),
                     condition: condition.clone(),

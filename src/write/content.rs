@@ -23,6 +23,8 @@ pub enum Source {
 pub struct Content {
     size: u64,
     base: Option<ObjectRef>,
+    /// Another object of which the file is a copy: the bytes up to `base_len` are its, and not the base's.
+    copied: Option<ObjectRef>,
     base_len: u64,
     dirty: RangeSet,
     local: RangeSet,
@@ -43,12 +45,21 @@ impl Content {
     pub fn new(base: Option<ObjectRef>) -> Content {
         let size = base.as_ref().map_or(0, |b| b.version.size);
         let changed = base.is_none();
-        Content { size, base, base_len: size, dirty: RangeSet::new(), local: RangeSet::new(), changed, commit: None }
+        Content {
+            size,
+            base,
+            copied: None,
+            base_len: size,
+            dirty: RangeSet::new(),
+            local: RangeSet::new(),
+            changed,
+            commit: None,
+        }
     }
 
     /// A file as the journal remembers it. It counts as changed.
     pub fn restore(size: u64, base: Option<ObjectRef>, base_len: u64, dirty: RangeSet, local: RangeSet) -> Content {
-        Content { size, base, base_len, dirty, local, changed: true, commit: None }
+        Content { size, base, copied: None, base_len, dirty, local, changed: true, commit: None }
     }
 
     /// Size of the file in bytes.
@@ -56,9 +67,19 @@ impl Content {
         self.size
     }
 
-    /// The version that the file changes.
+    /// The version that the file changes, and that its commit replaces.
     pub fn base(&self) -> Option<&ObjectRef> {
         self.base.as_ref()
+    }
+
+    /// The object of which the file is a copy, if it is one that was not committed yet.
+    pub fn copied(&self) -> Option<&ObjectRef> {
+        self.copied.as_ref()
+    }
+
+    /// Where bytes that are neither written nor here come from.
+    pub fn source(&self) -> Option<&ObjectRef> {
+        self.copied.as_ref().or(self.base.as_ref())
     }
 
     /// How many leading bytes of the base are still a part of the file.
@@ -90,7 +111,32 @@ impl Content {
     pub fn has_own_bytes(&self) -> bool {
         let is_base =
             self.base.as_ref().is_some_and(|base| base.version.size == self.size && self.base_len == self.size);
-        !is_base || !self.dirty.is_empty()
+        !is_base || !self.dirty.is_empty() || self.copied.is_some()
+    }
+
+    /// The object that the file is as a whole, byte for byte: the base, or the one that was copied.
+    pub fn whole(&self) -> Option<&ObjectRef> {
+        let is_whole = |source: &&ObjectRef| source.version.size == self.size && self.base_len == self.size;
+        self.source().filter(is_whole).filter(|_| self.dirty.is_empty() && self.size > 0)
+    }
+
+    /// `range` of `object` is to be copied to the same place of the file. That is done for an empty file, from the beginning on, and
+    /// for what follows. Answers how many bytes are copied, or `None` if they have to be written.
+    pub fn on_copied(&mut self, object: &ObjectRef, range: ByteRange) -> Option<u64> {
+        let goes_on = self.size > 0 && self.copied.as_ref() == Some(object) && self.base_len == self.size;
+        let begins = self.size == 0 && range.start() == 0;
+        if !(begins || goes_on && self.dirty.is_empty() && range.start() == self.size) {
+            return None;
+        }
+        let range = ByteRange::new(range.start(), range.end().min(object.version.size))?;
+        self.size = range.end();
+        self.base_len = self.size;
+        self.copied = Some(object.clone());
+        self.changed = true;
+        if let Some(running) = &mut self.commit {
+            running.written.insert(range);
+        }
+        Some(range.len())
     }
 
     /// Bytes were written at `range`.
@@ -175,6 +221,7 @@ impl Content {
         self.local = kept;
         self.dirty = running.written;
         self.base = Some(version);
+        self.copied = None;
     }
 
     /// The commit failed: all is as changed as before. Answers what was written since it began, and how far the file was cut.
@@ -186,15 +233,22 @@ impl Content {
     /// The base has moved: the same bytes are found elsewhere. Those that it has not there were cut off before, and are zeros.
     pub fn on_base_moved(&mut self, object: ObjectRef) {
         if self.base.is_some() {
-            self.base_len = self.base_len.min(object.version.size);
-            self.local.truncate(self.base_len);
+            if self.copied.is_none() {
+                self.base_len = self.base_len.min(object.version.size);
+                self.local.truncate(self.base_len);
+            }
             self.base = Some(object);
         }
     }
 
-    /// The file replaces `base` from now on, and takes no byte from it. Only when nothing is [`Content::missing`].
+    /// The file replaces `base` from now on, and takes no byte from it. Only when nothing is [`Content::missing`]: otherwise
+    /// nothing happens, and the commit that follows finds out that bytes are lost.
     pub fn on_rebased(&mut self, base: Option<ObjectRef>) {
+        if !self.missing().is_empty() {
+            return;
+        }
         self.base = base;
+        self.copied = None;
         if let Some(all) = ByteRange::new(0, self.size) {
             self.dirty.insert(all);
         }

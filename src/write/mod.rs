@@ -27,7 +27,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-pub use crate::db::Journal;
+pub use crate::db::{Journal, RenameRow};
 pub use claims::{Claim, Claims, Span};
 pub use commit::{CommitError, Committed};
 pub use conflict::conflict_name;
@@ -62,6 +62,9 @@ pub enum JournalError {
     /// The staging disk failed.
     #[error("staging: {0}")]
     Disk(#[from] io::Error),
+    /// The file is a copy of an object that it does not have all bytes of, which no row can say.
+    #[error("not all of it is here")]
+    Incomplete,
     /// A row whose headers make no sense.
     #[error("headers in the journal: {0}")]
     Headers(#[from] serde_json::Error),
@@ -199,7 +202,14 @@ impl Writer {
         // What is written after this moment is not a part of what is acknowledged.
         let is_small = |content: &Content| content.size() <= BODY_SIZE_MAX && content.missing().is_empty();
         let snapshot = staged.snapshot(is_small)?;
-        let (content, body) = (&snapshot.content, snapshot.body.clone());
+        let (mut content, body) = (snapshot.content.clone(), snapshot.body.clone());
+        if content.copied().is_some() {
+            if !content.missing().is_empty() {
+                return Err(JournalError::Incomplete);
+            }
+            // The row says whose bytes are replaced, and that none is taken from there.
+            content.on_rebased(content.base().cloned());
+        }
         if body.is_none() {
             let file = Arc::clone(&snapshot.file.1);
             tokio::task::spawn_blocking(move || file.sync_data()).await.map_err(io::Error::other)??;
@@ -325,6 +335,38 @@ impl Writer {
     async fn memory_for(&self, size: u64) -> Option<SemaphorePermit<'_>> {
         let permits = u32::try_from(size).unwrap_or(u32::MAX).min(self.memory_max);
         self.memory.acquire_many(permits).await.ok()
+    }
+
+    /// Remembers a rename of a directory that is about to begin, so that the next mount ends it if this one cannot.
+    ///
+    /// # Errors
+    /// What SQLite says: then it must not begin.
+    pub async fn record_rename(&self, rename: RenameRow) -> Result<(), DbError> {
+        self.journal.record_rename(rename).await
+    }
+
+    /// The rename has failed: what was copied for it goes.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub async fn undo_rename(&self, id: &str) -> Result<(), DbError> {
+        self.journal.undo_rename(id).await
+    }
+
+    /// The rename has ended.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub async fn forget_rename(&self, id: &str) -> Result<(), DbError> {
+        self.journal.forget_rename(id).await
+    }
+
+    /// Renames that have begun and not ended.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn left_renames(&self) -> Result<Vec<RenameRow>, DbError> {
+        self.journal.renames()
     }
 
     /// Uploads in the bucket that are not complete, those of others included: key, id, and whether it is one of this mount's.

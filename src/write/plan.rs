@@ -5,7 +5,7 @@
 
 use super::content::Content;
 use crate::store::Capabilities;
-use crate::types::{ByteRange, Key};
+use crate::types::{ByteRange, Key, ObjectRef};
 
 /// Up to this size an object is one PUT: below it a multipart upload only adds requests.
 const PUT_SIZE_MAX: u64 = 16 << 20;
@@ -119,8 +119,8 @@ pub(super) struct PartPlan {
 pub(super) enum Send {
     /// All of it, by one PutObject.
     Put,
-    /// Nothing: only headers have changed, and the bucket copies the object to itself.
-    Headers,
+    /// Nothing: the file is an object that the bucket has, and which it copies, to itself if only headers have changed.
+    Copy(ObjectRef),
     /// An upload of these parts.
     Parts(Layout, Vec<PartPlan>),
 }
@@ -139,14 +139,14 @@ pub(super) fn plan_commit(
     // Of another object's bytes nothing but the condition of the copy would say that they are still those, and some servers
     // do not keep that one. Here the condition of the commit says so too.
     let base = content.base().filter(|base| base.key == *key);
-    if base.is_some() && !content.has_own_bytes() && size > 0 {
-        return Ok(Send::Headers);
+    if let Some(whole) = content.whole().filter(|whole| whole.key == *key || content.copied().is_some()) {
+        return Ok(Send::Copy(whole.clone()));
     }
     let layout = match plan_upload(size, capabilities)? {
         Plan::Put => return Ok(Send::Put),
         Plan::Multipart(layout) => under_way.filter(|known| known.fits(size, capabilities)).unwrap_or(layout),
     };
-    let clean_len = if base.is_some() { content.base_len() } else { 0 };
+    let clean_len = if base.is_some() && content.copied().is_none() { content.base_len() } else { 0 };
     let part = |(number, range): (u16, ByteRange)| {
         let is_clean = range.end() <= clean_len && content.dirty().overlaps(range).is_empty();
         PartPlan { number, range, is_copy: is_clean && range.len() >= capabilities.part_size_min }
@@ -173,7 +173,7 @@ fn with_large_copies(parts: Vec<PartPlan>) -> Vec<PartPlan> {
 pub(super) fn needed(send: &Send, missing: &[ByteRange]) -> Vec<ByteRange> {
     match send {
         Send::Put => missing.to_vec(),
-        Send::Headers => Vec::new(),
+        Send::Copy(_) => Vec::new(),
         Send::Parts(_, parts) => {
             let sent = parts.iter().filter(|part| !part.is_copy);
             sent.flat_map(|part| missing.iter().filter_map(|gap| gap.intersect(part.range))).collect()
@@ -184,7 +184,7 @@ pub(super) fn needed(send: &Send, missing: &[ByteRange]) -> Vec<ByteRange> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{ETag, ObjectRef, RangeSet, Version};
+    use crate::types::{ETag, RangeSet, Version};
     use proptest::prelude::*;
 
     #[test]
@@ -198,9 +198,10 @@ mod tests {
         let mib = |a: u64, b: u64| ByteRange::new(a << 20, b << 20).unwrap();
         let key = Key::parse("k").unwrap();
         let version = Version { etag: ETag::parse("e"), last_modified: None, size: 400 << 20 };
-        let mut content = Content::new(Some(ObjectRef { key: key.clone(), version }));
+        let base = ObjectRef { key: key.clone(), version };
+        let mut content = Content::new(Some(base.clone()));
         let caps = Capabilities::default();
-        assert_eq!(plan_commit(&content, &key, None, &caps), Ok(Send::Headers));
+        assert_eq!(plan_commit(&content, &key, None, &caps), Ok(Send::Copy(base)));
         content.on_write(mib(201, 202));
         content.on_write(mib(400, 401));
         let of = |key: &Key, caps: &Capabilities| match plan_commit(&content, key, None, caps) {

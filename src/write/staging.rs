@@ -334,6 +334,21 @@ impl Staged {
         Ok(())
     }
 
+    /// `range` of `object` becomes a part of the file, at the same place, of which nothing is fetched as long as nobody needs it here.
+    /// Answers how many bytes, or `None` if they have to be written.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn copy_of(&self, object: &ObjectRef, range: ByteRange) -> io::Result<Option<u64>> {
+        let mut content = self.lock();
+        let copied = content.on_copied(object, range);
+        if copied.is_some() {
+            self.file.file().set_len(content.size())?;
+            self.note_change();
+        }
+        Ok(copied)
+    }
+
     /// Attributes that travel with the object changed.
     pub fn touch(&self) {
         self.lock().on_attributes();
@@ -343,7 +358,7 @@ impl Staged {
     /// Where the bytes of `range` come from, and the version that the base pieces are read from.
     pub fn sources(&self, range: ByteRange) -> (Vec<(ByteRange, Source)>, Option<ObjectRef>) {
         let content = self.lock();
-        (content.sources(range), content.base().cloned())
+        (content.sources(range), content.source().cloned())
     }
 
     /// Bytes that [`Staged::sources`] says are in the file.

@@ -1,6 +1,7 @@
 //! How many requests everyday work costs, counted by the server.
 
 use crate::common::{Mount, Store, eventually};
+use crate::programs::noise;
 use objfs::devserver::{Counts, Effect, Rule};
 use std::fs;
 
@@ -252,4 +253,16 @@ fn an_ls_l_of_a_large_directory_makes_no_request_for_each_file() {
     assert!(counts.of("HeadObject") <= 12 && counts.of("ListObjectsV2") <= 5, "{counts:?}");
     let counts = cost(&store, || assert_eq!(mount.sh("find . -size +0 | wc -l").trim(), "3000"));
     assert!(counts.total() <= 8, "{counts:?}");
+}
+
+#[test]
+fn cp_within_the_mount_moves_no_bytes() {
+    let store = Store::dev();
+    let body = noise(7, 5 << 20);
+    store.put("film.mkv", &body);
+    let mount = store.mount();
+    fs::write(mount.at("probe"), "x").unwrap();
+    let counts = cost(&store, || mount.sh("cp film.mkv copy.mkv"));
+    assert_eq!((counts.of("GetObject"), counts.of("PutObject"), counts.of("CopyObject")), (0, 0, 1), "{counts:?}");
+    assert!(store.get("copy.mkv") == body);
 }

@@ -22,6 +22,14 @@ CREATE TABLE upload(
     ino INTEGER NOT NULL,
     PRIMARY KEY (key, id)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE rename(
+    id      TEXT PRIMARY KEY,            -- the write id of the copies
+    source  TEXT NOT NULL,               -- a directory's key
+    target  TEXT NOT NULL,
+    objects TEXT NOT NULL,               -- JSON: [[key, ETag], ...] of what is below the source
+    undo    INTEGER NOT NULL             -- 1: it has failed, and the copies are to go
+) STRICT, WITHOUT ROWID;
 PRAGMA user_version = 2;
 INSERT INTO staged VALUES (9, 'books/a.epub', '9-1', 42, NULL, NULL, NULL, NULL, 0, '0-42', '', '{}', '', 5, zeroblob(42));
 INSERT INTO upload VALUES ('an-id', 'books/b.epub', 10);
+INSERT INTO rename VALUES ('another-id', 'old/', 'new/', '[["old/a","e"]]', 0);

@@ -356,3 +356,84 @@ async fn nothing_is_left_of_the_upload_of_a_file_that_was_deleted_renamed_or_lef
     background.abort();
     assert_eq!(b.ls(Ino::ROOT).await, ["after"]);
 }
+
+impl Bench {
+    /// As cp(1) does it: all of `from` into a new file `to`, which stays open.
+    async fn copy_range(&self, from: &str, to: &str) -> (Fh, Option<u64>) {
+        let (_, source) = self.open(from, libc::O_RDONLY).await;
+        let (_, target) = self.create(to).await;
+        let copied = self.fs.copy_range((source, 0), (target, 0), u64::MAX >> 1).await.unwrap();
+        self.fs.release(source).await;
+        (target, copied)
+    }
+
+    async fn close(&self, fh: Fh) {
+        self.fs.flush(CALLER, fh).await.unwrap();
+        self.fs.release(fh).await;
+    }
+}
+
+#[tokio::test]
+async fn a_copy_within_the_mount_is_made_by_the_bucket() {
+    let b = probed().await;
+    let mut body = noise(3 * MIB);
+    b.put_large("a", &body).await;
+    let before = (b.count(Op::Get), b.count(Op::Put), b.count(Op::Copy));
+    let (fh, copied) = b.copy_range("a", "b.mkv").await;
+    assert_eq!(copied, Some(3 * MIB as u64));
+    b.close(fh).await;
+    let now = (b.count(Op::Get), b.count(Op::Put), b.count(Op::Copy));
+    assert_eq!(now, (before.0, before.1, before.2 + 1), "no byte has come or gone");
+    assert!(b.bytes_of("b.mkv").await == body);
+    let meta = b.memory.head(&key("b.mkv")).await.unwrap();
+    assert_eq!(meta.headers.content_type.as_deref(), Some("video/x-matroska"));
+    // Read and written to before its close, it is a file like others.
+    let (fh, _) = b.copy_range("a", "c").await;
+    assert!(b.read_through(fh).await == body);
+    b.fs.write(fh, 5, b"changed", false).await.unwrap();
+    body[5..12].copy_from_slice(b"changed");
+    b.close(fh).await;
+    assert!(b.bytes_of("c").await == body);
+    // Over a file that is there, in two calls, and cut.
+    let (_, source) = b.open("a", libc::O_RDONLY).await;
+    let (_, target) = b.open("c", libc::O_WRONLY | libc::O_TRUNC).await;
+    let mib = MIB as u64;
+    assert_eq!(b.fs.copy_range((source, 0), (target, 0), 2 * mib).await.unwrap(), Some(2 * mib));
+    assert_eq!(b.fs.copy_range((source, 2 * mib), (target, 2 * mib), 9 * mib).await.unwrap(), Some(mib));
+    assert_eq!(b.fs.copy_range((source, 0), (target, mib), mib).await.unwrap(), None, "elsewhere");
+    b.close(target).await;
+    assert!(b.bytes_of("c").await == b.bytes_of("a").await);
+    let (_, target) = b.open("c", libc::O_WRONLY | libc::O_TRUNC).await;
+    assert_eq!(b.fs.copy_range((source, 0), (target, 0), mib).await.unwrap(), Some(mib));
+    b.close(target).await;
+    assert!(b.bytes_of("c").await == b.bytes_of("a").await[..MIB]);
+    b.fs.release(source).await;
+}
+
+#[tokio::test]
+async fn a_copy_whose_source_was_replaced_is_no_mixture() {
+    let b = probed().await;
+    b.put_large("a", &noise(3 * MIB)).await;
+    let (fh, _) = b.copy_range("a", "b").await;
+    b.put_large("a", &noise(3 * MIB + 1)).await;
+    assert_eq!(b.fs.flush(CALLER, fh).await.unwrap_err().errno(), libc::ESTALE);
+    b.fs.release(fh).await;
+    assert_eq!(b.memory.head(&key("b")).await.unwrap_err().kind, ErrorKind::NotFound);
+    b.fs.unlink(Ino::ROOT, name("b")).await.unwrap();
+    assert_eq!(b.fs.pending().unwrap().files, 0);
+}
+
+#[tokio::test]
+async fn a_mode_that_was_to_travel_with_a_version_that_is_gone_makes_no_file_of_zeros() {
+    let b = probed().await;
+    b.put_large("a", &noise(20 * MIB)).await;
+    let (ino, fh) = b.open("a", libc::O_RDWR).await;
+    // Staged, and written to nowhere.
+    b.fs.write(fh, 0, b"", false).await.unwrap();
+    b.fs.setattr(CALLER, ino, SetAttr { mode: Some(0o600), ..SetAttr::default() }, true).await.unwrap();
+    b.foreign_delete("a").await;
+    let flushed = b.fs.flush(CALLER, fh).await;
+    assert!(flushed.is_err_and(|e| e.errno() == libc::ESTALE));
+    b.fs.release(fh).await;
+    assert_eq!(b.memory.head(&key("a")).await.unwrap_err().kind, ErrorKind::NotFound);
+}

@@ -9,6 +9,7 @@ mod names;
 mod promises;
 mod races;
 mod readers;
+mod resumed;
 
 use super::*;
 use crate::meta::Defaults;
