@@ -126,6 +126,7 @@ fn writes(options: &Options) -> Result<Writes, Failure> {
         delay: options.upload_delay.unwrap_or(usual.delay),
         uploads: options.uploads.unwrap_or(usual.uploads),
         queue_max: options.upload_queue.unwrap_or(usual.queue_max),
+        conflict: options.conflict,
     })
 }
 

@@ -4,7 +4,7 @@
 
 use super::exit_code::{ExitCode, Failure};
 use super::storage::StorageWords;
-use crate::daemon::{Events, FEATURES, WriteMode};
+use crate::daemon::{Conflicts, Events, FEATURES, WriteMode};
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -70,6 +70,8 @@ pub(super) struct Options {
     pub(super) upload_queue: Option<usize>,
     /// `storage_class=`, `sse=` and their kin.
     pub(super) storage: StorageWords,
+    /// `conflict=`.
+    pub(super) conflict: Conflicts,
     /// `drain_timeout=`.
     pub(super) drain_timeout: Option<Duration>,
     /// `disable=`.
@@ -91,7 +93,7 @@ const fn known(name: &'static str, value: &'static str, help: &'static str) -> K
     Known { name, value, help }
 }
 
-const KNOWN: [Known; 41] = [
+const KNOWN: [Known; 42] = [
     known("ro", "", "nothing may be changed"),
     known("rw", "", "files may be changed (default)"),
     known("allow_other", "", "other users may look inside (see user_allow_other in /etc/fuse.conf)"),
@@ -130,6 +132,7 @@ const KNOWN: [Known; 41] = [
     known("upload_delay", "TIME", "how long an upload waits after its file was acknowledged (default 2s)"),
     known("uploads", "N", "such uploads at once (default 8)"),
     known("upload_queue", "N", "files that may wait for that; then close waits for the bucket"),
+    known("conflict", "keep-both|theirs|ours", "which version stays when somebody else wrote (default keep-both)"),
     known("drain_timeout", "TIME", "how long an unmount waits for uploads (default 10m)"),
     known("disable", "NAME[+NAME]", "do without kernel features, as an older kernel would"),
     known("log", "FILTER", "what is logged: error, warn, info, debug (default info)"),
@@ -209,6 +212,14 @@ impl Options {
                 "bucket" | "local" => self.fsync_local = value == "local",
                 _ => return Err(bad("bucket or local")),
             },
+            "conflict" => {
+                self.conflict = match value {
+                    "keep-both" => Conflicts::KeepBoth,
+                    "theirs" => Conflicts::Theirs,
+                    "ours" => Conflicts::Ours,
+                    _ => return Err(bad("keep-both, theirs or ours")),
+                };
+            }
             "temp_names" => self.temp_names = Some(if value == "none" { String::new() } else { value.to_owned() }),
             "upload_delay" => self.upload_delay = Some(parse_time(value).ok_or_else(|| bad("a time such as 2s"))?),
             "uploads" => {
@@ -408,6 +419,7 @@ mod tests {
                 "URL" => "=https://h",
                 "auto|all|off" => "=all",
                 "through|back" => "=back",
+                "keep-both|theirs|ours" => "=ours",
                 "bucket|local" => "=local",
                 "AES256|aws:kms|aws:kms:dsse" => "=aws:kms",
                 "CANNED" => "=private",

@@ -12,6 +12,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
+use std::time::{Duration, Instant};
 
 mod checkpoint;
 mod damage;
@@ -28,6 +29,8 @@ pub use schema::Schema;
 
 /// Writes that one transaction takes at most: bounds how long a reader of the answer waits for others.
 const GROUP_COMMIT_MAX: usize = 500;
+/// How often the checkpointer looks at most.
+const CHECKPOINT_PAUSE: Duration = Duration::from_millis(100);
 /// Idle read connections that are kept. More are opened when more readers come at once, and closed afterwards.
 const IDLE_READERS_MAX: usize = 8;
 
@@ -233,7 +236,19 @@ fn in_savepoint<T>(
 /// The writer thread: takes what has been sent, up to [`GROUP_COMMIT_MAX`] jobs, into one transaction, and answers them
 /// all after the commit.
 fn run_writer(conn: &rusqlite::Connection, path: &Path, jobs: &mpsc::Receiver<Job>, checkpointer: &Checkpointer) {
-    while let Ok(first) = jobs.recv() {
+    // The checkpointer is told of many transactions at once: waking it for each takes longer than a small one.
+    let (mut told_at, mut owes) = (Instant::now(), false);
+    loop {
+        let next = if owes { jobs.recv_timeout(CHECKPOINT_PAUSE) } else { jobs.recv().map_err(Into::into) };
+        let first = match next {
+            Ok(first) => first,
+            Err(mpsc::RecvTimeoutError::Disconnected) => return,
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                checkpointer.committed();
+                (told_at, owes) = (Instant::now(), false);
+                continue;
+            }
+        };
         if let Err(e) = conn.execute_batch("BEGIN IMMEDIATE") {
             first(conn)(Err(sqlite_error(path, &e)));
             continue;
@@ -252,7 +267,11 @@ fn run_writer(conn: &rusqlite::Connection, path: &Path, jobs: &mpsc::Receiver<Jo
             }
         }
         answers.into_iter().for_each(|answer| answer(commit.clone()));
-        checkpointer.committed();
+        owes = true;
+        if told_at.elapsed() >= CHECKPOINT_PAUSE {
+            checkpointer.committed();
+            (told_at, owes) = (Instant::now(), false);
+        }
     }
 }
 

@@ -1,20 +1,15 @@
-//! Commits of staged files, and conflicts.
+//! Commits of staged files.
 //!
-//! Owns: the order of a commit (claim, settle attributes, upload, catalogue, journal), and what a failed condition means:
-//! theirs keeps the name, ours becomes a conflict copy that keeps our inode.
-//! Does not own: the upload (`write::commit`), names of conflict copies (`write::conflict`).
+//! Owns: the order of a commit (claim, settle attributes, upload, catalogue, journal), what a lost answer and a lost base mean.
+//! Does not own: the upload (`write::commit`), conflicts (`conflict`).
 
-use super::headers::{for_new, found_object};
 use super::{Fs, FsError, Result};
-use crate::meta::{Change, InodeRow};
+use crate::meta::InodeRow;
 use crate::store::{Condition, ObjectHeaders, ObjectMeta};
-use crate::types::{Ino, Key, Name, ObjectRef, WriteId};
-use crate::write::{CommitError, Committed, Span, Staged, conflict_name};
+use crate::types::{Ino, Key, ObjectRef, WriteId};
+use crate::write::{CommitError, Committed, Span, Staged};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-
-/// Names that are tried for a conflict copy before the conflict is reported instead.
-const CONFLICT_NAMES_MAX: u32 = 20;
 
 impl Fs {
     /// Makes what is staged of `ino` the object's new version. Returns when the bucket has it.
@@ -56,7 +51,7 @@ impl Fs {
                 return Ok(self.writer.clear(&staged).await?);
             }
             self.learn_attr(ino, &key).await?;
-            let row = self.settle(&staged).await?;
+            let row = self.settled(&staged)?;
             return self.commit_claimed(&staged, row, key).await;
         }
     }
@@ -133,20 +128,14 @@ impl Fs {
         }
     }
 
-    /// Size and times that only the staged file knew go into the row.
-    async fn settle(&self, staged: &Arc<Staged>) -> Result<InodeRow> {
-        let (size, written_at) = (staged.size(), staged.written_at());
-        let row = self.meta.change(staged.ino(), move |row| {
-            row.attr.size = size;
-            if let Some(at) = written_at {
-                row.attr.mtime = at;
-                row.attr.ctime = row.attr.ctime.max(at);
-            }
-        });
-        row.await?.ok_or(FsError::Stale)
+    /// The row with size and times that only the staged file knows. They are stored together with what becomes of it.
+    fn settled(&self, staged: &Staged) -> Result<InodeRow> {
+        let mut row = self.meta.get(staged.ino())?.ok_or(FsError::Stale)?;
+        settle(&mut row, staged.size(), staged.written_at());
+        Ok(row)
     }
 
-    async fn upload(
+    pub(super) async fn upload(
         &self,
         staged: &Arc<Staged>,
         key: &Key,
@@ -156,12 +145,23 @@ impl Fs {
         self.writer.commit(staged, key, headers, condition, self.meta.now()).await
     }
 
-    async fn committed(self: &Arc<Self>, staged: &Arc<Staged>, row: &InodeRow, done: Committed) -> Result<()> {
+    pub(super) async fn committed(
+        self: &Arc<Self>,
+        staged: &Arc<Staged>,
+        row: &InodeRow,
+        done: Committed,
+    ) -> Result<()> {
         let version = done.object.version.clone();
         self.note_committed(row.ino, &done.object);
         // After stores through mmap the kernel has a time of its own.
         self.forget_attr(row.ino);
-        self.note_written(row, version, &done.headers).await?;
+        let (kept, attr) = (Arc::clone(staged), row.attr.clone());
+        // Times that somebody has set meanwhile, or a later write, count more.
+        let settle = move |now: &mut InodeRow| {
+            let written_at = kept.written_at().filter(|at| *at == attr.mtime);
+            settle(now, attr.size, written_at);
+        };
+        self.note_settled(row, version, &done.headers, settle).await?;
         if staged.is_changed() && staged.is_journaled() {
             // Written again meanwhile: the journal must not remember the old base.
             return self.journal(row.ino).await;
@@ -175,7 +175,7 @@ impl Fs {
         self.seen.insert(ino, object.version.clone());
     }
 
-    async fn recreate(
+    pub(super) async fn recreate(
         self: &Arc<Self>,
         staged: &Arc<Staged>,
         row: &InodeRow,
@@ -186,103 +186,6 @@ impl Fs {
         self.conflicts.fetch_add(1, Ordering::Relaxed);
         let done = self.upload(staged, key, headers, Condition::IfAbsent).await?;
         self.committed(staged, row, done).await
-    }
-
-    /// Somebody else wrote `key`, or an answer to an earlier commit of ours was lost.
-    async fn on_conflict(
-        self: &Arc<Self>,
-        staged: &Arc<Staged>,
-        row: InodeRow,
-        key: Key,
-        headers: ObjectHeaders,
-    ) -> Result<()> {
-        let Some(theirs) = self.remote.head(&key).await? else {
-            return self.recreate(staged, &row, &key, headers).await;
-        };
-        if is_ours(staged, &theirs) {
-            tracing::info!(%key, "the answer to an earlier commit was lost: going on from what it made");
-            staged.rebase(ObjectRef { key: key.clone(), version: theirs.version });
-            let done = self.upload(staged, &key, headers, condition_of(staged)).await?;
-            return self.committed(staged, &row, done).await;
-        }
-        let unresolved = |e: FsError| FsError::ConflictUnresolved(Box::new(e));
-        let copy = self.commit_copy(staged, &row, &key).await.map_err(unresolved)?;
-        self.conflicts.fetch_add(1, Ordering::Relaxed);
-        tracing::warn!(%key, copy = %copy, "conflict: changed elsewhere while it was changed here; both are kept");
-        self.give_name_to(&row, theirs).await
-    }
-
-    /// The version that was changed here is gone, and bytes of it are missing: what was written cannot be completed. Theirs keeps
-    /// the name; ours stays staged under that of a conflict copy, where what there is of it can be read.
-    async fn keep_apart(self: &Arc<Self>, staged: &Arc<Staged>, row: InodeRow, key: &Key) -> Result<()> {
-        // Tried again: it has a name of its own already.
-        if staged.content().base().is_none_or(|base| base.key != *key) {
-            return Ok(());
-        }
-        let theirs = self.remote.head(key).await?;
-        let (Some(parent), Some(name)) = (row.parent, row.name.clone()) else { return Ok(()) };
-        if theirs.as_ref().is_some_and(|theirs| is_ours(staged, theirs)) {
-            return Ok(());
-        }
-        let date = date_for_names(self.meta.now());
-        for attempt in 0..CONFLICT_NAMES_MAX {
-            let own_name = conflict_name(&name, &self.settings.host, &date, attempt)?;
-            if self.meta.child(parent, &own_name)?.is_some() {
-                continue;
-            }
-            self.meta.rename(row.ino, parent, own_name.clone(), Vec::new()).await?;
-            // The bucket has no version of it: it is a file that only we know, and can be renamed and deleted as one.
-            self.meta.change(row.ino, |row| row.version = None).await?;
-            self.forget_attr(row.ino);
-            self.conflicts.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(%key, kept_as = %own_name, "changed elsewhere while it was changed here, and bytes of the version before are gone: what was written here is kept apart");
-            let (kind, ghost) = (row.attr.kind, Box::new(row.clone()));
-            let gone = Change::Removed { parent, name: name.clone(), ghost };
-            self.announce(vec![gone, Change::Added { parent, name: own_name, kind, is_news: true }]);
-            return match theirs {
-                Some(theirs) => self.give_name_to(&row, theirs).await,
-                None => Ok(()),
-            };
-        }
-        Ok(())
-    }
-
-    /// Commits our version under a conflict name, which our inode then has.
-    async fn commit_copy(self: &Arc<Self>, staged: &Arc<Staged>, row: &InodeRow, key: &Key) -> Result<Name> {
-        let (Some(parent), Some(name)) = (row.parent, &row.name) else { return Err(FsError::Stale) };
-        let dir = self.dir_key(&self.dir_row(parent)?)?;
-        let date = date_for_names(self.meta.now());
-        // What kept its bytes of the base is complete by now: the failed commit fetched them.
-        for attempt in 0..CONFLICT_NAMES_MAX {
-            let copy_name = conflict_name(name, &self.settings.host, &date, attempt)?;
-            let copy_key = dir.child(&copy_name)?;
-            let known = row.headers.as_deref().and_then(|json| serde_json::from_str::<ObjectHeaders>(json).ok());
-            let headers = match known {
-                Some(headers) => super::headers::for_rewrite(headers, &row.attr),
-                None => for_new(&row.attr, key),
-            };
-            match self.upload(staged, &copy_key, headers, Condition::IfAbsent).await {
-                Ok(done) => {
-                    self.meta.rename(row.ino, parent, copy_name.clone(), Vec::new()).await?;
-                    self.committed(staged, row, done).await?;
-                    return Ok(copy_name);
-                }
-                Err(CommitError::Conflict) => {}
-                Err(e) => return Err(e.into()),
-            }
-        }
-        Err(FsError::Exists)
-    }
-
-    /// Their version gets the name, with an inode of its own.
-    async fn give_name_to(&self, row: &InodeRow, theirs: ObjectMeta) -> Result<()> {
-        let (Some(parent), Some(name)) = (row.parent, row.name.clone()) else { return Ok(()) };
-        let asked = self.meta.observe();
-        let (theirs, _) = self.meta.apply_lookup(parent, name.clone(), Some(found_object(&theirs)), &asked).await?;
-        if let Some(theirs) = theirs {
-            self.announce(vec![Change::Replaced { parent, name, ino: theirs.ino }]);
-        }
-        Ok(())
     }
 
     /// The same, unless the journal has it as it is.
@@ -296,14 +199,27 @@ impl Fs {
     /// Makes what is staged of `ino` durable on this machine, so that it may be acknowledged before the bucket has it.
     pub(super) async fn journal(self: &Arc<Self>, ino: Ino) -> Result<()> {
         let Some(staged) = self.writer.get(ino).filter(|s| s.is_changed()) else { return Ok(()) };
-        let row = self.settle(&staged).await?;
+        let row = self.settled(&staged)?;
         let Some(key) = self.meta.key(&row)? else { return Ok(()) };
         let key = key?;
         // No HEAD here: what is not known of the old object's headers is kept by the commit, which asks.
         let known = row.headers.as_deref().and_then(|json| serde_json::from_str::<ObjectHeaders>(json).ok());
         let headers = super::headers::for_rewrite(known.unwrap_or_default(), &row.attr);
-        self.writer.record(&staged, &key, &headers, self.meta.now()).await?;
-        Ok(())
+        let (size, written_at) = (staged.size(), staged.written_at());
+        let recorded = self.writer.record(&staged, &key, &headers, self.meta.now());
+        let stored = self.meta.change(ino, move |row| settle(row, size, written_at));
+        let (recorded, stored) = tokio::join!(recorded, stored);
+        stored?;
+        Ok(recorded?)
+    }
+}
+
+/// Size and time of the last write go into the row.
+fn settle(row: &mut InodeRow, size: u64, written_at: Option<crate::types::Timestamp>) {
+    row.attr.size = size;
+    if let Some(at) = written_at {
+        row.attr.mtime = at;
+        row.attr.ctime = row.attr.ctime.max(at);
     }
 }
 
@@ -326,15 +242,9 @@ fn lacks(made: &ObjectHeaders, wanted: &ObjectHeaders, is_time_set: bool) -> boo
 }
 
 /// A staged file may replace just the version that it changes.
-fn condition_of(staged: &Staged) -> Condition {
+pub(super) fn condition_of(staged: &Staged) -> Condition {
     match staged.content().base() {
         Some(base) => Condition::IfMatch(base.version.etag.clone()),
         None => Condition::IfAbsent,
     }
-}
-
-/// Local readers sort names: year first, and no colon, which other systems refuse.
-fn date_for_names(now: crate::types::Timestamp) -> String {
-    let format = time::macros::format_description!("[year]-[month]-[day] [hour].[minute].[second]");
-    time::OffsetDateTime::from(now.to_system()).format(&format).unwrap_or_else(|_| now.secs().to_string())
 }

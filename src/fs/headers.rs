@@ -93,9 +93,20 @@ impl Fs {
 
     /// Takes over into the catalogue that we wrote `row`'s object with these headers.
     pub(super) async fn note_written(&self, row: &InodeRow, version: Version, headers: &ObjectHeaders) -> Result<()> {
+        self.note_settled(row, version, headers, |_| {}).await
+    }
+
+    /// The same, with what else has changed in the row.
+    pub(super) async fn note_settled(
+        &self,
+        row: &InodeRow,
+        version: Version,
+        headers: &ObjectHeaders,
+        settle: impl FnOnce(&mut InodeRow) + Send + 'static,
+    ) -> Result<()> {
         let staged = self.writer.get(row.ino);
         let is_local = move || staged.is_some_and(|s| s.is_changed());
-        self.meta.committed(row.ino, version, to_meta(headers).json, is_local).await?;
+        self.meta.committed(row.ino, version, to_meta(headers).json, is_local, settle).await?;
         Ok(())
     }
 }

@@ -23,6 +23,7 @@
 mod attr;
 mod background;
 mod commit;
+mod conflict;
 mod dir;
 mod error;
 mod events;
@@ -64,6 +65,7 @@ use tokio::sync::{Notify, oneshot};
 
 pub use attr::{SetAttr, SetTime, Statfs};
 pub use background::{Drained, Pending};
+pub use conflict::Conflicts;
 pub use dir::DirEntry;
 pub use error::FsError;
 pub use events::{Act, Replay, Replayed, Step};

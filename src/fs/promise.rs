@@ -3,6 +3,7 @@
 //! Owns: the settings of writing, names that are temporary, the decision of each close and fsync. Pure.
 //! Does not own: carrying it out (`open`, `io`), when a journaled file is uploaded (`write::queue`).
 
+use super::conflict::Conflicts;
 use crate::types::Name;
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use std::time::Duration;
@@ -68,6 +69,8 @@ pub struct Writes {
     pub uploads: usize,
     /// Files that may wait for their upload. Beyond that, closes wait for the bucket.
     pub queue_max: usize,
+    /// What becomes of conflicts.
+    pub conflict: Conflicts,
 }
 
 impl Default for Writes {
@@ -79,6 +82,7 @@ impl Default for Writes {
             delay: Duration::from_secs(2),
             uploads: 8,
             queue_max: 10_000,
+            conflict: Conflicts::KeepBoth,
         }
     }
 }

@@ -23,6 +23,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+/// The attribute that tells which name a conflict copy had.
+const CONFLICT: &str = "user.objfs.conflict";
 /// Setting this attribute, to whatever value, asks the bucket at once.
 const REFRESH: &str = "user.objfs.refresh";
 
@@ -442,13 +444,25 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn getxattr(&self, _request: &Request, _ino: INodeNo, _name: &OsStr, _size: u32, reply: ReplyXattr) {
-        // Not ENOSYS: the kernel would never ask again, and user attributes are to come.
-        reply.error(Errno::EOPNOTSUPP);
+    fn getxattr(&self, _request: &Request, inode: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        if name != CONFLICT {
+            // Not ENOSYS: the kernel would never ask again, and user attributes are to come.
+            return reply.error(Errno::EOPNOTSUPP);
+        }
+        match self.fs.conflict_of(ino(inode)) {
+            Ok(Some(name)) => reply::xattr(reply, size, &name),
+            Ok(None) => reply.error(Errno::ENODATA),
+            Err(e) => reply.error(reply::errno("getxattr", &e)),
+        }
     }
 
-    fn listxattr(&self, _request: &Request, _ino: INodeNo, size: u32, reply: ReplyXattr) {
-        if size == 0 { reply.size(0) } else { reply.data(&[]) }
+    fn listxattr(&self, _request: &Request, inode: INodeNo, size: u32, reply: ReplyXattr) {
+        match self.fs.conflict_of(ino(inode)) {
+            // Each name ends with a zero (listxattr(2)).
+            Ok(Some(_)) => reply::xattr(reply, size, &[CONFLICT.as_bytes(), b"\0"].concat()),
+            Ok(None) => reply::xattr(reply, size, &[]),
+            Err(e) => reply.error(reply::errno("listxattr", &e)),
+        }
     }
 
     fn setxattr(

@@ -7,7 +7,7 @@ use crate::fs::{Entry, FsError, Opened};
 use crate::types::{FileKind, Timestamp};
 use fuser::{
     Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, ReplyAttr, ReplyCreate, ReplyEmpty,
-    ReplyEntry,
+    ReplyEntry, ReplyXattr,
 };
 
 /// Inode numbers are never used twice, so one generation does.
@@ -66,6 +66,15 @@ pub(super) fn open_flags(opened: Opened, noflush_allowed: bool) -> FopenFlags {
     flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_cache);
     flags.set(FopenFlags::FOPEN_NOFLUSH, opened.no_flush && noflush_allowed);
     flags
+}
+
+/// The value of an extended attribute, or how long it is, or that the caller's buffer is too small for it (getxattr(2)).
+pub(super) fn xattr(reply: ReplyXattr, size: u32, value: &[u8]) {
+    match u32::try_from(value.len()) {
+        Ok(len) if size == 0 => reply.size(len),
+        Ok(len) if len <= size => reply.data(value),
+        _ => reply.error(Errno::ERANGE),
+    }
 }
 
 /// Answers that carry nothing.

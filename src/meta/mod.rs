@@ -274,7 +274,7 @@ impl Meta {
     }
 
     /// The bucket has `version` of `ino` now, with these headers: we wrote it. `is_local` tells, as late as possible, whether
-    /// newer changes wait.
+    /// newer changes wait; `settle` changes what else has become known of it.
     ///
     /// # Errors
     /// As [`Meta::get`].
@@ -284,9 +284,11 @@ impl Meta {
         version: Version,
         headers: String,
         is_local: impl FnOnce() -> bool + Send + 'static,
+        settle: impl FnOnce(&mut InodeRow) + Send + 'static,
     ) -> Result<Option<InodeRow>> {
         let now = self.clock.now();
         self.change(ino, move |row| {
+            settle(row);
             row.version = Some(version);
             row.headers = Some(headers);
             row.local = is_local();

@@ -119,7 +119,7 @@ async fn a_listing_that_began_earlier_does_not_undo_our_unlink_or_our_commit() {
         (b.meta.child(Ino::ROOT, &name("a")).unwrap().unwrap(), b.meta.child(Ino::ROOT, &name("c")).unwrap().unwrap());
     b.meta.remove(a.ino).await.unwrap();
     let newer = Version { etag: ETag::parse("2"), last_modified: None, size: 9 };
-    b.meta.committed(c.ino, newer.clone(), "{}".into(), || false).await.unwrap();
+    b.meta.committed(c.ino, newer.clone(), "{}".into(), || false, |_| {}).await.unwrap();
     let page = Page { seen: vec![file("a", "1"), file("c", "1")], is_last: true, ..Page::default() };
     b.meta.apply_page(page, Key::root(), vec![], &listing).await.unwrap();
     assert_eq!(b.meta.child(Ino::ROOT, &name("a")).unwrap(), None);

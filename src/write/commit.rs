@@ -6,7 +6,7 @@
 
 use super::content::Content;
 use super::plan::{self, Send, TooLarge};
-use super::sending::{Sending, read_whole};
+use super::sending::Sending;
 use super::{Staged, Writer};
 use crate::store::{Condition, CopyRequest, ErrorKind, ObjectHeaders, Op, Part, StoreError, Written};
 use crate::types::{ByteRange, Key, ObjectRef, Timestamp, Version, WriteId};
@@ -201,7 +201,7 @@ impl Writer {
         let written = match begun.send.clone() {
             Send::Put => {
                 let _memory = self.memory_for(begun.size).await;
-                let body = read_whole(staged, ByteRange::new(0, begun.size))?;
+                let body = self.read_whole(staged, ByteRange::new(0, begun.size))?;
                 self.store.put(key, body, &headers, condition).await
             }
             Send::Copy(whole) => {

@@ -7,6 +7,7 @@
 //! Durability: what close or fsync acknowledged is in the bucket, or in a staging file that was synced and has a row in
 //! `journal.db` (in that order). A row is cleared only after the bucket has the bytes.
 
+mod buffers;
 mod claims;
 mod commit;
 mod conflict;
@@ -104,6 +105,7 @@ pub struct Writer {
     staged: Mutex<HashMap<Ino, Arc<Staged>>>,
     memory: Semaphore,
     memory_max: u32,
+    buffers: buffers::Buffers,
 }
 
 impl Writer {
@@ -124,6 +126,7 @@ impl Writer {
             staged: Mutex::default(),
             memory: Semaphore::new(memory_max as usize),
             memory_max,
+            buffers: buffers::Buffers::default(),
         }
     }
 

@@ -228,12 +228,21 @@ impl Writer {
             Some(sent) => sent,
             None => {
                 let _memory = self.memory_for(part.range.len()).await;
-                let body = read_whole(staged, Some(part.range))?;
+                let body = self.read_whole(staged, Some(part.range))?;
                 self.store.upload_part(&sending.upload, part.number, body).await?
             }
         };
         begun.sent = Some(sent.clone());
         Ok(sent)
+    }
+
+    /// Reads a part once into memory. Nothing is missing, so all of it is in the file or zero; what is past the end, because
+    /// the file was cut meanwhile, is zero and belongs to a version that the next commit replaces.
+    pub(super) fn read_whole(&self, staged: &Staged, range: Option<ByteRange>) -> io::Result<Bytes> {
+        let Some(range) = range else { return Ok(Bytes::new()) };
+        debug_assert!(!staged.sources(range).0.iter().any(|(_, source)| *source == Source::Base));
+        let len = usize::try_from(range.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        self.buffers.filled(len, |buffer| staged.read_into(buffer, range.start()))
     }
 
     /// Has the bucket copy a part from the base. `None` if it did not: then the bytes are here.
@@ -294,12 +303,4 @@ async fn abort(store: &dyn crate::store::ObjectStore, journal: &super::Journal, 
         }
         Err(e) => tracing::warn!(error = %e, "an unfinished upload could not be aborted; the next mount tries again"),
     }
-}
-
-/// Reads a part once into memory. Nothing is missing, so all of it is in the file or zero; what is past the end, because
-/// the file was cut meanwhile, is zero and belongs to a version that the next commit replaces.
-pub(super) fn read_whole(staged: &Staged, range: Option<ByteRange>) -> io::Result<Bytes> {
-    let Some(range) = range else { return Ok(Bytes::new()) };
-    debug_assert!(!staged.sources(range).0.iter().any(|(_, source)| *source == Source::Base));
-    staged.read_file(range)
 }

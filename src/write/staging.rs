@@ -263,6 +263,20 @@ impl Staged {
         self.note_change();
     }
 
+    /// What was changed is dropped: the file is `object` again.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn start_over(&self, object: ObjectRef) -> io::Result<()> {
+        let mut content = self.lock();
+        self.file.changing(0, std::iter::empty())?;
+        self.file.file().set_len(0)?;
+        *content = Content::new(Some(object));
+        self.note_change();
+        self.set_written_at(None);
+        Ok(())
+    }
+
     /// When it was last written, if the catalogue does not know yet.
     pub fn written_at(&self) -> Option<Timestamp> {
         *self.written_at.lock().unwrap_or_else(PoisonError::into_inner)
@@ -368,8 +382,16 @@ impl Staged {
     pub fn read_file(&self, range: ByteRange) -> io::Result<Bytes> {
         let len = usize::try_from(range.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
         let mut buffer = BytesMut::zeroed(len);
-        self.file.file().read_at(&mut buffer, range.start())?;
+        self.read_into(&mut buffer, range.start())?;
         Ok(buffer.freeze())
+    }
+
+    /// The same into a buffer, from `offset` on.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub(super) fn read_into(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.file().read_at(buffer, offset)
     }
 
     /// Bytes of the base arrived: puts those into the file that nobody has overwritten meanwhile.

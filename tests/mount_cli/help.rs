@@ -7,7 +7,7 @@ use std::os::unix::fs::symlink;
 
 const WIDTH_MAX: usize = 100;
 
-const OPTIONS: [&str; 41] = [
+const OPTIONS: [&str; 42] = [
     "ro",
     "rw",
     "allow_other",
@@ -46,6 +46,7 @@ const OPTIONS: [&str; 41] = [
     "upload_delay=TIME",
     "uploads=N",
     "upload_queue=N",
+    "conflict=keep-both|theirs|ours",
     "drain_timeout=TIME",
     "disable=NAME[+NAME]",
     "log=FILTER",

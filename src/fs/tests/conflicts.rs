@@ -103,3 +103,50 @@ async fn what_cannot_be_completed_is_kept_apart_and_theirs_keeps_the_name() {
     b.fs.rmdir(Ino::ROOT, name("e")).await.unwrap();
     assert_eq!((b.fs.pending().unwrap().files, b.ls(Ino::ROOT).await), (0, vec!["a".to_owned()]));
 }
+
+async fn with_policy(conflict: Conflicts) -> (Bench, Fh) {
+    let clock = Arc::new(ManualClock::new(Timestamp::from_system(std::time::SystemTime::now())));
+    let writes = Writes { conflict, ..Writes::default() };
+    let b = mount_with(tempfile::tempdir().unwrap(), Arc::new(MemoryStore::new()), clock, writes).await;
+    b.foreign("f", "before").await;
+    let (_, fh) = b.open("f", libc::O_RDWR).await;
+    b.fs.write(fh, 0, b"ours", false).await.unwrap();
+    b.foreign("f", "theirs").await;
+    (b, fh)
+}
+
+#[tokio::test]
+async fn the_mount_may_say_who_wins() {
+    let (b, fh) = with_policy(Conflicts::Ours).await;
+    b.fs.read(fh, 0, 100).await.unwrap_err();
+    // What was not changed here is gone with their version: that nobody can win.
+    b.fs.flush(CALLER, fh).await.unwrap_err();
+    let (b, fh) = with_policy(Conflicts::Ours).await;
+    b.fs.setattr(CALLER, b.fs.handles.get(fh).unwrap().ino, SetAttr { size: Some(4), ..SetAttr::default() }, true)
+        .await
+        .unwrap();
+    b.fs.flush(CALLER, fh).await.unwrap();
+    assert_eq!((b.object("f").await.as_deref(), b.ls(Ino::ROOT).await.len()), (Some("ours"), 1));
+    b.fs.release(fh).await;
+    assert_eq!(b.fs.pending().unwrap().conflicts, 1);
+    let (b, fh) = with_policy(Conflicts::Theirs).await;
+    b.fs.setattr(CALLER, b.fs.handles.get(fh).unwrap().ino, SetAttr { size: Some(4), ..SetAttr::default() }, true)
+        .await
+        .unwrap();
+    assert_eq!(b.fs.flush(CALLER, fh).await.unwrap_err().errno(), libc::ESTALE);
+    assert_eq!(b.fs.read(fh, 0, 100).await.unwrap(), "theirs");
+    b.fs.release(fh).await;
+    assert_eq!((b.read("f").await, b.ls(Ino::ROOT).await.len()), ("theirs".to_owned(), 1));
+    assert_eq!((b.fs.pending().unwrap().files, b.fs.pending().unwrap().conflicts), (0, 1));
+}
+
+#[tokio::test]
+async fn a_conflict_copy_tells_which_name_it_had() {
+    let (b, fh) = with_policy(Conflicts::KeepBoth).await;
+    let ino = b.fs.handles.get(fh).unwrap().ino;
+    b.fs.setattr(CALLER, ino, SetAttr { size: Some(4), ..SetAttr::default() }, true).await.unwrap();
+    assert_eq!(b.fs.conflict_of(ino).unwrap(), None);
+    b.fs.flush(CALLER, fh).await.unwrap();
+    b.fs.release(fh).await;
+    assert_eq!(b.fs.conflict_of(ino).unwrap().as_deref(), Some(&b"f"[..]));
+}

@@ -1,0 +1,214 @@
+//! Conflicts: somebody else wrote, and so did we.
+//!
+//! Owns: what becomes of both versions. Theirs keeps the name, and ours becomes a conflict copy that keeps our inode, unless the
+//! mount says otherwise. Does not own: finding out (`commit`), names of conflict copies (`write::conflict`).
+
+use super::commit::{condition_of, is_ours};
+use super::headers::{for_new, found_object};
+use super::{Fs, FsError, Result};
+use crate::meta::{Change, InodeRow};
+use crate::store::{Condition, ObjectHeaders, ObjectMeta};
+use crate::types::{Ino, Key, Name, ObjectRef};
+use crate::write::{CommitError, Staged, conflict_name};
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, percent_encode};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Names that are tried for a conflict copy before the conflict is reported instead.
+const CONFLICT_NAMES_MAX: u32 = 20;
+/// Versions that are replaced one after another under `conflict=ours`, before the conflict is reported instead.
+const REPLACE_ATTEMPTS: u32 = 5;
+/// User metadata of a conflict copy: the name that it had, percent-encoded.
+const CONFLICT_HEADER: &str = "objfs-conflict";
+
+/// What becomes of a conflict.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Conflicts {
+    /// Both versions stay.
+    #[default]
+    KeepBoth,
+    /// Theirs; ours is dropped, and close says so.
+    Theirs,
+    /// Ours.
+    Ours,
+}
+
+impl Fs {
+    /// Somebody else wrote `key`, or an answer to an earlier commit of ours was lost.
+    pub(super) async fn on_conflict(
+        self: &Arc<Self>,
+        staged: &Arc<Staged>,
+        row: InodeRow,
+        key: Key,
+        headers: ObjectHeaders,
+    ) -> Result<()> {
+        let Some(theirs) = self.remote.head(&key).await? else {
+            return self.recreate(staged, &row, &key, headers).await;
+        };
+        if is_ours(staged, &theirs) {
+            tracing::info!(%key, "the answer to an earlier commit was lost: going on from what it made");
+            staged.rebase(ObjectRef { key: key.clone(), version: theirs.version });
+            let done = self.upload(staged, &key, headers, condition_of(staged)).await?;
+            return self.committed(staged, &row, done).await;
+        }
+        match self.settings.writes.conflict {
+            Conflicts::KeepBoth => {}
+            Conflicts::Ours => return self.replace_theirs(staged, &row, &key, headers, theirs).await,
+            Conflicts::Theirs => return self.take_theirs(staged, &row, &key, theirs).await,
+        }
+        let unresolved = |e: FsError| FsError::ConflictUnresolved(Box::new(e));
+        let copy = self.commit_copy(staged, &row, &key).await.map_err(unresolved)?;
+        self.conflicts.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(%key, copy = %copy, "conflict: changed elsewhere while it was changed here; both are kept");
+        self.give_name_to(&row, theirs).await
+    }
+
+    /// `conflict=ours`: their version is replaced, knowingly.
+    async fn replace_theirs(
+        self: &Arc<Self>,
+        staged: &Arc<Staged>,
+        row: &InodeRow,
+        key: &Key,
+        headers: ObjectHeaders,
+        mut theirs: ObjectMeta,
+    ) -> Result<()> {
+        for _ in 0..REPLACE_ATTEMPTS {
+            self.conflicts.fetch_add(1, Ordering::Relaxed);
+            let etag = theirs.version.etag.as_str();
+            tracing::warn!(%key, %etag, "conflict: what was changed elsewhere meanwhile is replaced, as conflict=ours says");
+            staged.rebase(ObjectRef { key: key.clone(), version: theirs.version.clone() });
+            match self.upload(staged, key, headers.clone(), condition_of(staged)).await {
+                Err(CommitError::Conflict) => {}
+                done => return self.committed(staged, row, done?).await,
+            }
+            match self.remote.head(key).await? {
+                Some(newer) => theirs = newer,
+                None => return self.recreate(staged, row, key, headers).await,
+            }
+        }
+        Err(CommitError::Conflict.into())
+    }
+
+    /// `conflict=theirs`: what was changed here is dropped, and whoever closes hears of it.
+    async fn take_theirs(
+        self: &Arc<Self>,
+        staged: &Arc<Staged>,
+        row: &InodeRow,
+        key: &Key,
+        theirs: ObjectMeta,
+    ) -> Result<()> {
+        self.conflicts.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(%key, "conflict: what was changed here is dropped, as conflict=theirs says");
+        let object = ObjectRef { key: key.clone(), version: theirs.version.clone() };
+        self.forget_staged(row.ino).await?;
+        staged.start_over(object.clone())?;
+        self.handles.of(row.ino).iter().for_each(|h| h.set_object(Some(object.clone())));
+        self.drop_seen_version(row.ino);
+        self.meta
+            .change(row.ino, move |row| {
+                row.local = false;
+                row.attr.size = theirs.version.size;
+                row.version = Some(theirs.version);
+                row.headers = None;
+            })
+            .await?;
+        if let Some(kernel) = self.kernel.get() {
+            kernel.forget_content(row.ino);
+        }
+        self.forget_attr(row.ino);
+        Err(FsError::Stale)
+    }
+
+    /// The version that was changed here is gone, and bytes of it are missing: what was written cannot be completed. Theirs keeps
+    /// the name; ours stays staged under that of a conflict copy, where what there is of it can be read.
+    pub(super) async fn keep_apart(self: &Arc<Self>, staged: &Arc<Staged>, row: InodeRow, key: &Key) -> Result<()> {
+        // Tried again: it has a name of its own already.
+        if staged.content().base().is_none_or(|base| base.key != *key) {
+            return Ok(());
+        }
+        let theirs = self.remote.head(key).await?;
+        let (Some(parent), Some(name)) = (row.parent, row.name.clone()) else { return Ok(()) };
+        if theirs.as_ref().is_some_and(|theirs| is_ours(staged, theirs)) {
+            return Ok(());
+        }
+        let date = date_for_names(self.meta.now());
+        for attempt in 0..CONFLICT_NAMES_MAX {
+            let own_name = conflict_name(&name, &self.settings.host, &date, attempt)?;
+            if self.meta.child(parent, &own_name)?.is_some() {
+                continue;
+            }
+            self.meta.rename(row.ino, parent, own_name.clone(), Vec::new()).await?;
+            // The bucket has no version of it: it is a file that only we know, and can be renamed and deleted as one.
+            self.meta.change(row.ino, |row| row.version = None).await?;
+            self.forget_attr(row.ino);
+            self.conflicts.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(%key, kept_as = %own_name, "changed elsewhere while it was changed here, and bytes of the version before are gone: what was written here is kept apart");
+            let (kind, ghost) = (row.attr.kind, Box::new(row.clone()));
+            let gone = Change::Removed { parent, name: name.clone(), ghost };
+            self.announce(vec![gone, Change::Added { parent, name: own_name, kind, is_news: true }]);
+            return match theirs {
+                Some(theirs) => self.give_name_to(&row, theirs).await,
+                None => Ok(()),
+            };
+        }
+        Ok(())
+    }
+
+    /// Commits our version under a conflict name, which our inode then has.
+    async fn commit_copy(self: &Arc<Self>, staged: &Arc<Staged>, row: &InodeRow, key: &Key) -> Result<Name> {
+        let (Some(parent), Some(name)) = (row.parent, &row.name) else { return Err(FsError::Stale) };
+        let dir = self.dir_key(&self.dir_row(parent)?)?;
+        let date = date_for_names(self.meta.now());
+        // What kept its bytes of the base is complete by now: the failed commit fetched them.
+        for attempt in 0..CONFLICT_NAMES_MAX {
+            let copy_name = conflict_name(name, &self.settings.host, &date, attempt)?;
+            let copy_key = dir.child(&copy_name)?;
+            let known = row.headers.as_deref().and_then(|json| serde_json::from_str::<ObjectHeaders>(json).ok());
+            let mut headers = match known {
+                Some(headers) => super::headers::for_rewrite(headers, &row.attr),
+                None => for_new(&row.attr, key),
+            };
+            headers
+                .user
+                .insert(CONFLICT_HEADER.to_owned(), percent_encode(name.as_bytes(), NON_ALPHANUMERIC).to_string());
+            match self.upload(staged, &copy_key, headers, Condition::IfAbsent).await {
+                Ok(done) => {
+                    self.meta.rename(row.ino, parent, copy_name.clone(), Vec::new()).await?;
+                    self.committed(staged, row, done).await?;
+                    return Ok(copy_name);
+                }
+                Err(CommitError::Conflict) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Err(FsError::Exists)
+    }
+
+    /// Their version gets the name, with an inode of its own.
+    async fn give_name_to(&self, row: &InodeRow, theirs: ObjectMeta) -> Result<()> {
+        let (Some(parent), Some(name)) = (row.parent, row.name.clone()) else { return Ok(()) };
+        let asked = self.meta.observe();
+        let (theirs, _) = self.meta.apply_lookup(parent, name.clone(), Some(found_object(&theirs)), &asked).await?;
+        if let Some(theirs) = theirs {
+            self.announce(vec![Change::Replaced { parent, name, ino: theirs.ino }]);
+        }
+        Ok(())
+    }
+
+    /// The name that a conflict copy had before. `None` for any other file.
+    ///
+    /// # Errors
+    /// [`FsError::Stale`] if the inode is gone.
+    pub fn conflict_of(&self, ino: Ino) -> Result<Option<Vec<u8>>> {
+        let row = self.row(ino)?;
+        let headers = row.headers.and_then(|json| serde_json::from_str::<ObjectHeaders>(&json).ok());
+        let name = headers.and_then(|headers| headers.user.get(CONFLICT_HEADER).cloned());
+        Ok(name.map(|name| percent_decode_str(&name).collect()))
+    }
+}
+
+/// Local readers sort names: year first, and no colon, which other systems refuse.
+fn date_for_names(now: crate::types::Timestamp) -> String {
+    let format = time::macros::format_description!("[year]-[month]-[day] [hour].[minute].[second]");
+    time::OffsetDateTime::from(now.to_system()).format(&format).unwrap_or_else(|_| now.secs().to_string())
+}
