@@ -92,6 +92,7 @@ pub(super) fn configure(args: &MountArgs, variables: Environment<'_>) -> Result<
         state_name: None,
         cache_dir: options.cache_dir.unwrap_or_else(default_cache_dir),
         cache_size: options.cache_size,
+        staging_size: options.staging_size,
         memory: options.memory.unwrap_or(MEMORY),
         requests_max: options.requests.unwrap_or(REQUESTS),
         mount_flags: options.flags,

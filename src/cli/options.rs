@@ -42,6 +42,8 @@ pub(super) struct Options {
     pub(super) cache_dir: Option<PathBuf>,
     /// `cache_size=`, in bytes.
     pub(super) cache_size: Option<u64>,
+    /// `staging_size=`, in bytes.
+    pub(super) staging_size: Option<u64>,
     /// `memory=`, in bytes.
     pub(super) memory: Option<u64>,
     /// `requests=`.
@@ -93,7 +95,7 @@ const fn known(name: &'static str, value: &'static str, help: &'static str) -> K
     Known { name, value, help }
 }
 
-const KNOWN: [Known; 42] = [
+const KNOWN: [Known; 43] = [
     known("ro", "", "nothing may be changed"),
     known("rw", "", "files may be changed (default)"),
     known("allow_other", "", "other users may look inside (see user_allow_other in /etc/fuse.conf)"),
@@ -119,6 +121,7 @@ const KNOWN: [Known; 42] = [
     known("state_dir", "DIR", "catalogue, journal, staged files, log"),
     known("cache_dir", "DIR", "what may be deleted at any time"),
     known("cache_size", "SIZE", "disk for what was read (default 10G, or a tenth of what is free; 0: none)"),
+    known("staging_size", "SIZE", "disk for what is not uploaded yet (default nine tenths of what is free)"),
     known("memory", "SIZE", "memory for blocks and parts (default 256M)"),
     known("requests", "N", "most requests in flight (default 64)"),
     known("poll_interval", "TIME", "how often directories in use are listed again (default 60s)"),
@@ -257,6 +260,10 @@ impl Options {
             "state_dir" => self.state_dir = path(),
             "cache_dir" => self.cache_dir = path(),
             "cache_size" => self.cache_size = Some(parse_size(value).ok_or_else(|| bad("a size such as 10G, or 0"))?),
+            "staging_size" => {
+                let size = parse_size(value).filter(|size| *size > 0);
+                self.staging_size = Some(size.ok_or_else(|| bad("a size such as 50G"))?);
+            }
             "memory" => self.memory = Some(parse_size(value).ok_or_else(|| bad("a size such as 256M"))?),
             "requests" => {
                 let count = value.parse().ok().filter(|n| (1..=10_000).contains(n));

@@ -53,6 +53,8 @@ pub struct MountConfig {
     pub cache_dir: PathBuf,
     /// Bytes that the disk cache takes, at most; 0 for none. `None`: as much as is fit.
     pub cache_size: Option<u64>,
+    /// Bytes that may be staged. `None`: nine tenths of what is free where they are.
+    pub staging_size: Option<u64>,
     /// Bytes of memory for blocks and parts together.
     pub memory: u64,
     /// Most requests in flight.

@@ -198,11 +198,20 @@ async fn build(config: MountConfig) -> Result<Rooms, MountFailure> {
         reader.clone(),
         Arc::new(disk),
         journal,
-        write::Settings { memory: config.memory / 3 },
+        write::Settings {
+            memory: config.memory / 3,
+            staging: config.staging_size.unwrap_or_else(|| fit_staging(&folder)),
+        },
     );
     let fs = Fs::new(meta, Arc::clone(&store.store), reader, writer, fs_settings(&config));
     tokio::spawn(remember_conditions(Arc::clone(&fs), found));
     Ok(Rooms { config, fs, store, draining: AtomicBool::new(false), refused: refusal })
+}
+
+/// Nine tenths of what is free: the journal needs room as well, and so do others.
+fn fit_staging(folder: &Path) -> u64 {
+    let free = nix::sys::statvfs::statvfs(folder).map(|disk| disk.blocks_available() * disk.fragment_size());
+    free.map_or(u64::MAX, |free| free / 10 * 9)
 }
 
 fn disk_cache(config: &MountConfig) -> Option<DiskSettings> {

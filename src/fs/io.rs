@@ -12,9 +12,12 @@ use crate::types::{ByteRange, Fh, Ino, ObjectRef};
 use crate::write::{Source, Span, Staged};
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Files from this size on are copied by the bucket; smaller ones are read and written in less time.
 const COPY_SIZE_MIN: u64 = 1 << 20;
+/// How long a write waits for room in staging, while uploads go on.
+const ROOM_PATIENCE: Duration = Duration::from_secs(30);
 /// Bytes of one COPY_FILE_RANGE, whose answer has 32 bits (`fuse_write_out`, include/uapi/linux/fuse.h).
 const COPY_LEN_MAX: u64 = 1 << 31;
 
@@ -90,14 +93,14 @@ impl Fs {
     }
 
     async fn read_staged(&self, handle: &FileHandle, staged: &Arc<Staged>, range: ByteRange) -> Result<Bytes> {
-        let (sources, base) = staged.sources(range);
-        if let [(only, Source::File)] = sources[..] {
-            return Ok(staged.read_file(only)?);
+        let sources = staged.sources(range);
+        if let [(only, Source::File)] = sources.pieces[..] {
+            return Ok(sources.read_file(only)?);
         }
         let mut out = BytesMut::with_capacity(usize::try_from(range.len()).unwrap_or(0));
-        for (piece, source) in sources {
-            match (source, &base) {
-                (Source::File, _) => out.extend_from_slice(&staged.read_file(piece)?),
+        for (piece, source) in sources.pieces.iter().copied() {
+            match (source, &sources.base) {
+                (Source::File, _) => out.extend_from_slice(&sources.read_file(piece)?),
                 (Source::Base, Some(base)) => {
                     let bytes = self.reader.read(base, piece, Some(&handle.stream)).await.map_err(stale)?;
                     out.extend_from_slice(&bytes);
@@ -117,7 +120,11 @@ impl Fs {
         if !handle.writable || !staged.is_changed() {
             return None;
         }
-        Some(self.write_now(&handle, &staged, offset, data))
+        match self.write_now(&handle, &staged, offset, data) {
+            // There may be room in a moment, which is not to be waited for here.
+            Err(e) if e.errno() == libc::ENOSPC => None,
+            written => Some(written),
+        }
     }
 
     /// WRITE. `kill_suid`: the writer may not keep set-user-ID and set-group-ID bits.
@@ -131,7 +138,33 @@ impl Fs {
         if kill_suid {
             self.clear_suid(handle.ino).await?;
         }
-        self.write_now(&handle, &staged, offset, data)
+        let until = tokio::time::Instant::now() + ROOM_PATIENCE;
+        loop {
+            match self.write_now(&handle, &staged, offset, data) {
+                Err(e) if e.errno() == libc::ENOSPC && self.make_room(until).await => {}
+                written => return written,
+            }
+        }
+    }
+
+    /// Staging is full: gives back what the bucket has, or waits until it has more. `false` if there is nothing to wait for.
+    async fn make_room(&self, until: tokio::time::Instant) -> bool {
+        let room = self.writer.room();
+        let before = room.used();
+        self.writer.give_room();
+        if room.used() < before {
+            return true;
+        }
+        let freed = room.freed();
+        tokio::pin!(freed);
+        freed.as_mut().enable();
+        if self.queue().active() == 0 {
+            return false;
+        }
+        let now = self.meta.now();
+        self.queue().hurry(now, false);
+        self.queue_changed.notify_one();
+        tokio::time::timeout_at(until, freed).await.is_ok()
     }
 
     fn write_now(self: &Arc<Self>, handle: &FileHandle, staged: &Arc<Staged>, offset: u64, data: &[u8]) -> Result<()> {

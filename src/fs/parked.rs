@@ -151,10 +151,10 @@ impl Fs {
 
     async fn export_range(&self, staged: &Staged, range: ByteRange, to: &File) -> Result<u64> {
         let mut lost = 0;
-        let (sources, base) = staged.sources(range);
-        for (piece, source) in sources {
-            let bytes = match (source, &base) {
-                (Source::File, _) => staged.read_file(piece)?,
+        let sources = staged.sources(range);
+        for (piece, source) in sources.pieces.iter().copied() {
+            let bytes = match (source, &sources.base) {
+                (Source::File, _) => sources.read_file(piece)?,
                 (Source::Base, Some(base)) => match self.reader.read(base, piece, None).await.map_err(super::io::stale)
                 {
                     Err(FsError::Stale) => {

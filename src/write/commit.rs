@@ -113,7 +113,7 @@ impl Writer {
         begun.succeed();
         let version = Version { etag: written.etag, last_modified: written.last_modified, size };
         let object = ObjectRef { key: key.clone(), version };
-        staged.lock().on_committed(object.clone());
+        staged.on_committed(object.clone());
         // In this order: the journal must not say that nothing was tried on the base before.
         staged.forget_attempts();
         Ok(Committed { object, headers })

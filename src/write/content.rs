@@ -102,6 +102,17 @@ impl Content {
         self.changed || self.commit.is_some()
     }
 
+    /// Bytes that are in the staging file.
+    pub fn held(&self) -> u64 {
+        self.dirty.size() + self.local.size()
+    }
+
+    /// Bytes of `range` that are not in the staging file.
+    pub fn uncovered(&self, range: ByteRange) -> u64 {
+        let covered = |ranges: &RangeSet| ranges.overlaps(range).into_iter().map(ByteRange::len).sum::<u64>();
+        range.len() - covered(&self.dirty) - covered(&self.local)
+    }
+
     /// Whether every byte of `range` was written here.
     pub fn is_written(&self, range: ByteRange) -> bool {
         self.dirty.contains(range)
@@ -224,6 +235,17 @@ impl Content {
         self.copied = None;
     }
 
+    /// The staging file is to be emptied. `false` if it has something that the bucket has not.
+    pub fn on_forgotten(&mut self) -> bool {
+        let is_whole = self.base.as_ref().is_some_and(|base| base.version.size == self.size);
+        if self.is_changed() || !is_whole || self.copied.is_some() || !self.dirty.is_empty() {
+            return false;
+        }
+        self.local = RangeSet::new();
+        self.base_len = self.size;
+        true
+    }
+
     /// The commit failed: all is as changed as before. Answers what was written since it began, and how far the file was cut.
     pub fn on_commit_failed(&mut self) -> (RangeSet, u64) {
         self.changed = true;
@@ -340,6 +362,7 @@ mod tests {
                         c.on_write(range);
                     }
                     2 => { file.resize(a, 0); model.resize(a, 0); c.on_truncate(at); }
+                    3 if at % 5 == 0 => if c.on_forgotten() { file.clear(); },
                     3 => for piece in c.on_fetched(range) {
                         let (x, y) = (piece.start() as usize, piece.end() as usize);
                         if file.len() < y { file.resize(y, 0); }

@@ -192,6 +192,19 @@ impl StagingFile {
         Ok(())
     }
 
+    /// Goes on with an empty file. Whoever reads the one before has it open.
+    ///
+    /// # Errors
+    /// What the disk says; nothing has changed then.
+    pub(super) fn start_over(&self) -> io::Result<()> {
+        let name = uuid::Uuid::new_v4().to_string();
+        let new = self.disk.open(&name)?;
+        let before = std::mem::replace(&mut *self.current(), (name, new));
+        self.keep(0);
+        self.remove(&before.0);
+        Ok(())
+    }
+
     /// The journal names `name`, or nothing any more: the files before it go.
     pub(super) fn drop_retired(&self, name: Option<&str>) {
         let retired = std::mem::take(&mut *self.retired.lock().unwrap_or_else(PoisonError::into_inner));

@@ -16,6 +16,7 @@ mod disk;
 mod parts;
 mod plan;
 mod queue;
+mod room;
 mod sending;
 mod staging;
 
@@ -23,6 +24,7 @@ use crate::db::{DbError, StagedRow};
 use crate::read::Reader;
 use crate::store::{ObjectHeaders, ObjectStore, StoreError};
 use crate::types::{Ino, Key, ObjectRef, Timestamp, WriteId};
+use disk::StagingFile;
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,7 +38,8 @@ pub use content::{Content, Source};
 pub use disk::{DirDisk, Disk, DiskFile};
 pub use plan::{Layout, Plan, TooLarge, plan_upload};
 pub use queue::{CommitQueue, Waiting};
-pub use staging::{Grown, Staged};
+pub use room::Room;
+pub use staging::{Grown, Sources, Staged};
 
 /// Files up to this size are kept in the journal's row itself: one sync makes both durable.
 const BODY_SIZE_MAX: u64 = 128 << 10;
@@ -46,11 +49,13 @@ const BODY_SIZE_MAX: u64 = 128 << 10;
 pub struct Settings {
     /// Bytes of parts that may be in memory at once, over all files.
     pub memory: u64,
+    /// Bytes that may be staged.
+    pub staging: u64,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { memory: 96 << 20 }
+        Settings { memory: 96 << 20, staging: u64::MAX }
     }
 }
 
@@ -101,6 +106,7 @@ pub struct Writer {
     store: Arc<dyn ObjectStore>,
     reader: Reader,
     disk: Arc<dyn Disk>,
+    room: Arc<Room>,
     journal: Arc<Journal>,
     staged: Mutex<HashMap<Ino, Arc<Staged>>>,
     memory: Semaphore,
@@ -122,6 +128,7 @@ impl Writer {
             store,
             reader,
             disk,
+            room: Arc::new(Room::new(settings.staging)),
             journal: Arc::new(journal),
             staged: Mutex::default(),
             memory: Semaphore::new(memory_max as usize),
@@ -130,9 +137,20 @@ impl Writer {
         }
     }
 
+    /// Room for staged bytes.
+    pub fn room(&self) -> &Room {
+        &self.room
+    }
+
     /// The staged file of `ino`, if it has one.
     pub fn get(&self, ino: Ino) -> Option<Arc<Staged>> {
         self.lock().get(&ino).cloned()
+    }
+
+    /// Gives back the room of files that are open, and of which the bucket has every byte.
+    pub fn give_room(&self) {
+        let staged: Vec<_> = self.lock().values().cloned().collect();
+        staged.iter().for_each(|staged| staged.give_room());
     }
 
     /// The staged file of `ino`, made over `base` if it has none.
@@ -147,8 +165,8 @@ impl Writer {
         // Not the inode number: a recovered file may have been made under a number that another inode has by now.
         let name = uuid::Uuid::new_v4().to_string();
         let file = self.disk.open(&name)?;
-        let disk = Arc::clone(&self.disk);
-        let new = Arc::new(Staged::new(ino, (name, file), disk, Content::new(base), Vec::new()));
+        let place = StagingFile::new(Arc::clone(&self.disk), name, file);
+        let new = Arc::new(Staged::new(ino, place, Arc::clone(&self.room), Content::new(base), Vec::new()));
         staged.insert(ino, Arc::clone(&new));
         Ok(new)
     }
@@ -292,8 +310,8 @@ impl Writer {
                 None => file.set_len(row.size)?,
             }
             let attempts = row.attempts.iter().map(|id| WriteId::new(id)).collect();
-            let disk = Arc::clone(&self.disk);
-            let staged = Arc::new(Staged::new(row.ino, (row.file, file), disk, content, attempts));
+            let place = StagingFile::new(Arc::clone(&self.disk), row.file, file);
+            let staged = Arc::new(Staged::new(row.ino, place, Arc::clone(&self.room), content, attempts));
             staged.set_recovered(row.body.is_some());
             self.lock().insert(row.ino, Arc::clone(&staged));
             let headers = serde_json::from_str(&row.headers)?;

@@ -240,7 +240,7 @@ impl Writer {
     /// the file was cut meanwhile, is zero and belongs to a version that the next commit replaces.
     pub(super) fn read_whole(&self, staged: &Staged, range: Option<ByteRange>) -> io::Result<Bytes> {
         let Some(range) = range else { return Ok(Bytes::new()) };
-        debug_assert!(!staged.sources(range).0.iter().any(|(_, source)| *source == Source::Base));
+        debug_assert!(!staged.sources(range).pieces.iter().any(|(_, source)| *source == Source::Base));
         let len = usize::try_from(range.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
         self.buffers.filled(len, |buffer| staged.read_into(buffer, range.start()))
     }

@@ -4,7 +4,8 @@
 //! Does not own: the disk (`disk`), when it is committed (`fs`), the journal row (`write`).
 
 use super::content::{Content, Source};
-use super::disk::{Disk, DiskFile, StagingFile};
+use super::disk::{DiskFile, StagingFile};
+use super::room::Room;
 use super::sending::{AHEAD_FROM, Sending};
 use crate::types::{ByteRange, Ino, ObjectRef, Timestamp, WriteId};
 use bytes::{Bytes, BytesMut};
@@ -19,6 +20,9 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 pub struct Staged {
     ino: Ino,
     file: Arc<StagingFile>,
+    room: Arc<Room>,
+    /// Bytes of room that it takes; changed under `content`.
+    held: AtomicU64,
     content: Mutex<Content>,
     journaled: AtomicBool,
     /// Ids of commits whose outcome is not known to be a success: an object that carries one of them is ours.
@@ -52,6 +56,33 @@ pub(super) struct Snapshot {
     change: u64,
 }
 
+/// Where bytes of a staged file come from at one moment.
+#[derive(Debug)]
+pub struct Sources {
+    /// The pieces, in order.
+    pub pieces: Vec<(ByteRange, Source)>,
+    /// The version that pieces of the base are read from.
+    pub base: Option<ObjectRef>,
+    file: Arc<dyn DiskFile>,
+}
+
+impl Sources {
+    /// Bytes of a piece that is in the file.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn read_file(&self, piece: ByteRange) -> io::Result<Bytes> {
+        read(&*self.file, piece)
+    }
+}
+
+fn read(file: &dyn DiskFile, range: ByteRange) -> io::Result<Bytes> {
+    let len = usize::try_from(range.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let mut buffer = BytesMut::zeroed(len);
+    file.read_at(&mut buffer, range.start())?;
+    Ok(buffer.freeze())
+}
+
 /// What a write has made of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grown {
@@ -64,18 +95,22 @@ pub struct Grown {
 impl Staged {
     pub(super) fn new(
         ino: Ino,
-        (name, file): (String, Arc<dyn DiskFile>),
-        disk: Arc<dyn Disk>,
+        file: StagingFile,
+        room: Arc<Room>,
         content: Content,
         attempts: Vec<WriteId>,
     ) -> Staged {
-        Staged::over(ino, Arc::new(StagingFile::new(disk, name, file)), content, attempts)
+        Staged::over(ino, Arc::new(file), room, content, attempts)
     }
 
-    fn over(ino: Ino, file: Arc<StagingFile>, content: Content, attempts: Vec<WriteId>) -> Staged {
+    fn over(ino: Ino, file: Arc<StagingFile>, room: Arc<Room>, content: Content, attempts: Vec<WriteId>) -> Staged {
+        let held = content.held();
+        room.change(0, held);
         Staged {
             ino,
             file,
+            room,
+            held: AtomicU64::new(held),
             content: Mutex::new(content),
             journaled: AtomicBool::new(false),
             attempts: Mutex::new(attempts),
@@ -185,7 +220,7 @@ impl Staged {
 
     /// The same file under another inode number.
     pub(super) fn with_ino(&self, ino: Ino) -> Staged {
-        Staged::over(ino, Arc::clone(&self.file), self.content(), self.attempts())
+        Staged::over(ino, Arc::clone(&self.file), Arc::clone(&self.room), self.content(), self.attempts())
     }
 
     /// The inode that it belongs to.
@@ -269,9 +304,9 @@ impl Staged {
     /// What the disk says.
     pub fn start_over(&self, object: ObjectRef) -> io::Result<()> {
         let mut content = self.lock();
-        self.file.changing(0, std::iter::empty())?;
-        self.file.file().set_len(0)?;
+        self.file.start_over()?;
         *content = Content::new(Some(object));
+        self.note_held(&content);
         self.note_change();
         self.set_written_at(None);
         Ok(())
@@ -297,17 +332,23 @@ impl Staged {
         let Some(range) = ByteRange::at(offset, bytes.len() as u64) else {
             return Ok(Grown { size: content.size(), is_part_full: false });
         };
-        self.changing(&content, offset)?;
-        let file = self.file.file();
-        if let Err(e) = file.write_at(bytes, offset) {
+        let more = content.uncovered(range);
+        if !self.room.take(more) {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
+        self.held.fetch_add(more, Ordering::Relaxed);
+        let written = self.changing(&content, offset).and_then(|()| self.file.file().write_at(bytes, offset));
+        if let Err(e) = written {
             // Some of it may have arrived. Past the end it is cut off again; within the file it counts as written, so that
             // what is read is what will be sent. Not where the file had nothing: there the base stays what it is.
-            file.set_len(content.size())?;
+            let cut = self.file.file().set_len(content.size());
             for (piece, source) in content.sources(range) {
                 if source != Source::Base {
                     self.note_written(&mut content, piece);
                 }
             }
+            self.note_held(&content);
+            cut?;
             return Err(e);
         }
         self.note_written(&mut content, range);
@@ -319,6 +360,29 @@ impl Staged {
             self.set_next_ahead(u64::MAX);
         }
         Ok(Grown { size, is_part_full })
+    }
+
+    /// The bucket has it as `object`.
+    pub(super) fn on_committed(&self, object: ObjectRef) {
+        let mut content = self.lock();
+        content.on_committed(object);
+        self.note_held(&content);
+    }
+
+    /// Gives back the room of a file of which the bucket has every byte. What is read of it from now on comes from there.
+    pub(super) fn give_room(&self) {
+        let mut content = self.lock();
+        let mut emptied = content.clone();
+        if !self.is_journaled() && emptied.on_forgotten() && content.held() > 0 && self.file.start_over().is_ok() {
+            *content = emptied;
+            self.note_held(&content);
+        }
+    }
+
+    /// Counts anew what it takes.
+    fn note_held(&self, content: &Content) {
+        let now = content.held();
+        self.room.change(self.held.swap(now, Ordering::Relaxed), now);
     }
 
     fn note_written(&self, content: &mut Content, range: ByteRange) {
@@ -341,6 +405,7 @@ impl Staged {
         }
         self.file.file().set_len(size)?;
         content.on_truncate(size);
+        self.note_held(&content);
         self.note_change();
         if let Some(sending) = self.sending() {
             sending.on_cut(size);
@@ -369,21 +434,18 @@ impl Staged {
         self.note_change();
     }
 
-    /// Where the bytes of `range` come from, and the version that the base pieces are read from.
-    pub fn sources(&self, range: ByteRange) -> (Vec<(ByteRange, Source)>, Option<ObjectRef>) {
+    /// Where the bytes of `range` come from at this moment.
+    pub fn sources(&self, range: ByteRange) -> Sources {
         let content = self.lock();
-        (content.sources(range), content.source().cloned())
+        Sources { pieces: content.sources(range), base: content.source().cloned(), file: self.file.file() }
     }
 
-    /// Bytes that [`Staged::sources`] says are in the file.
+    /// Bytes of the file, which the caller knows to be there.
     ///
     /// # Errors
     /// What the disk says.
-    pub fn read_file(&self, range: ByteRange) -> io::Result<Bytes> {
-        let len = usize::try_from(range.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let mut buffer = BytesMut::zeroed(len);
-        self.read_into(&mut buffer, range.start())?;
-        Ok(buffer.freeze())
+    pub(super) fn read_file(&self, range: ByteRange) -> io::Result<Bytes> {
+        read(&*self.file.file(), range)
     }
 
     /// The same into a buffer, from `offset` on.
@@ -412,14 +474,21 @@ impl Staged {
             self.file.file().write_at(&bytes[at(piece.start())..at(piece.end())], piece.start())?;
         }
         *content = tentative;
+        self.note_held(&content);
         self.note_change();
         Ok(())
     }
 }
 
+impl Drop for Staged {
+    fn drop(&mut self) {
+        self.room.change(self.held.load(Ordering::Relaxed), 0);
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::disk::DirDisk;
+    use super::super::disk::{DirDisk, Disk};
     use super::*;
     use crate::types::{ETag, Key, Version};
 
@@ -463,8 +532,9 @@ mod tests {
     fn what_the_journal_counts_on_is_not_overwritten() {
         let dir = tempfile::tempdir().unwrap();
         let disk: Arc<dyn Disk> = Arc::new(DirDisk::new(dir.path()).unwrap());
-        let first = ("first".to_owned(), disk.open("first").unwrap());
-        let staged = Staged::new(Ino(2), first, Arc::clone(&disk), Content::new(None), Vec::new());
+        let first = StagingFile::new(Arc::clone(&disk), "first".to_owned(), disk.open("first").unwrap());
+        let room = Arc::new(Room::new(1000));
+        let staged = Staged::new(Ino(2), first, Arc::clone(&room), Content::new(None), Vec::new());
         staged.write(Some(0), b"acknowledged").unwrap();
         let snapshot = staged.snapshot(|_| false).unwrap();
         staged.set_recorded(&snapshot);
@@ -491,10 +561,37 @@ mod tests {
     fn a_write_that_fails_leaves_the_bytes_of_the_base() {
         let version = Version { etag: ETag::parse("e"), last_modified: None, size: 10 };
         let base = ObjectRef { key: Key::parse("k").unwrap(), version };
-        let file = ("n".to_owned(), Arc::new(Full) as Arc<dyn DiskFile>);
-        let staged = Staged::new(Ino(2), file, Arc::new(Full), Content::new(Some(base)), Vec::new());
+        let file = StagingFile::new(Arc::new(Full), "n".to_owned(), Arc::new(Full));
+        let room = Arc::new(Room::new(1000));
+        let staged = Staged::new(Ino(2), file, Arc::clone(&room), Content::new(Some(base)), Vec::new());
         staged.write(Some(4), b"more").unwrap_err();
-        assert_eq!(staged.sources(ByteRange::new(0, 10).unwrap()).0, [(ByteRange::new(0, 10).unwrap(), Source::Base)]);
-        assert!(!staged.is_changed());
+        assert_eq!(
+            staged.sources(ByteRange::new(0, 10).unwrap()).pieces,
+            [(ByteRange::new(0, 10).unwrap(), Source::Base)]
+        );
+        assert!(!staged.is_changed() && room.used() == 0);
+    }
+
+    #[test]
+    fn what_is_staged_is_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(DirDisk::new(dir.path()).unwrap());
+        let room = Arc::new(Room::new(20));
+        let staged = |name: &str| {
+            let file = StagingFile::new(Arc::clone(&disk), name.to_owned(), disk.open(name).unwrap());
+            Staged::new(Ino(2), file, Arc::clone(&room), Content::new(None), Vec::new())
+        };
+        let (a, b) = (staged("a"), staged("b"));
+        a.write(Some(0), &[1; 10]).unwrap();
+        a.write(Some(5), &[2; 10]).unwrap();
+        assert_eq!(room.used(), 15);
+        let full = b.write(Some(100), &[3; 6]).unwrap_err();
+        assert_eq!((full.raw_os_error(), b.size(), room.used()), (Some(libc::ENOSPC), 0, 15));
+        a.write(Some(0), &[4; 15]).unwrap();
+        a.truncate(3).unwrap();
+        b.write(Some(100), &[3; 17]).unwrap();
+        assert_eq!(room.used(), 20);
+        drop(a);
+        assert_eq!(room.used(), 17);
     }
 }

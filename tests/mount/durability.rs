@@ -247,3 +247,24 @@ fn closes_by_parent_and_child_at_once_leave_nothing_behind() {
     mount.mount_again();
     assert_eq!(mount.status()["pending"]["files"], 0);
 }
+
+#[test]
+fn staging_that_is_full_waits_for_uploads_and_then_says_so() {
+    let store = Store::dev();
+    let mount = store.mount_with(&["staging_size=8M", "write=back", "upload_delay=1h"]);
+    let (a, b) = (noise(1, 6 << 20), noise(2, 6 << 20));
+    fs::write(mount.at("a"), &a).unwrap();
+    assert!(store.try_get("a").is_none(), "it waits");
+    fs::write(mount.at("b"), &b).unwrap();
+    assert!(store.get("a") == a, "uploaded, so that there is room");
+    // A clean file that is open gives its room back.
+    let held = File::open(mount.at("a")).unwrap();
+    let full = fs::write(mount.at("c"), noise(3, 9 << 20)).unwrap_err();
+    assert_eq!(full.raw_os_error(), Some(libc::ENOSPC));
+    fs::remove_file(mount.at("c")).unwrap();
+    fs::write(mount.at("d"), &a).unwrap();
+    assert!(fs::read(mount.at("b")).unwrap() == b && fs::read(mount.at("a")).unwrap() == a);
+    drop(held);
+    drop(mount);
+    assert!(store.get("b") == b && store.get("d") == a);
+}

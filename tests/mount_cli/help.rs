@@ -7,7 +7,7 @@ use std::os::unix::fs::symlink;
 
 const WIDTH_MAX: usize = 100;
 
-const OPTIONS: [&str; 42] = [
+const OPTIONS: [&str; 43] = [
     "ro",
     "rw",
     "allow_other",
@@ -33,6 +33,7 @@ const OPTIONS: [&str; 42] = [
     "state_dir=DIR",
     "cache_dir=DIR",
     "cache_size=SIZE",
+    "staging_size=SIZE",
     "memory=SIZE",
     "requests=N",
     "poll_interval=TIME",
