@@ -28,8 +28,8 @@ pub(super) struct Connected {
     pub(super) client: Client,
     /// The endpoint's host; empty for AWS itself.
     pub(super) host: String,
-    /// Whether requests go over TLS, so that bodies need no signature.
-    pub(super) tls: bool,
+    /// Nobody can change what is sent on its way: by TLS, or because the server is on this machine.
+    pub(super) is_safe: bool,
     /// What requests need that do not go through the SDK. `None` if all do.
     pub(super) direct: Option<Direct>,
 }
@@ -60,6 +60,7 @@ pub(super) async fn connect(settings: &S3Settings) -> Result<Connected> {
         .timeout_config(timeouts(settings, settings.timeouts.read))
         .force_path_style(settings.path_style.unwrap_or(foreign));
     config.set_region(shared.region().cloned().or_else(|| Some(Region::from_static(REGION_DEFAULT))));
+    let is_on_this_machine = is_loopback(&host);
     let tls = !endpoint.as_deref().is_some_and(|url| url.starts_with("http://"));
     config.set_endpoint_url(endpoint);
     if !tls && matches!(settings.storage.encryption, Some(Encryption::Customer(_))) {
@@ -70,7 +71,7 @@ pub(super) async fn connect(settings: &S3Settings) -> Result<Connected> {
     }
     let provider = shared.credentials_provider().filter(|_| settings.direct && !settings.anonymous);
     let direct = provider.map(|provider| Direct { http, signer: Signer::new(provider) });
-    Ok(Connected { client: Client::from_conf(config.build()), host, tls, direct })
+    Ok(Connected { client: Client::from_conf(config.build()), host, is_safe: tls || is_on_this_machine, direct })
 }
 
 /// The timeouts that the HTTP client keeps. No limit of a whole attempt: that would end a long upload on a slow line.
@@ -110,4 +111,9 @@ async fn load(settings: &S3Settings, http: Http1) -> aws_config::SdkConfig {
         loader = loader.credentials_provider(keys);
     }
     loader.load().await
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }

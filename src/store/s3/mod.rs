@@ -35,7 +35,7 @@ pub struct S3Store {
     client: Client,
     bucket: String,
     capabilities: Capabilities,
-    /// Whether bodies go without a signature of their own, because TLS protects them.
+    /// Whether bodies go without a signature of their own, because nobody can change them on their way.
     unsigned_bodies: bool,
     settings: S3Settings,
     checksums: checksum::Checksums,
@@ -55,7 +55,7 @@ impl S3Store {
             capabilities: providers::capabilities(host),
             client: connected.client,
             bucket: settings.bucket.clone(),
-            unsigned_bodies: !settings.signed_bodies.unwrap_or(!connected.tls),
+            unsigned_bodies: !settings.signed_bodies.unwrap_or(!connected.is_safe),
             settings: settings.clone(),
             checksums: checksum::Checksums::default(),
             direct: connected.direct,

@@ -29,7 +29,7 @@ pub struct S3Settings {
     pub anonymous: bool,
     /// Send GET and HEAD of objects without the SDK, where Signature Version 4 is all that they need: that takes less time.
     pub direct: bool,
-    /// Sign bodies, which takes a pass of SHA-256 over them. `None`: only where TLS does not protect them.
+    /// Sign bodies, which takes a pass of SHA-256 over them. `None`: unless TLS protects them, or the server is on this machine.
     pub signed_bodies: Option<bool>,
     /// How objects are to be stored, and what every request is to say.
     pub storage: StorageOptions,
