@@ -128,6 +128,7 @@ fn writes(options: &Options) -> Result<Writes, Failure> {
         uploads: options.uploads.unwrap_or(usual.uploads),
         queue_max: options.upload_queue.unwrap_or(usual.queue_max),
         conflict: options.conflict,
+        databases: options.databases,
     })
 }
 

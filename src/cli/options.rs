@@ -4,7 +4,7 @@
 
 use super::exit_code::{ExitCode, Failure};
 use super::storage::StorageWords;
-use crate::daemon::{Conflicts, Events, FEATURES, WriteMode};
+use crate::daemon::{Conflicts, Databases, Events, FEATURES, WriteMode};
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -74,6 +74,8 @@ pub(super) struct Options {
     pub(super) storage: StorageWords,
     /// `conflict=`.
     pub(super) conflict: Conflicts,
+    /// `sqlite=`.
+    pub(super) databases: Databases,
     /// `drain_timeout=`.
     pub(super) drain_timeout: Option<Duration>,
     /// `disable=`.
@@ -95,7 +97,7 @@ const fn known(name: &'static str, value: &'static str, help: &'static str) -> K
     Known { name, value, help }
 }
 
-const KNOWN: [Known; 43] = [
+const KNOWN: [Known; 44] = [
     known("ro", "", "nothing may be changed"),
     known("rw", "", "files may be changed (default)"),
     known("allow_other", "", "other users may look inside (see user_allow_other in /etc/fuse.conf)"),
@@ -136,6 +138,7 @@ const KNOWN: [Known; 43] = [
     known("uploads", "N", "such uploads at once (default 8)"),
     known("upload_queue", "N", "files that may wait for that; then close waits for the bucket"),
     known("conflict", "keep-both|theirs|ours", "which version stays when somebody else wrote (default keep-both)"),
+    known("sqlite", "consistent|through", "upload databases between transactions, or at each fsync"),
     known("drain_timeout", "TIME", "how long an unmount waits for uploads (default 10m)"),
     known("disable", "NAME[+NAME]", "do without kernel features, as an older kernel would"),
     known("log", "FILTER", "what is logged: error, warn, info, debug (default info)"),
@@ -221,6 +224,13 @@ impl Options {
                     "theirs" => Conflicts::Theirs,
                     "ours" => Conflicts::Ours,
                     _ => return Err(bad("keep-both, theirs or ours")),
+                };
+            }
+            "sqlite" => {
+                self.databases = match value {
+                    "consistent" => Databases::Consistent,
+                    "through" => Databases::Through,
+                    _ => return Err(bad("consistent or through")),
                 };
             }
             "temp_names" => self.temp_names = Some(if value == "none" { String::new() } else { value.to_owned() }),
@@ -426,6 +436,7 @@ mod tests {
                 "URL" => "=https://h",
                 "auto|all|off" => "=all",
                 "through|back" => "=back",
+                "consistent|through" => "=through",
                 "keep-both|theirs|ours" => "=ours",
                 "bucket|local" => "=local",
                 "AES256|aws:kms|aws:kms:dsse" => "=aws:kms",

@@ -15,7 +15,7 @@ mod requests;
 mod serve;
 mod status;
 
-pub use crate::fs::{Conflicts, Events, Filter, TempNames, WriteMode, Writes};
+pub use crate::fs::{Conflicts, Databases, Events, Filter, TempNames, WriteMode, Writes};
 pub use crate::fuse::{FEATURES, MountError, unmount};
 pub use crate::store::s3::{CustomerKey, Encryption, S3Settings, Secret, StaticCredentials, StorageOptions, Tags};
 pub use background::{Ready, start as start_in_background};

@@ -150,6 +150,9 @@ async fn run(config: MountConfig, ready: &mut Ready) -> Result<(), MountFailure>
         take_away(&config.mountpoint);
         return Err(failure);
     }
+    if let Ok(root) = nix::sys::stat::stat(&config.mountpoint) {
+        rooms.fs.set_device(nix::sys::stat::major(root.st_dev), nix::sys::stat::minor(root.st_dev));
+    }
     tracing::info!(source = %config.source(), mountpoint = %config.mountpoint.display(), "mounted");
     ready.tell(&Ok(()));
     wait_for_the_end(&config.mountpoint, &mut ended).await;

@@ -3,6 +3,7 @@
 //! Owns: the background loop, what an earlier daemon left, what is pending. Does not own: when a commit is due again
 //! (`write::queue`).
 
+use super::sqlite::Role;
 use super::{Fs, FsError, Result, to_the_end};
 use crate::meta::{InodeRow, Marker};
 use crate::store::Condition;
@@ -247,16 +248,36 @@ impl Fs {
 
     async fn commit_in_background(self: &Arc<Self>, ino: Ino) {
         let delay = self.delay_of(ino);
-        if !delay.is_zero() && self.handles.of(ino).iter().any(|handle| handle.writable) {
+        let is_open = self.handles.of(ino).iter().any(|handle| handle.writable);
+        // Programs have their databases open for as long as they run.
+        if !delay.is_zero() && is_open && !self.belongs_to_database(ino) {
             // Somebody goes on writing: that is a part of the same upload.
             self.queue().postpone(ino, self.meta.now().plus(delay));
             return;
         }
         let fs = Arc::clone(self);
-        match to_the_end(async move { fs.commit(ino).await }).await {
+        match to_the_end(async move { fs.commit_whole(ino, delay).await }).await {
             Ok(()) => self.drop_clean(ino),
             Err(e) => tracing::error!(path = %self.path_of(ino), error = %e, "could not be committed"),
         }
+    }
+
+    /// Commits a file, or the database that it belongs to, unless that is in the midst of a transaction.
+    async fn commit_whole(self: &Arc<Self>, ino: Ino, delay: Duration) -> Result<()> {
+        let (Some(row), Some(staged)) = (self.meta.get(ino)?, self.writer.get(ino)) else {
+            return self.commit(ino).await;
+        };
+        if delay.is_zero() || self.role_of(&staged, &row)? == Role::None {
+            return self.commit(ino).await;
+        }
+        if self.is_in_transaction(&row)? {
+            self.queue().postpone(ino, self.meta.now().plus(delay));
+            return Ok(());
+        }
+        for ino in self.in_order(&row)? {
+            self.commit(ino).await?;
+        }
+        Ok(())
     }
 
     /// The path of an inode, for people.

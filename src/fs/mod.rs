@@ -13,7 +13,7 @@
 //! | open, flush, release | `open` |
 //! | read, write, fsync | `io` |
 //! | waiting, trying again, saving elsewhere, dropping | `parked` |
-//! | what close and fsync wait for | `promise` |
+//! | what close and fsync wait for; databases | `promise`, `sqlite` |
 //! | commits, conflicts, background | `commit`, `background` |
 //! | listing, ahead of walks, for who makes files, by the poller | `listing`, `walk`, `makers`, `poll` |
 //! | headers that listings do not show | `unread` |
@@ -45,6 +45,7 @@ mod rename;
 mod rename_dir;
 mod resume;
 mod siblings;
+mod sqlite;
 mod ttl;
 mod unread;
 mod walk;
@@ -78,6 +79,7 @@ pub use open::Opened;
 pub use parked::{Unfinished, Unsaved};
 pub use poll::Polling;
 pub use promise::{TempNames, WriteMode, Writes};
+pub use sqlite::Databases;
 
 /// What an operation answers.
 pub type Result<T> = std::result::Result<T, FsError>;
@@ -173,6 +175,8 @@ pub struct Fs {
     replaying: AtomicU32,
     replay: Mutex<Option<Replay>>,
     ghosts: Mutex<events::Ghosts>,
+    /// Major and minor number of the mount's device, in 32 bits each; 0 while they are not known.
+    device: AtomicU64,
     /// For work that a thread of the kernel's session begins.
     runtime: tokio::runtime::Handle,
     settings: Settings,
@@ -209,6 +213,7 @@ impl Fs {
             replaying: AtomicU32::new(0),
             replay: Mutex::default(),
             ghosts: Mutex::default(),
+            device: AtomicU64::new(0),
             runtime: tokio::runtime::Handle::current(),
             settings,
         })

@@ -5,6 +5,7 @@
 
 use super::handle::FileHandle;
 use super::promise::{Closing, Promise};
+use super::sqlite::Role;
 use super::{Caller, Fs, FsError, Result, SEEN_MAX, to_the_end};
 use crate::meta::InodeRow;
 use crate::types::{ByteRange, Fh, FileKind, Ino, ObjectRef};
@@ -115,8 +116,20 @@ impl Fs {
     /// What matters of a file that is closed or synced.
     pub(super) fn closing(&self, staged: &Staged) -> Result<Closing> {
         let content = staged.content();
-        let name = self.meta.get(staged.ino())?.and_then(|row| row.name);
+        let row = self.meta.get(staged.ino())?;
+        let role = row.as_ref().map_or(Ok(Role::None), |row| self.role_of(staged, row))?;
+        let is_in_transaction = match &row {
+            Some(row) if role != Role::None => self.is_in_transaction(row)?,
+            _ => false,
+        };
+        if role != Role::None {
+            // SQLite can deal with a file of which a part was overwritten; a copy for each transaction would take too long.
+            staged.overwrite_in_place();
+        }
+        let name = row.and_then(|row| row.name);
         Ok(Closing {
+            role,
+            is_in_transaction,
             is_temp: name.is_some_and(|name| self.settings.writes.temp_names.contains(&name)),
             is_heir: false,
             is_unwritten: content.size() == 0 && content.base().is_none(),

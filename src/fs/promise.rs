@@ -4,6 +4,7 @@
 //! Does not own: carrying it out (`open`, `io`), when a journaled file is uploaded (`write::queue`).
 
 use super::conflict::Conflicts;
+use super::sqlite::{Databases, Role};
 use crate::types::Name;
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use std::time::Duration;
@@ -40,6 +41,8 @@ const TEMP_NAMES: [&str; 26] = [
 ];
 /// How long a temporary file waits to be renamed, before it is uploaded under the name that it has.
 const TEMP_DELAY: Duration = Duration::from_secs(5);
+/// How long a database waits for its upload, and again if a transaction is under way then.
+const DATABASE_DELAY: Duration = Duration::from_secs(2);
 /// Bytes of an earlier version that a close fetches so that it can be acknowledged before the upload. If it were more, the upload,
 /// for which the bucket copies them, is faster.
 const FILL_MAX: u64 = 16 << 20;
@@ -71,6 +74,8 @@ pub struct Writes {
     pub queue_max: usize,
     /// What becomes of conflicts.
     pub conflict: Conflicts,
+    /// How SQLite databases are treated.
+    pub databases: Databases,
 }
 
 impl Default for Writes {
@@ -83,6 +88,7 @@ impl Default for Writes {
             uploads: 8,
             queue_max: 10_000,
             conflict: Conflicts::KeepBoth,
+            databases: Databases::Consistent,
         }
     }
 }
@@ -133,6 +139,10 @@ pub(super) struct Closing {
     pub(super) is_heir: bool,
     /// It is new, and nobody has written to it.
     pub(super) is_unwritten: bool,
+    /// What it has to do with a SQLite database.
+    pub(super) role: Role,
+    /// It, or what it belongs to, is in the midst of a transaction.
+    pub(super) is_in_transaction: bool,
     /// Bytes of the version before that are not here.
     pub(super) missing: u64,
     /// Files that wait for their upload.
@@ -148,12 +158,20 @@ impl Writes {
         if file.is_heir || file.is_unwritten {
             return Promise::Journal(if is_back { self.delay } else { Duration::ZERO });
         }
-        self.later(file, is_back)
+        match file.role {
+            Role::Companion => Promise::Journal(DATABASE_DELAY.max(self.delay)),
+            Role::Database if file.is_in_transaction => Promise::Journal(DATABASE_DELAY.max(self.delay)),
+            _ => self.later(file, is_back),
+        }
     }
 
     /// What fsync(2) waits for.
     pub(super) fn on_fsync(&self, file: Closing) -> Promise {
-        self.later(file, self.mode == WriteMode::Back && self.fsync_local)
+        match file.role {
+            Role::None => self.later(file, self.mode == WriteMode::Back && self.fsync_local),
+            // A transaction syncs several times; the bucket gets what it leaves.
+            _ => Promise::Journal(DATABASE_DELAY.max(self.delay)),
+        }
     }
 
     fn later(&self, file: Closing, may_wait: bool) -> Promise {

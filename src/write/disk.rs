@@ -145,13 +145,21 @@ pub(super) struct StagingFile {
     current: Mutex<(String, Arc<dyn DiskFile>)>,
     /// Bytes from the beginning of the current file that the journal counts on.
     kept_len: AtomicU64,
+    /// They may be overwritten all the same.
+    in_place: AtomicBool,
     /// Files that the journal may still name.
     retired: Mutex<Vec<String>>,
 }
 
 impl StagingFile {
     pub(super) fn new(disk: Arc<dyn Disk>, name: String, file: Arc<dyn DiskFile>) -> StagingFile {
-        StagingFile { disk, current: Mutex::new((name, file)), kept_len: AtomicU64::new(0), retired: Mutex::default() }
+        StagingFile {
+            disk,
+            current: Mutex::new((name, file)),
+            kept_len: AtomicU64::new(0),
+            in_place: AtomicBool::new(false),
+            retired: Mutex::default(),
+        }
     }
 
     fn current(&self) -> MutexGuard<'_, (String, Arc<dyn DiskFile>)> {
@@ -168,7 +176,13 @@ impl StagingFile {
 
     /// The journal is about to name `len` bytes of the file, which were synced. 0: none any more.
     pub(super) fn keep(&self, len: u64) {
+        let len = if self.in_place.load(Ordering::SeqCst) { 0 } else { len };
         self.kept_len.store(len, Ordering::SeqCst);
+    }
+
+    pub(super) fn overwrite_in_place(&self) {
+        self.in_place.store(true, Ordering::SeqCst);
+        self.keep(0);
     }
 
     /// Bytes from `from` on are about to change: if the journal counts on one of them, they change in another file, which has what

@@ -180,6 +180,12 @@ impl Staged {
         self.file.drop_retired(None);
     }
 
+    /// What the journal has may be overwritten from now on: whoever writes the file can deal with that after a crash.
+    pub fn overwrite_in_place(&self) {
+        let _content = self.lock();
+        self.file.overwrite_in_place();
+    }
+
     /// Takes its files away.
     pub(super) fn remove_files(&self) {
         self.file.remove_all();

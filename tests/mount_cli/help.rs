@@ -7,7 +7,7 @@ use std::os::unix::fs::symlink;
 
 const WIDTH_MAX: usize = 100;
 
-const OPTIONS: [&str; 43] = [
+const OPTIONS: [&str; 44] = [
     "ro",
     "rw",
     "allow_other",
@@ -48,6 +48,7 @@ const OPTIONS: [&str; 43] = [
     "uploads=N",
     "upload_queue=N",
     "conflict=keep-both|theirs|ours",
+    "sqlite=consistent|through",
     "drain_timeout=TIME",
     "disable=NAME[+NAME]",
     "log=FILTER",
