@@ -249,8 +249,8 @@ impl Fs {
     async fn commit_in_background(self: &Arc<Self>, ino: Ino) {
         let delay = self.delay_of(ino);
         let is_open = self.handles.of(ino).iter().any(|handle| handle.writable);
-        // Programs have their databases open for as long as they run.
-        if !delay.is_zero() && is_open && !self.belongs_to_database(ino) {
+        let is_written_to = self.writer.get(ino).is_some_and(|staged| !staged.is_recorded());
+        if !delay.is_zero() && is_open && is_written_to {
             // Somebody goes on writing: that is a part of the same upload.
             self.queue().postpone(ino, self.meta.now().plus(delay));
             return;

@@ -4,6 +4,7 @@
 
 use super::commit::is_ours;
 use super::handle::FileHandle;
+use super::promise::Promise;
 use super::{Fs, FsError, Result, to_the_end};
 use crate::meta::InodeRow;
 use crate::read::Reader;
@@ -254,7 +255,12 @@ impl Fs {
         to_the_end(async move {
             let Some(staged) = fs.writer.get(handle.ino) else { return Ok(()) };
             let promise = fs.settings.writes.on_fsync(fs.closing(&staged)?);
-            fs.keep_promise(&staged, promise).await
+            fs.keep_promise(&staged, promise).await?;
+            if let Promise::Journal(delay) = promise {
+                // The close may be days away.
+                fs.queue_commit_after(handle.ino, delay);
+            }
+            Ok(())
         })
         .await
     }
@@ -284,6 +290,8 @@ impl Fs {
             let is_journaled = self.writer.get(ino).is_some_and(|staged| staged.is_journaled());
             if let Some(row) = self.meta.get(ino)?.filter(|row| is_journaled && row.parent == Some(dir))
                 && !row.name.is_some_and(|name| self.settings.writes.temp_names.contains(&name))
+                // SQLite syncs the directory in the midst of its transactions.
+                && !self.belongs_to_database(ino)
             {
                 files.push(ino);
             }
