@@ -161,7 +161,7 @@ fn books_trees_and_changes(store: &Store) {
     finish(store, &mut mount);
 }
 
-fn finish(store: &Store, mount: &mut Mount<'_>) {
+pub(crate) fn finish(store: &Store, mount: &mut Mount<'_>) {
     assert_eq!(mount.status()["pending"]["conflicts"], 0);
     mount.unmount();
     let left: Vec<String> = store.list_everything().into_keys().filter(|k| k.starts_with(".objfs/")).collect();

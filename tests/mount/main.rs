@@ -19,5 +19,6 @@ mod offline;
 mod programs;
 mod renames;
 mod requests;
+mod saving;
 #[path = "../servers/sdk.rs"]
 mod sdk;
