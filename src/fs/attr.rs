@@ -149,7 +149,7 @@ impl Fs {
             // The commit under way may be past its headers, and without a handle no close will follow.
             if self.handles.of(ino).is_empty() {
                 self.journal(ino).await?;
-                self.queue_commit(ino);
+                self.queue_commit_after(ino, self.delay_of(ino));
             }
             return Ok(());
         }

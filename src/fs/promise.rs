@@ -156,7 +156,8 @@ impl Writes {
         // A shell opens, dup2()s and closes before anything is written: an empty object now would be an upload too many. A close by
         // a child of an inherited descriptor is none of the file.
         if file.is_heir || file.is_unwritten {
-            return Promise::Journal(if is_back { self.delay } else { Duration::ZERO });
+            let delay = if is_back { self.delay } else { Duration::ZERO };
+            return Promise::Journal(if file.is_temp { TEMP_DELAY.max(delay) } else { delay });
         }
         match file.role {
             Role::Companion => Promise::Journal(DATABASE_DELAY.max(self.delay)),

@@ -5,7 +5,7 @@
 //! The bucket has both names before the old one goes: a rename that fails half way leaves at least one of them.
 
 use super::dir::new_write_id;
-use super::headers::to_meta;
+use super::headers::{for_new, to_meta};
 use super::invalidate::Touched;
 use super::lookup::is_reserved;
 use super::place::Place;
@@ -154,9 +154,19 @@ impl Fs {
         if let (Some(object), Some(staged)) = (&object, &staged) {
             staged.rebase(object.clone());
         }
+        let headers = match replaced {
+            Some(old) if object.is_some() => Some(self.headers_to_keep(old, row, &to.file).await),
+            _ => None,
+        };
         self.meta.rename(row.ino, to.parent, to.name.clone(), Vec::new()).await?;
         if let Some(object) = object {
-            self.meta.change(row.ino, move |row| row.version = Some(object.version)).await?;
+            self.meta
+                .change(row.ino, move |row| {
+                    row.version = Some(object.version);
+                    // They are known from here on: nobody is to read the old file's mode and times out of them.
+                    row.headers = headers;
+                })
+                .await?;
         }
         // The journal remembers key and base: it must name the new ones. Under its own name a file that waited for it is uploaded.
         if let Some(staged) = staged.filter(|s| s.is_journaled()) {
@@ -169,6 +179,18 @@ impl Fs {
             self.queue_commit_after(row.ino, delay);
         }
         Ok(())
+    }
+
+    /// The headers that the commit of `row` keeps of the object that it replaces: all that are not attributes of the file.
+    async fn headers_to_keep(&self, old: &InodeRow, row: &InodeRow, key: &Key) -> String {
+        let headers = match self.headers_of(old, key).await {
+            Ok(headers) => headers,
+            Err(e) => {
+                tracing::debug!(%key, error = %e, "the headers of what is replaced are not known: it gets those of a new file");
+                for_new(&row.attr, key)
+            }
+        };
+        to_meta(&headers).json
     }
 
     async fn rename_object(

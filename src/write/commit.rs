@@ -224,11 +224,13 @@ impl Writer {
                         Arc::clone(begun.sending.insert(new))
                     }
                 };
-                let parts: Vec<Part> = futures::stream::iter(parts)
+                let mut parts: Vec<Part> = futures::stream::iter(parts)
                     .map(|part| self.make_part(staged, &sending, part))
-                    .buffered(PARTS_IN_FLIGHT)
+                    // One that takes long keeps no others from beginning.
+                    .buffer_unordered(PARTS_IN_FLIGHT)
                     .try_collect()
                     .await?;
+                parts.sort_by_key(|part| part.number);
                 let completed = self.store.complete_upload(&sending.upload, &parts, condition, &sending.id).await;
                 let written = completed.map_err(|e| failed_condition(e, condition))?;
                 return Ok((written, sending.headers.clone()));
