@@ -95,6 +95,9 @@ impl Sorted for Bucket {
     }
 }
 
+/// What was there before a change, and what is there afterwards.
+pub(super) type Replaced = (Option<Arc<Object>>, Option<Arc<Object>>);
+
 impl Index {
     /// The bucket with this name, or NoSuchBucket.
     pub(super) fn bucket(&self, name: &str) -> S3Result<&Bucket> {
@@ -117,7 +120,7 @@ impl Index {
     }
 
     /// The object that a change of an object replaces, and the one that it makes.
-    pub(super) fn replaced_by(&self, change: &Change) -> Option<(Option<Arc<Object>>, Option<Arc<Object>>)> {
+    pub(super) fn replaced_by(&self, change: &Change) -> Option<Replaced> {
         let (bucket, key, after) = match change {
             Change::Object { bucket, key, object } => (bucket, key, object.clone()),
             Change::NoObject { bucket, key } => (bucket, key, None),

@@ -140,10 +140,8 @@ fn kept_bytes(records: &[Record], of: u64, synced: &Synced, luck: f64, dice: &mu
                     put(&mut bytes, *offset, &data[..len]);
                 }
             }
-            Act::Resize { id, size } if *id == of => {
-                if lasts || dice.f64() < luck {
-                    bytes.resize(usize::try_from(*size).unwrap(), 0);
-                }
+            Act::Resize { id, size } if *id == of && (lasts || dice.f64() < luck) => {
+                bytes.resize(usize::try_from(*size).unwrap(), 0);
             }
             _ => {}
         }

@@ -104,6 +104,9 @@ impl ObjectStore for S3Store {
     }
 
     async fn put(&self, key: &Key, body: Bytes, headers: &ObjectHeaders, condition: &Condition) -> Result<Written> {
+        if let Some(written) = self.put_direct(key, &body, headers, condition).await? {
+            return Ok(written);
+        }
         let sums = self.checksums.of(&body).await;
         let request = self.client.put_object().bucket(&self.bucket).key(key.as_str()).body(ByteStream::from(body));
         let request = request.set_checksum_crc32_c(sums.crc.clone()).set_content_md5(sums.md5.clone());

@@ -17,6 +17,7 @@ use aws_sigv4::http_request::{
 };
 use aws_sigv4::sign::v4;
 use aws_smithy_types::body::SdkBody;
+use bytes::Bytes;
 use std::error::Error;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -38,6 +39,15 @@ struct Place {
     /// A key follows.
     base: String,
     region: String,
+}
+
+/// The body of a request, and whether the signature says what it is.
+#[derive(Debug)]
+pub(super) enum Body {
+    /// Anybody who changes it is found out.
+    Signed(Bytes),
+    /// Nobody can change it.
+    Unsigned(Bytes),
 }
 
 /// Credentials, until when they hold, and since when they are here.
@@ -70,20 +80,21 @@ impl Signer {
         Signer { provider, place, held, fetching, settings }
     }
 
-    /// A signed request without a body for `key`. `None` if the SDK must send it: its endpoint wants more than Signature
-    /// Version 4 (directory buckets, multi-region access points).
+    /// A signed request for `key`. `None` if the SDK must send it: its endpoint wants more than Signature Version 4 (directory
+    /// buckets, multi-region access points).
     pub(super) async fn request(
         &self,
         client: &Client,
         bucket: &str,
         (op, method): (Op, &'static str),
         key: &Key,
-        headers: &[(&'static str, &str)],
+        headers: &[(&str, &str)],
+        body: &Body,
     ) -> Result<Option<http::Request<SdkBody>>> {
         let place = self.place.get_or_try_init(|| find(client, bucket, op, key)).await?;
         let Some(place) = place else { return Ok(None) };
         let credentials = self.credentials(op, key).await?;
-        let signed = self.sign(place, credentials, method, key, headers);
+        let signed = self.sign(place, credentials, method, key, headers, body);
         let signed = signed.map_err(|e| StoreError::new(super::ErrorKind::Invalid, op, Some(key), e.to_string()))?;
         Ok(Some(signed))
     }
@@ -130,7 +141,8 @@ impl Signer {
         credentials: Credentials,
         method: &'static str,
         key: &Key,
-        headers: &[(&'static str, &str)],
+        headers: &[(&str, &str)],
+        body: &Body,
     ) -> Result<http::Request<SdkBody>, Box<dyn Error + Send + Sync>> {
         let url = format!("{}{}", place.base, key_path(key.as_str()));
         let identity = credentials.into();
@@ -142,13 +154,17 @@ impl Signer {
             .settings(self.settings.clone())
             .build()?
             .into();
-        let signable = SignableRequest::new(method, &url, headers.iter().copied(), SignableBody::Bytes(&[]))?;
+        let (to_sign, bytes) = match body {
+            Body::Signed(bytes) => (SignableBody::Bytes(bytes), bytes),
+            Body::Unsigned(bytes) => (SignableBody::UnsignedPayload, bytes),
+        };
+        let signable = SignableRequest::new(method, &url, headers.iter().copied(), to_sign)?;
         let (instructions, _) = sign(signable, &parameters)?.into_parts();
         let mut request = http::Request::builder().method(method).uri(&url);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let mut request = request.header(http::header::USER_AGENT, USER_AGENT).body(SdkBody::empty())?;
+        let mut request = request.header(http::header::USER_AGENT, USER_AGENT).body(bytes.clone().into())?;
         instructions.apply_to_request_http1x(&mut request);
         Ok(request)
     }
