@@ -45,10 +45,39 @@ pub struct RenameRow {
     pub source: Key,
     /// The directory's key afterwards.
     pub target: Key,
-    /// Keys and ETags of what is below the source.
-    pub objects: Vec<(String, String)>,
-    /// It has failed, and the copies are to go.
-    pub is_undone: bool,
+    /// Keys, ETags and times of the last change (in s since the epoch) of what is below the source.
+    pub objects: Vec<(String, String, Option<i64>)>,
+    /// How far it has come.
+    pub phase: RenamePhase,
+}
+
+/// How far a rename of a directory has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RenamePhase {
+    /// Objects are copied.
+    Copying,
+    /// It has failed: the copies are to go.
+    Undone,
+    /// All are copied: the old keys are to go.
+    Deleting,
+}
+
+impl RenamePhase {
+    fn to_sql(self) -> i64 {
+        match self {
+            RenamePhase::Copying => 0,
+            RenamePhase::Undone => 1,
+            RenamePhase::Deleting => 2,
+        }
+    }
+
+    fn from_sql(number: i64) -> RenamePhase {
+        match number {
+            1 => RenamePhase::Undone,
+            2 => RenamePhase::Deleting,
+            _ => RenamePhase::Copying,
+        }
+    }
 }
 
 /// `journal.db`.
@@ -135,25 +164,25 @@ impl Journal {
     /// # Errors
     /// What SQLite says.
     pub async fn record_rename(&self, row: RenameRow) -> Result<(), DbError> {
-        let sql = "INSERT OR REPLACE INTO rename(id, source, target, objects, undo) VALUES (?1, ?2, ?3, ?4, ?5)";
+        let sql = "INSERT OR REPLACE INTO rename(id, source, target, objects, phase) VALUES (?1, ?2, ?3, ?4, ?5)";
         // Serialising strings cannot fail.
         let objects = serde_json::to_string(&row.objects).unwrap_or_default();
         self.0
             .write(move |conn| {
-                let values = params![row.id, row.source.as_str(), row.target.as_str(), objects, row.is_undone];
+                let values = params![row.id, row.source.as_str(), row.target.as_str(), objects, row.phase.to_sql()];
                 conn.prepare_cached(sql)?.execute(values).map(|_| ())
             })
             .await
     }
 
-    /// A rename has failed: its copies are to go.
+    /// A rename has come farther.
     ///
     /// # Errors
     /// What SQLite says.
-    pub async fn undo_rename(&self, id: &str) -> Result<(), DbError> {
+    pub async fn advance_rename(&self, id: &str, phase: RenamePhase) -> Result<(), DbError> {
         let id = id.to_owned();
-        let sql = "UPDATE rename SET undo = 1 WHERE id = ?1";
-        self.0.write(move |conn| conn.prepare_cached(sql)?.execute([id]).map(|_| ())).await
+        let sql = "UPDATE rename SET phase = ?2 WHERE id = ?1";
+        self.0.write(move |conn| conn.prepare_cached(sql)?.execute(params![id, phase.to_sql()]).map(|_| ())).await
     }
 
     /// A rename has ended.
@@ -179,10 +208,10 @@ impl Journal {
                 source: key(r.get(1)?, 1)?,
                 target: key(r.get(2)?, 2)?,
                 objects: serde_json::from_str(&objects).map_err(|e| malformed(3, e))?,
-                is_undone: r.get(4)?,
+                phase: RenamePhase::from_sql(r.get(4)?),
             })
         };
-        let sql = "SELECT id, source, target, objects, undo FROM rename";
+        let sql = "SELECT id, source, target, objects, phase FROM rename";
         self.0.read(|conn| conn.prepare_cached(sql)?.query_map([], row)?.collect())
     }
 
@@ -309,12 +338,12 @@ mod tests {
             id: "w".to_owned(),
             source: Key::parse("a/").unwrap(),
             target: Key::parse("b/").unwrap(),
-            objects: vec![("a/x".to_owned(), "e".to_owned())],
-            is_undone: false,
+            objects: vec![("a/x".to_owned(), "e".to_owned(), Some(5))],
+            phase: RenamePhase::Copying,
         };
         journal.record_rename(rename.clone()).await.unwrap();
-        journal.undo_rename("w").await.unwrap();
-        assert_eq!(journal.renames().unwrap(), [RenameRow { is_undone: true, ..rename }]);
+        journal.advance_rename("w", RenamePhase::Deleting).await.unwrap();
+        assert_eq!(journal.renames().unwrap(), [RenameRow { phase: RenamePhase::Deleting, ..rename }]);
         journal.forget_rename("w").await.unwrap();
         assert_eq!(journal.renames().unwrap(), []);
         assert_eq!(journal.uploads().unwrap(), []);

@@ -23,7 +23,7 @@ mod schema;
 
 pub use damage::set_aside;
 pub use inodes::{Catalogue, InodeRow, Known, Marker, RowResult, Rows};
-pub use journal::{Journal, RenameRow, StagedRow};
+pub use journal::{Journal, RenamePhase, RenameRow, StagedRow};
 pub use listings::FileVersion;
 pub use schema::Schema;
 

@@ -18,6 +18,8 @@ use std::time::Duration;
 const MARKER_DELAY: Duration = Duration::from_secs(2);
 /// How long a marker waits that could not be written.
 const MARKER_PAUSE: Duration = Duration::from_secs(30);
+/// When a file is looked at again of which nobody has said what becomes of it.
+const ENDED_PAUSE: Duration = Duration::from_secs(2);
 /// How often the background looks for what fell due by itself.
 const PERIOD: Duration = Duration::from_millis(500);
 /// Markers that are written in the background at once.
@@ -67,6 +69,12 @@ impl Fs {
         }
         for recovered in left {
             let ino = self.find_or_make(&recovered).await?;
+            if ino != recovered.ino && journaled.contains(&ino) {
+                // Another file was renamed over it, and the crash came before its row went.
+                tracing::info!(key = %recovered.key, "was replaced before the crash: its last bytes are dropped");
+                self.writer.discard(recovered.ino).await?;
+                continue;
+            }
             if ino != recovered.ino {
                 self.writer.adopt(&recovered, ino, self.meta.now()).await?;
             }
@@ -95,9 +103,9 @@ impl Fs {
 
     /// The inode of a journaled file: the one that it had, or, in a rebuilt catalogue, a new one at its path.
     async fn find_or_make(self: &Arc<Self>, left: &Recovered) -> Result<Ino> {
-        if let Some(row) = self.meta.get(left.ino)?
-            && row.local
-            && row.parent.is_some()
+        let known = self.meta.get(left.ino)?.filter(|row| row.local && row.parent.is_some());
+        if let Some(row) = &known
+            && self.has_key(row, &left.key)
         {
             return Ok(row.ino);
         }
@@ -106,6 +114,11 @@ impl Fs {
         let mut parent = Ino::ROOT;
         for dir in dirs {
             parent = self.dir_at(parent, dir).await?;
+        }
+        if let Some(row) = known {
+            // The catalogue, which is not synced, has lost a rename that the journal knows of.
+            self.meta.rename(row.ino, parent, name.clone(), Vec::new()).await?;
+            return Ok(row.ino);
         }
         let said = crate::meta::headers::from_user(&left.headers.user);
         // What is kept apart has a base under another name, which is lost.
@@ -175,18 +188,21 @@ impl Fs {
 
     /// The background: runs until the task is dropped.
     pub async fn run_background(self: Arc<Self>) {
-        if !self.settings.read_only
-            && let Err(e) = self.delete_left_orphans().await
-        {
+        tokio::join!(self.clear_left(), self.run_commits(), self.run_markers(), self.run_poller());
+    }
+
+    /// What an earlier mount left in the bucket is ended or taken away, beside all else: it may take long.
+    async fn clear_left(self: &Arc<Self>) {
+        if self.settings.read_only {
+            return;
+        }
+        if let Err(e) = self.delete_left_orphans().await {
             tracing::warn!(error = %e, "copies for readers of an earlier mount could not be deleted");
         }
-        if !self.settings.read_only {
-            if let Err(e) = self.writer.abort_left_uploads().await {
-                tracing::warn!(error = %e, "uploads that an earlier mount left could not be looked up");
-            }
-            self.end_left_renames().await;
+        if let Err(e) = self.writer.abort_left_uploads().await {
+            tracing::warn!(error = %e, "uploads that an earlier mount left could not be looked up");
         }
-        tokio::join!(self.run_commits(), self.run_markers(), self.run_poller());
+        self.end_left_renames().await;
     }
 
     async fn run_commits(self: &Arc<Self>) {
@@ -249,7 +265,7 @@ impl Fs {
     async fn commit_in_background(self: &Arc<Self>, ino: Ino) {
         let delay = self.delay_of(ino);
         let is_open = self.handles.of(ino).iter().any(|handle| handle.writable);
-        let is_written_to = self.writer.get(ino).is_some_and(|staged| !staged.is_recorded());
+        let is_written_to = self.writer.get(ino).is_some_and(|staged| staged.is_changed() && !staged.is_recorded());
         if !delay.is_zero() && is_open && is_written_to {
             // Somebody goes on writing: that is a part of the same upload.
             self.queue().postpone(ino, self.meta.now().plus(delay));
@@ -260,6 +276,8 @@ impl Fs {
             Ok(()) => self.drop_clean(ino),
             Err(e) => tracing::error!(path = %self.path_of(ino), error = %e, "could not be committed"),
         }
+        let later = self.meta.now().plus(ENDED_PAUSE);
+        self.queue().on_ended(ino, later);
     }
 
     /// Commits a file, or the database that it belongs to, unless that is in the midst of a transaction.
@@ -274,10 +292,12 @@ impl Fs {
             self.queue().postpone(ino, self.meta.now().plus(delay));
             return Ok(());
         }
-        for ino in self.in_order(&row)? {
-            self.commit(ino).await?;
+        let order = self.in_order(&row)?;
+        for file in &order {
+            self.commit(*file).await?;
         }
-        Ok(())
+        // Renamed in this moment.
+        if order.contains(&ino) { Ok(()) } else { self.commit(ino).await }
     }
 
     /// The path of an inode, for people.

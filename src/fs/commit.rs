@@ -48,7 +48,7 @@ impl Fs {
             }
             if !staged.is_changed() {
                 // Somebody else's commit carried it while we waited; a row written meanwhile has nothing left to say.
-                return Ok(self.writer.clear(&staged).await?);
+                return self.clear_row(&staged).await;
             }
             self.learn_attr(ino, &key).await?;
             let row = self.settled(&staged)?;
@@ -68,7 +68,13 @@ impl Fs {
             Ok(done) => {
                 let made = done.headers.clone();
                 self.committed(staged, &row, done).await?;
-                self.complete_headers(staged, key, &made, &headers).await
+                let completed = self.complete_headers(staged, key, &made, &headers).await;
+                if completed.is_err() {
+                    // They are owed still: the next commit has nothing else to send.
+                    staged.touch();
+                    self.meta.change(row.ino, |row| row.local = true).await?;
+                }
+                completed
             }
             Err(CommitError::Conflict) => self.on_conflict(staged, row, key, headers).await,
             Err(CommitError::BaseDeleted) => {
@@ -155,18 +161,24 @@ impl Fs {
         self.note_committed(row.ino, &done.object);
         // After stores through mmap the kernel has a time of its own.
         self.forget_attr(row.ino);
-        let (kept, attr) = (Arc::clone(staged), row.attr.clone());
-        // Times that somebody has set meanwhile, or a later write, count more.
+        let (kept, mtime, size) = (Arc::clone(staged), row.attr.mtime, done.object.version.size);
+        // Times that somebody has set meanwhile, or a write that belongs to the next commit, count more.
         let settle = move |now: &mut InodeRow| {
-            let written_at = kept.written_at().filter(|at| *at == attr.mtime);
-            settle(now, attr.size, written_at);
+            let written_at = kept.written_at().filter(|at| *at == mtime || !kept.is_changed());
+            settle(now, size, written_at);
         };
         self.note_settled(row, version, &done.headers, settle).await?;
         if staged.is_changed() && staged.is_journaled() {
             // Written again meanwhile: the journal must not remember the old base.
             return self.journal(row.ino).await;
         }
-        Ok(self.writer.clear(staged).await?)
+        self.clear_row(staged).await
+    }
+
+    /// The bucket has all of it: the journal's row goes; or, if it was written to in this moment, says what there is now, and not
+    /// what was before the commit.
+    async fn clear_row(self: &Arc<Self>, staged: &Staged) -> Result<()> {
+        if self.writer.clear(staged).await? { Ok(()) } else { self.journal(staged.ino()).await }
     }
 
     /// Handles and the kernel's pages follow our own commit.

@@ -125,7 +125,7 @@ impl FsError {
             FsError::Catalogue(_) | FsError::Journal(_) | FsError::Internal(_) => libc::EIO,
             FsError::Commit(CommitError::TooLarge(_)) => libc::EFBIG,
             FsError::Commit(CommitError::Journal(_)) => libc::EIO,
-            FsError::Commit(CommitError::Conflict) => libc::EBUSY,
+            FsError::Commit(CommitError::Conflict | CommitError::Disturbed) => libc::EBUSY,
             FsError::Commit(_) => libc::ESTALE,
             FsError::ConflictUnresolved(_) => libc::EBUSY,
         }
@@ -136,7 +136,14 @@ impl FsError {
         match self {
             FsError::Store(e) => !e.kind.is_retryable(),
             // The next try finds what is there, and makes the conflict copy.
-            FsError::Commit(CommitError::Conflict | CommitError::BaseDeleted | CommitError::Journal(_)) => false,
+            FsError::Commit(
+                CommitError::Conflict
+                | CommitError::BaseDeleted
+                | CommitError::NotCopied
+                | CommitError::Disturbed
+                | CommitError::Spoiled
+                | CommitError::Journal(_),
+            ) => false,
             FsError::Commit(_) | FsError::Name(_) | FsError::Reserved | FsError::Hidden => true,
             FsError::ConflictUnresolved(e) => e.is_permanent(),
             _ => false,

@@ -122,10 +122,8 @@ impl Fs {
             Some(row) if role != Role::None => self.is_in_transaction(row)?,
             _ => false,
         };
-        if role != Role::None {
-            // SQLite can deal with a file of which a part was overwritten; a copy for each transaction would take too long.
-            staged.overwrite_in_place();
-        }
+        // SQLite can deal with a file of which a part was overwritten; a copy for each transaction would take too long.
+        staged.overwrite_in_place(row.as_ref().map_or(Ok(false), |row| self.is_of_database(staged, row, role))?);
         let name = row.and_then(|row| row.name);
         Ok(Closing {
             role,
@@ -143,7 +141,11 @@ impl Fs {
         let delay = match promise {
             Promise::Bucket => {
                 staged.set_delay(Duration::ZERO);
-                return self.commit(staged.ino()).await;
+                return match self.commit(staged.ino()).await {
+                    // Another connection goes on with the database: it is tried again.
+                    Err(FsError::Commit(CommitError::Disturbed)) => self.journal(staged.ino()).await,
+                    committed => committed,
+                };
             }
             Promise::Journal(delay) => delay,
         };

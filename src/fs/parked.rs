@@ -7,7 +7,7 @@ use super::{Fs, FsError, Result};
 use crate::meta::{Change, InodeRow, Marker};
 use crate::store::Upload;
 use crate::types::{ByteRange, FileKind, Ino, Name};
-use crate::write::{Source, Span, Staged};
+use crate::write::{Source, Staged};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -180,8 +180,10 @@ impl Fs {
         let (ino, Some(parent), Some(name)) = (row.ino, row.parent, row.name.clone()) else {
             return Err(FsError::Invalid);
         };
-        let key = self.key(&row)?;
-        let _claim = self.claims.claim(vec![Span::Key(key.clone())]).await;
+        let (row, key, _claim) = self.claim_inode(row.ino).await?;
+        if row.parent != Some(parent) || row.name.as_ref() != Some(&name) {
+            return Err(FsError::NotFound);
+        }
         if self.writer.get(ino).is_none_or(|staged| !staged.is_changed() && !staged.is_journaled()) {
             return Err(FsError::Invalid);
         }

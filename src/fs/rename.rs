@@ -218,6 +218,10 @@ impl Fs {
         if let Some(copied) = row.version.clone() {
             self.note_rewritten(row, &ObjectRef { key: from.file.clone(), version: copied }, &to.file, &version);
         }
+        // Written and acknowledged meanwhile: the journal must name the new key and version.
+        if self.writer.get(row.ino).is_some_and(|staged| staged.is_journaled()) {
+            self.journal(row.ino).await?;
+        }
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use super::{Fs, FsError, Result};
 use crate::meta::{InodeRow, Marker, Moved};
 use crate::store::{Condition, CopyRequest, ErrorKind, ListRequest, ListedObject, ObjectHeaders, StoreError};
 use crate::types::{ETag, FileKind, Ino, Key, KeyError, Name, ObjectRef, Version, WriteId};
-use crate::write::RenameRow;
+use crate::write::{RenamePhase, RenameRow};
 use futures::StreamExt;
 use std::sync::Arc;
 
@@ -107,15 +107,21 @@ impl Fs {
         let id = new_write_id();
         let is_recorded = !objects.is_empty();
         if is_recorded {
-            let each = |object: &ListedObject| (object.key.to_string(), object.version.etag.as_str().to_owned());
+            let each = |object: &ListedObject| {
+                let version = &object.version;
+                (object.key.to_string(), version.etag.as_str().to_owned(), version.last_modified.map(|at| at.secs()))
+            };
             let objects = objects.iter().map(each).collect();
             let (source, target) = (old.clone(), new.clone());
-            let row = RenameRow { id: id.as_str().to_owned(), source, target, objects, is_undone: false };
+            let row = RenameRow { id: id.as_str().to_owned(), source, target, objects, phase: RenamePhase::Copying };
             self.writer.record_rename(row).await?;
         }
         let copied = self.copy_all(objects, (&old, &new), replaced_marker.as_ref(), &id).await?;
         let leaving = self.meta.leave(from.parent, from.name.clone());
         self.take_over(&row, to, &new, &copied, replaced_marker.is_some()).await?;
+        if is_recorded {
+            self.writer.advance_rename(id.as_str(), RenamePhase::Deleting).await?;
+        }
         self.journal_below(row.ino).await;
         let finished = self.delete_sources(copied).await;
         if is_recorded && finished.is_ok() {
@@ -237,7 +243,7 @@ impl Fs {
             }
         }
         let Some(error) = failed else { return Ok(copied) };
-        self.writer.undo_rename(id.as_str()).await?;
+        self.writer.advance_rename(id.as_str(), RenamePhase::Undone).await?;
         let mut is_undone = true;
         // A marker that was replaced stays: an empty directory is there as it was before.
         for one in copied.into_iter().filter(|one| marker.is_none() || one.to != *to) {

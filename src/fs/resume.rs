@@ -7,14 +7,30 @@
 //! is the one that was to be moved, and never onto something else.
 
 use super::{Fs, FsError, Result};
-use crate::store::{Condition, CopyRequest, ErrorKind, StoreError};
+use crate::store::{Condition, CopyRequest, ErrorKind, ObjectMeta, StoreError};
 use crate::types::{ETag, Key, WriteId};
-use crate::write::{RenameRow, Span};
+use crate::write::{RenamePhase, RenameRow, Span};
 use futures::TryStreamExt;
 use std::sync::Arc;
 
 /// Objects that are moved at once.
 const IN_FLIGHT: usize = 16;
+
+/// An object that is to be moved.
+struct Moving {
+    from: Key,
+    to: Key,
+    etag: ETag,
+    modified: Option<i64>,
+}
+
+impl Moving {
+    /// Whether this is it still. The ETag alone does not tell: whoever writes the same bytes again has the same one.
+    fn is_source(&self, there: &ObjectMeta) -> bool {
+        let modified = there.version.last_modified.map(|at| at.secs());
+        there.version.etag == self.etag && (self.modified.is_none() || modified == self.modified)
+    }
+}
 
 impl Fs {
     /// Ends the renames that an earlier mount left. What fails is tried again by the next one.
@@ -28,7 +44,7 @@ impl Fs {
         };
         for rename in left {
             let (from, to) = (rename.source.clone(), rename.target.clone());
-            tracing::info!(%from, %to, undo = rename.is_undone, "ends a rename that an earlier mount left");
+            tracing::info!(%from, %to, phase = ?rename.phase, "ends a rename that an earlier mount left");
             if let Err(e) = self.end_rename(rename).await {
                 tracing::error!(%from, %to, error = %e, "a rename could not be ended; the next mount tries again");
             }
@@ -38,23 +54,14 @@ impl Fs {
     async fn end_rename(self: &Arc<Self>, rename: RenameRow) -> Result<()> {
         let spans = vec![Span::Tree(rename.source.clone()), Span::Tree(rename.target.clone())];
         let _claim = self.claims.claim(spans).await;
-        let id = WriteId::new(&rename.id);
         futures::stream::iter(rename.objects.iter().map(Ok))
-            .try_for_each_concurrent(IN_FLIGHT, |(key, etag)| {
-                let (rename, id) = (&rename, &id);
+            .try_for_each_concurrent(IN_FLIGHT, |(key, etag, modified)| {
+                let rename = &rename;
                 async move {
                     let from = Key::parse(key)?;
                     let to = from.rebase(&rename.source, &rename.target)?;
-                    let etag = ETag::parse(etag);
-                    // A marker may have replaced that of an empty directory, which then stays.
-                    if rename.is_undone && to == rename.target {
-                        return Ok(());
-                    }
-                    if rename.is_undone {
-                        self.unmove_object(&to, id).await
-                    } else {
-                        self.move_object(&from, &to, &etag, id).await
-                    }
+                    let moved = Moving { from, to, etag: ETag::parse(etag), modified: *modified };
+                    self.end_move(rename, &moved).await
                 }
             })
             .await?;
@@ -63,43 +70,47 @@ impl Fs {
         Ok(self.writer.forget_rename(&rename.id).await?)
     }
 
-    /// Moves an object, if it still is the one that was to be moved.
-    async fn move_object(&self, from: &Key, to: &Key, etag: &ETag, id: &WriteId) -> Result<()> {
-        let is_there = match self.remote.head(to).await? {
-            Some(copy) if copy.headers.write_id().as_ref() == Some(id) => true,
-            // Somebody has made something else there: what was to be moved stays where it is.
-            Some(_) => return Ok(()),
-            None => false,
-        };
-        if !is_there {
-            let source = match self.remote.head(from).await? {
-                Some(source) if source.version.etag == *etag => source,
-                _ => return Ok(()),
-            };
-            let copy = CopyRequest {
-                source: from.clone(),
-                source_if_match: Some(etag.clone()),
-                source_size: source.version.size,
-                destination: to.clone(),
-                headers: source.headers.with_write_id(id),
-                condition: Condition::IfAbsent,
-            };
-            match self.store.copy(&copy).await {
-                Err(StoreError { kind: ErrorKind::Precondition | ErrorKind::NotFound, .. }) => return Ok(()),
-                copied => copied?,
-            };
-        }
-        gone(self.store.delete(from, Some(etag)).await)
-    }
-
-    /// Takes a copy away that was made for a rename which failed.
-    async fn unmove_object(&self, to: &Key, id: &WriteId) -> Result<()> {
-        match self.remote.head(to).await? {
-            Some(copy) if copy.headers.write_id().as_ref() == Some(id) => {
-                gone(self.store.delete(to, Some(&copy.version.etag)).await)
+    async fn end_move(&self, rename: &RenameRow, moved: &Moving) -> Result<()> {
+        let id = WriteId::new(&rename.id);
+        let there = self.remote.head(&moved.from).await?;
+        let Some(source) = there.filter(|source| moved.is_source(source)) else { return Ok(()) };
+        let copy = self.remote.head(&moved.to).await?;
+        let ours = copy.as_ref().filter(|copy| copy.headers.write_id().as_ref() == Some(&id));
+        match (rename.phase, &copy, ours) {
+            // A marker may have replaced that of an empty directory, which then stays.
+            (RenamePhase::Undone, _, Some(ours)) if moved.to != rename.target => {
+                gone(self.store.delete(&moved.to, Some(&ours.version.etag)).await)
             }
+            (RenamePhase::Copying, None, _) => match self.copy_moved(moved, source, &id).await {
+                Err(StoreError { kind: ErrorKind::Precondition | ErrorKind::NotFound, .. }) => Ok(()),
+                copied => {
+                    copied?;
+                    gone(self.store.delete(&moved.from, Some(&moved.etag)).await)
+                }
+            },
+            (RenamePhase::Copying | RenamePhase::Deleting, _, Some(_)) => {
+                gone(self.store.delete(&moved.from, Some(&moved.etag)).await)
+            }
+            // Somebody has made something else there, or taken it away: what was to be moved stays where it is.
             _ => Ok(()),
         }
+    }
+
+    async fn copy_moved(
+        &self,
+        moved: &Moving,
+        source: ObjectMeta,
+        id: &WriteId,
+    ) -> std::result::Result<(), StoreError> {
+        let copy = CopyRequest {
+            source: moved.from.clone(),
+            source_if_match: Some(moved.etag.clone()),
+            source_size: source.version.size,
+            destination: moved.to.clone(),
+            headers: source.headers.with_write_id(id),
+            condition: Condition::IfAbsent,
+        };
+        self.store.copy(&copy).await.map(drop)
     }
 
     /// Lists the directory that a directory is in, as far as it is known: it has come or gone there.

@@ -82,6 +82,20 @@ impl Fs {
         self.role_of(&staged, &row).is_ok_and(|role| role != Role::None)
     }
 
+    /// Whether a file that has this `role` by its name really is a database, or belongs to one that is known here to be one.
+    pub(super) fn is_of_database(&self, staged: &Staged, row: &InodeRow, role: Role) -> Result<bool> {
+        let (Some(parent), Some(name)) = (row.parent, &row.name) else { return Ok(false) };
+        match role {
+            Role::None => Ok(false),
+            Role::Database => Ok(begins_with(staged, MAGIC) == Some(true)),
+            Role::Companion => {
+                let owner = stem_of(name).map(|stem| self.meta.child(parent, &stem)).transpose()?.flatten();
+                let owner = owner.and_then(|owner| self.writer.get(owner.ino));
+                Ok(owner.is_some_and(|owner| begins_with(&owner, MAGIC) == Some(true)))
+            }
+        }
+    }
+
     fn has_companion(&self, parent: Ino, name: &Name) -> Result<bool> {
         for suffix in [JOURNAL, WAL] {
             if self.companion(parent, name, suffix)?.is_some() {

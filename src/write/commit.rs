@@ -33,6 +33,15 @@ pub enum CommitError {
     /// Someone else replaced or deleted the object, and bytes of the version that was changed here are gone with it.
     #[error("the version that was changed here is gone, and bytes of it are missing")]
     BaseLost,
+    /// The bucket did not copy another object that the file is a copy of.
+    #[error("the object that was copied is gone, or something else is in its place")]
+    NotCopied,
+    /// An upload whose completion may have been carried out has other bytes than the file by now.
+    #[error("the upload has other bytes than the file")]
+    Spoiled,
+    /// A database was written to while it was read for its upload.
+    #[error("the database was written to while it was uploaded")]
+    Disturbed,
     /// The file is larger than the store takes.
     #[error(transparent)]
     TooLarge(#[from] TooLarge),
@@ -74,18 +83,31 @@ impl Writer {
         let order = Order { staged, key, headers: &headers, condition: &condition, now };
         match self.commit_once(order).await {
             // An upload that began earlier was aborted meanwhile, by a rule of the bucket or by hand.
-            Err(CommitError::Store(e)) if e.op != Op::Copy && lost_upload(&e) => self.commit_once(order).await,
+            Err(CommitError::Store(e)) if lost_upload(&e) => self.commit_once(order).await,
+            Err(CommitError::Spoiled) => self.commit_once(order).await,
+            // The source of a copy is gone, or the condition does not hold: with all bytes here it shows which.
+            Err(CommitError::NotCopied) => {
+                self.fill(staged).await?;
+                staged.become_file();
+                self.commit_once(order).await
+            }
             result => result,
         }
     }
 
     async fn commit_once(&self, order: Order<'_>) -> Result<Committed, CommitError> {
         let Order { staged, key, .. } = order;
+        if let Some(known) = staged.sending().filter(|known| known.is_spoiled()) {
+            staged.set_sending(None);
+            self.give_up(&known);
+        }
         self.prepare(staged, key).await?;
         let known = staged.sending().filter(|known| known.upload.key == *key);
         let id = known.map_or_else(|| WriteId::new(&uuid::Uuid::new_v4().to_string()), |known| known.id.clone());
         let headers = order.headers.clone().with_write_id(&id);
         staged.note_attempt(&id);
+        // A row that is being written does not know of this attempt; one that is begun from here on does.
+        drop(staged.journal_turn().await);
         if staged.is_journaled() {
             if staged.content().copied().is_some() {
                 self.fill(staged).await?;
@@ -145,6 +167,9 @@ impl Writer {
                 let mut content = staged.lock();
                 let send = self.plan(staged, &content, key)?;
                 let needed = plan::needed(&send, &content.missing());
+                if staged.sending().is_some_and(|known| known.is_spoiled()) {
+                    return Err(CommitError::Spoiled);
+                }
                 if needed.is_empty() {
                     content.on_commit_began();
                     let known = staged.set_sending(None);
@@ -164,13 +189,21 @@ impl Writer {
     /// # Errors
     /// [`CommitError::BaseLost`] if somebody else replaced or deleted it.
     pub async fn fill(&self, staged: &Staged) -> Result<(), CommitError> {
-        self.fetch(staged, staged.content().missing()).await
+        let Some(all) = ByteRange::new(0, u64::MAX) else { return Ok(()) };
+        self.fill_within(staged, all).await
     }
 
     /// The same for what lies within `range`.
     pub(super) async fn fill_within(&self, staged: &Staged, range: ByteRange) -> Result<(), CommitError> {
-        let missing = staged.content().missing();
-        self.fetch(staged, missing.into_iter().filter_map(|gap| gap.intersect(range)).collect()).await
+        loop {
+            let missing = staged.content().missing().into_iter().filter_map(|gap| gap.intersect(range));
+            let missing: Vec<_> = missing.collect();
+            if missing.is_empty() {
+                return Ok(());
+            }
+            // Where the bytes come from may change meanwhile: then what has arrived is not taken.
+            self.fetch(staged, missing).await?;
+        }
     }
 
     async fn fetch(&self, staged: &Staged, gaps: Vec<ByteRange>) -> Result<(), CommitError> {
@@ -184,7 +217,7 @@ impl Writer {
                 let base = &base;
                 async move {
                     let bytes = self.reader.read(base, piece, None).await.map_err(base_lost)?;
-                    staged.fill(piece, &bytes).map_err(CommitError::Disk)
+                    staged.fill(base, piece, &bytes).map_err(CommitError::Disk)
                 }
             })
             .await
@@ -202,6 +235,9 @@ impl Writer {
             Send::Put => {
                 let _memory = self.memory_for(begun.size).await;
                 let body = self.read_whole(staged, ByteRange::new(0, begun.size))?;
+                if staged.is_disturbed() {
+                    return Err(CommitError::Disturbed);
+                }
                 self.store.put(key, body, &headers, condition).await
             }
             Send::Copy(whole) => {
@@ -213,7 +249,12 @@ impl Writer {
                     headers: headers.clone(),
                     condition: condition.clone(),
                 };
-                self.store.copy(&copy).await
+                let copied = self.store.copy(&copy).await;
+                let is_refused = |e: &StoreError| matches!(e.kind, ErrorKind::Precondition | ErrorKind::NotFound);
+                if staged.content().copied().is_some() && copied.as_ref().is_err_and(is_refused) {
+                    return Err(CommitError::NotCopied);
+                }
+                copied
             }
             Send::Parts(layout, parts) => {
                 let sending = match &begun.sending {
@@ -231,6 +272,11 @@ impl Writer {
                     .try_collect()
                     .await?;
                 parts.sort_by_key(|part| part.number);
+                if staged.is_disturbed() {
+                    return Err(CommitError::Disturbed);
+                }
+                // Whatever is answered, if anything is.
+                sending.set_perhaps_complete();
                 let completed = self.store.complete_upload(&sending.upload, &parts, condition, &sending.id).await;
                 let written = completed.map_err(|e| failed_condition(e, condition))?;
                 return Ok((written, sending.headers.clone()));
@@ -291,7 +337,7 @@ impl Begun<'_> {
     fn fail(mut self, error: &CommitError) {
         let goes_on = match error {
             CommitError::Store(e) => e.kind.is_retryable(),
-            CommitError::Conflict | CommitError::BaseDeleted => true,
+            CommitError::Conflict | CommitError::BaseDeleted | CommitError::Disturbed => true,
             _ => false,
         };
         if !goes_on && let Some(sending) = self.sending.take() {
@@ -318,6 +364,9 @@ impl Drop for Begun<'_> {
 fn lost_upload(error: &StoreError) -> bool {
     match error.op {
         Op::UploadPart | Op::UploadPartCopy => matches!(error.kind, ErrorKind::NoSuchUpload | ErrorKind::NotFound),
+        // A part is not the one that was named (InvalidPart): an earlier one of its number has arrived late.
+        Op::CompleteUpload => matches!(error.kind, ErrorKind::NoSuchUpload | ErrorKind::Invalid),
+        Op::Copy => false,
         _ => error.kind == ErrorKind::NoSuchUpload,
     }
 }

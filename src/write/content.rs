@@ -134,6 +134,10 @@ impl Content {
     /// `range` of `object` is to be copied to the same place of the file. That is done for an empty file, from the beginning on, and
     /// for what follows. Answers how many bytes are copied, or `None` if they have to be written.
     pub fn on_copied(&mut self, object: &ObjectRef, range: ByteRange) -> Option<u64> {
+        if self.commit.is_some() {
+            // What the running commit makes has nothing of the copy, and what is written during it counts as bytes of the file.
+            return None;
+        }
         let goes_on = self.size > 0 && self.copied.as_ref() == Some(object) && self.base_len == self.size;
         let begins = self.size == 0 && range.start() == 0;
         if !(begins || goes_on && self.dirty.is_empty() && range.start() == self.size) {
@@ -144,9 +148,6 @@ impl Content {
         self.base_len = self.size;
         self.copied = Some(object.clone());
         self.changed = true;
-        if let Some(running) = &mut self.commit {
-            running.written.insert(range);
-        }
         Some(range.len())
     }
 
@@ -213,6 +214,11 @@ impl Content {
     pub fn on_commit_began(&mut self) {
         self.changed = false;
         self.commit = Some(Running { size: self.size, written: RangeSet::new(), shrunk_to: u64::MAX });
+    }
+
+    /// Whether the file has changed since the running commit began.
+    pub fn is_disturbed(&self) -> bool {
+        self.commit.as_ref().is_some_and(|running| !running.written.is_empty() || running.shrunk_to != u64::MAX)
     }
 
     /// The commit succeeded: the bucket has the file as `version`.
@@ -344,11 +350,12 @@ mod tests {
         /// Against a model of bytes: whatever is written, cut, fetched and committed, reading through `sources` gives the
         /// model's bytes, and so would an upload.
         #[test]
-        fn prop_sources_give_the_bytes(ops in prop::collection::vec((0u8..6, 0u64..48, 1u64..24), 0..60)) {
+        fn prop_sources_give_the_bytes(ops in prop::collection::vec((0u8..8, 0u64..48, 1u64..24), 0..60)) {
             let mut object: Vec<u8> = (0..20).map(|i| 100 + i).collect();
             let (mut file, mut model) = (vec![0u8; 0], object.clone());
             let mut c = Content::new(Some(base(20, "0")));
             let (mut stamp, mut upload) = (0u8, None::<Vec<u8>>);
+            let other: Vec<u8> = (0..30).map(|i| 200 + i).collect();
             for (op, at, len) in ops {
                 let range = ByteRange::at(at, len).unwrap();
                 let (a, b) = (at as usize, (at + len) as usize);
@@ -366,8 +373,16 @@ mod tests {
                     3 => for piece in c.on_fetched(range) {
                         let (x, y) = (piece.start() as usize, piece.end() as usize);
                         if file.len() < y { file.resize(y, 0); }
-                        file[x..y].copy_from_slice(&object[x..y]);
+                        let source = if c.copied().is_some() { &other } else { &object };
+                        file[x..y].copy_from_slice(&source[x..y]);
                     },
+                    6 => if let Some(copied) = c.on_copied(&base(30, "other"), r(c.size(), c.size() + len)) {
+                        let end = c.size() as usize;
+                        file.resize(end, 0);
+                        model.extend_from_slice(&other[end - copied as usize..end]);
+                    },
+                    // A cut to nothing, so that the next may be a copy.
+                    7 => { file.clear(); model.clear(); c.on_truncate(0); }
                     // What is missing the bucket copies: the new object has it.
                     4 if upload.is_none() => { c.on_commit_began(); upload = Some(model.clone()); }
                     _ => if let Some(bytes) = upload.take() {
@@ -384,6 +399,7 @@ mod tests {
                     prop_assert_eq!(read.len(), x);
                     match source {
                         Source::File => { let mut f = file.clone(); f.resize(y.max(f.len()), 0); read.extend_from_slice(&f[x..y]); }
+                        Source::Base if c.copied().is_some() => read.extend_from_slice(&other[x..y]),
                         Source::Base => read.extend_from_slice(&object[x..y]),
                         Source::Zero => read.resize(y, 0),
                     }

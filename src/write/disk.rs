@@ -180,9 +180,14 @@ impl StagingFile {
         self.kept_len.store(len, Ordering::SeqCst);
     }
 
-    pub(super) fn overwrite_in_place(&self) {
-        self.in_place.store(true, Ordering::SeqCst);
-        self.keep(0);
+    pub(super) fn is_in_place(&self) -> bool {
+        self.in_place.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn overwrite_in_place(&self, in_place: bool) {
+        if self.in_place.swap(in_place, Ordering::SeqCst) != in_place {
+            self.keep(0);
+        }
     }
 
     /// Bytes from `from` on are about to change: if the journal counts on one of them, they change in another file, which has what

@@ -18,6 +18,7 @@ mod plan;
 mod queue;
 mod room;
 mod sending;
+mod snapshot;
 mod staging;
 
 use crate::db::{DbError, StagedRow};
@@ -30,7 +31,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-pub use crate::db::{Journal, RenameRow};
+pub use crate::db::{Journal, RenamePhase, RenameRow};
 pub use claims::{Claim, Claims, Span};
 pub use commit::{CommitError, Committed};
 pub use conflict::conflict_name;
@@ -71,6 +72,9 @@ pub enum JournalError {
     /// The file is a copy of an object that it does not have all bytes of, which no row can say.
     #[error("not all of it is here")]
     Incomplete,
+    /// The inode has a staged file of its own.
+    #[error("inode {0} has a staged file of its own")]
+    Taken(Ino),
     /// A row whose headers make no sense.
     #[error("headers in the journal: {0}")]
     Headers(#[from] serde_json::Error),
@@ -175,12 +179,14 @@ impl Writer {
     /// the lock that every writer passes after it has opened the file: who opens it later stages it anew.
     pub fn drop_clean(&self, ino: Ino, is_open: impl FnOnce() -> bool) {
         let mut staged = self.lock();
-        let Some(known) = staged.get(&ino) else { return };
+        let Some(known) = staged.get(&ino).cloned() else { return };
+        // A row that is being written may name its file.
+        let Some(_turn) = known.try_journal_turn() else { return };
         if is_open() || known.is_changed() || known.is_journaled() {
             return;
         }
         known.remove_files();
-        self.give_up_sending(known);
+        self.give_up_sending(&known);
         staged.remove(&ino);
     }
 
@@ -220,6 +226,10 @@ impl Writer {
         now: Timestamp,
     ) -> Result<(), JournalError> {
         let _turn = staged.journal_turn().await;
+        if !staged.is_changed() {
+            // Committed while we waited: nothing is owed.
+            return Ok(());
+        }
         // What is written after this moment is not a part of what is acknowledged.
         let is_small = |content: &Content| content.size() <= BODY_SIZE_MAX && content.missing().is_empty();
         let snapshot = staged.snapshot(is_small)?;
@@ -249,18 +259,23 @@ impl Writer {
             recorded: now,
             body,
         };
+        // Before it is there: a row that nobody knows of would come back after a crash.
+        staged.set_journaled(true);
         self.journal.record(row).await?;
         staged.set_recorded(&snapshot);
         Ok(())
     }
 
-    /// Takes the journal's row of a file away if the bucket has all of it.
+    /// Takes the journal's row of a file away if the bucket has all of it. `false` if it has not, and there is a row.
     ///
     /// # Errors
     /// What SQLite says.
-    pub async fn clear(&self, staged: &Staged) -> Result<(), DbError> {
+    pub async fn clear(&self, staged: &Staged) -> Result<bool, DbError> {
         let _turn = staged.journal_turn().await;
-        if staged.is_changed() { Ok(()) } else { self.clear_row(staged).await }
+        if staged.is_changed() {
+            return Ok(!staged.is_journaled());
+        }
+        self.clear_row(staged).await.map(|()| true)
     }
 
     /// Takes the journal's row of a file away whatever the bucket has: it was deleted.
@@ -329,6 +344,9 @@ impl Writer {
         let new = Arc::new(old.with_ino(ino));
         {
             let mut staged = self.lock();
+            if staged.contains_key(&ino) {
+                return Err(JournalError::Taken(ino));
+            }
             staged.remove(&old.ino());
             staged.insert(ino, Arc::clone(&new));
         }
@@ -366,12 +384,12 @@ impl Writer {
         self.journal.record_rename(rename).await
     }
 
-    /// The rename has failed: what was copied for it goes.
+    /// The rename has come farther.
     ///
     /// # Errors
     /// What SQLite says.
-    pub async fn undo_rename(&self, id: &str) -> Result<(), DbError> {
-        self.journal.undo_rename(id).await
+    pub async fn advance_rename(&self, id: &str, phase: RenamePhase) -> Result<(), DbError> {
+        self.journal.advance_rename(id, phase).await
     }
 
     /// The rename has ended.

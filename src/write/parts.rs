@@ -40,6 +40,8 @@ pub(super) struct Parts {
     layout: Layout,
     states: BTreeMap<u16, (ByteRange, State)>,
     tokens: u64,
+    /// Requests under way for each number, those included whose bytes have changed since: which of two would come last is not known.
+    in_flight: BTreeMap<u16, u32>,
     /// All parts below this number have a state.
     next: u16,
     replaced: u32,
@@ -47,7 +49,7 @@ pub(super) struct Parts {
 
 impl Parts {
     pub(super) fn new(layout: Layout) -> Parts {
-        Parts { layout, states: BTreeMap::new(), tokens: 0, next: 1, replaced: 0 }
+        Parts { layout, states: BTreeMap::new(), tokens: 0, in_flight: BTreeMap::new(), next: 1, replaced: 0 }
     }
 
     pub(super) fn layout(&self) -> Layout {
@@ -59,12 +61,14 @@ impl Parts {
         match self.states.get(&number) {
             Some((known, State::Sent(part))) if *known == range => Look::Sent(part.clone()),
             Some((known, State::Begun(_))) if *known == range => Look::Wait,
+            _ if self.in_flight.contains_key(&number) => Look::Wait,
             _ => Look::Begin(self.begin(number, range)),
         }
     }
 
     fn begin(&mut self, number: u16, range: ByteRange) -> u64 {
         self.tokens += 1;
+        *self.in_flight.entry(number).or_default() += 1;
         self.states.insert(number, (range, State::Begun(self.tokens)));
         self.tokens
     }
@@ -77,6 +81,9 @@ impl Parts {
         }
         while self.states.contains_key(&self.next) {
             self.next += 1;
+        }
+        if self.in_flight.contains_key(&self.next) {
+            return None;
         }
         let range = self.layout.range(self.next)?;
         content.is_written(range).then(|| (self.next, range, self.begin(self.next, range)))
@@ -93,6 +100,7 @@ impl Parts {
 
     /// The bucket has a part as it was when `token` was given.
     pub(super) fn on_sent(&mut self, number: u16, token: u64, part: &Part) {
+        self.on_answered(number);
         if let Some((_, state)) = self.states.get_mut(&number)
             && *state == State::Begun(token)
         {
@@ -102,8 +110,16 @@ impl Parts {
 
     /// A part could not be sent.
     pub(super) fn on_failed(&mut self, number: u16, token: u64) {
+        self.on_answered(number);
         if self.states.get(&number).is_some_and(|(_, state)| *state == State::Begun(token)) {
             self.forget(number);
+        }
+    }
+
+    fn on_answered(&mut self, number: u16) {
+        match self.in_flight.get_mut(&number) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(self.in_flight.remove(&number)),
         }
     }
 
@@ -155,8 +171,9 @@ mod tests {
         let (second, _, second_token) = parts.next_full(&content).unwrap();
         assert_eq!(parts.next_full(&content), None, "the third is not full");
         parts.on_sent(second, second_token, &part(2));
-        // Written to while it is under way: what comes back is of the bytes before.
+        // Written to while it is under way: what comes back is of the bytes before, and nothing else is sent until then.
         parts.on_changed(mib(3, 4));
+        assert_eq!((parts.look(1, mib(0, 8)), parts.next_full(&content)), (Look::Wait, None));
         parts.on_sent(first, token, &part(1));
         let Look::Begin(again) = parts.look(1, mib(0, 8)) else { panic!("counts as sent") };
         parts.on_sent(1, again, &part(1));

@@ -139,7 +139,10 @@ pub(super) fn plan_commit(
     // Of another object's bytes nothing but the condition of the copy would say that they are still those, and some servers
     // do not keep that one. Here the condition of the commit says so too.
     let base = content.base().filter(|base| base.key == *key);
-    if let Some(whole) = content.whole().filter(|whole| whole.key == *key || content.copied().is_some()) {
+    // Of a copy that is all here, its source may be gone: it is a file like others.
+    let is_copy = content.copied().is_some() && !content.missing().is_empty();
+    let is_base = |whole: &ObjectRef| content.copied().is_none() && whole.key == *key;
+    if let Some(whole) = content.whole().filter(|whole| is_copy || is_base(whole)) {
         return Ok(Send::Copy(whole.clone()));
     }
     let layout = match plan_upload(size, capabilities)? {

@@ -76,6 +76,15 @@ impl CommitQueue {
         }
     }
 
+    /// What was begun for `ino` has ended, with whatever outcome. Where nobody has said what becomes of it, it is tried at `due`.
+    pub fn on_ended(&mut self, ino: Ino, due: Timestamp) {
+        if let Some(entry) = self.entries.get_mut(&ino)
+            && matches!(entry.state, State::Running { .. })
+        {
+            entry.state = State::Due(due);
+        }
+    }
+
     /// The commit of `ino` succeeded, in the background or elsewhere. An entry that was pushed meanwhile stays: what it
     /// stands for may have come too late for this commit, and a commit with nothing to do costs nothing.
     pub fn on_done(&mut self, ino: Ino, now: Timestamp) {

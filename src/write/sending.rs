@@ -39,6 +39,10 @@ pub(super) struct Sending {
     is_driven: AtomicBool,
     /// The file has grown by a part.
     grown: Notify,
+    /// A completion was sent whose answer was lost.
+    is_perhaps_complete: AtomicBool,
+    /// And the file has changed since.
+    is_spoiled: AtomicBool,
 }
 
 impl Sending {
@@ -48,16 +52,36 @@ impl Sending {
 
     /// Bytes of the file have changed.
     pub(super) fn on_changed(&self, range: ByteRange) {
+        self.note_changed();
         self.parts().on_changed(range);
+    }
+
+    fn note_changed(&self) {
+        if self.is_perhaps_complete.load(Ordering::SeqCst) {
+            self.is_spoiled.store(true, Ordering::SeqCst);
+        }
+    }
+
+    pub(super) fn set_perhaps_complete(&self) {
+        self.is_perhaps_complete.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether an object with this write's id may be there, and have other bytes than the file has by now.
+    pub(super) fn is_spoiled(&self) -> bool {
+        self.is_spoiled.load(Ordering::SeqCst)
     }
 
     /// The file was cut to `size`.
     pub(super) fn on_cut(&self, size: u64) {
+        self.note_changed();
         self.parts().on_cut(size);
     }
 
     /// All that has changed while a commit, which failed, was under way.
     pub(super) fn on_changed_meanwhile(&self, written: &RangeSet, shrunk_to: u64) {
+        if !written.is_empty() || shrunk_to != u64::MAX {
+            self.note_changed();
+        }
         let mut parts = self.parts();
         written.iter().for_each(|range| parts.on_changed(range));
         parts.on_cut(shrunk_to);
@@ -120,6 +144,8 @@ impl Writer {
             is_committing: AtomicBool::new(false),
             is_driven: AtomicBool::new(false),
             grown: Notify::new(),
+            is_perhaps_complete: AtomicBool::new(false),
+            is_spoiled: AtomicBool::new(false),
         });
         if let Err(e) = self.journal.record_upload(&sending.upload.key, &sending.upload.id, staged.ino()).await {
             self.give_up(&sending);

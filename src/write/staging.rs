@@ -19,7 +19,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 #[derive(Debug)]
 pub struct Staged {
     ino: Ino,
-    file: Arc<StagingFile>,
+    pub(super) file: Arc<StagingFile>,
     room: Arc<Room>,
     /// Bytes of room that it takes; changed under `content`.
     held: AtomicU64,
@@ -38,22 +38,10 @@ pub struct Staged {
     /// At this size there is something to send ahead of the commit.
     next_ahead: AtomicU64,
     /// Grows with every change, and which of them the journal has.
-    changes: AtomicU64,
-    recorded: AtomicU64,
+    pub(super) changes: AtomicU64,
+    pub(super) recorded: AtomicU64,
     /// How long its upload waits after it was acknowledged, in ms.
     delay_ms: AtomicU64,
-}
-
-/// A staged file at one moment.
-#[derive(Debug)]
-pub(super) struct Snapshot {
-    pub(super) content: Content,
-    /// Name and file that hold its bytes.
-    pub(super) file: (String, Arc<dyn DiskFile>),
-    pub(super) attempts: Vec<WriteId>,
-    /// All bytes of a small one.
-    pub(super) body: Option<Vec<u8>>,
-    change: u64,
 }
 
 /// Where bytes of a staged file come from at one moment.
@@ -125,11 +113,6 @@ impl Staged {
         }
     }
 
-    /// Whether the journal has the file as it is now.
-    pub fn is_recorded(&self) -> bool {
-        self.is_journaled() && self.recorded.load(Ordering::SeqCst) == self.changes.load(Ordering::SeqCst)
-    }
-
     /// How long its upload waits after it was acknowledged.
     pub fn delay(&self) -> Duration {
         Duration::from_millis(self.delay_ms.load(Ordering::Relaxed))
@@ -140,50 +123,24 @@ impl Staged {
         self.delay_ms.store(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// The file as of now, for the journal. Its bytes stay as they are from now on, and changes go elsewhere; not so if `body` is to
-    /// hold them.
-    pub(super) fn snapshot(&self, has_body: impl FnOnce(&Content) -> bool) -> io::Result<Snapshot> {
-        // Before the make-up: a commit that ends meanwhile first has a new base, and then forgets what it has tried.
-        let attempts = self.attempts();
-        let content = self.lock();
-        let body = match has_body(&content) {
-            true => Some(match ByteRange::new(0, content.size()) {
-                Some(all) => self.read_file(all)?.to_vec(),
-                None => Vec::new(),
-            }),
-            false => None,
-        };
-        self.file.keep(if body.is_some() { 0 } else { content.size() });
-        let (name, change) = (self.file.name(), self.changes.load(Ordering::SeqCst));
-        Ok(Snapshot { content: content.clone(), file: (name, self.file.file()), attempts, body, change })
-    }
-
-    /// The journal has the file as `snapshot` says.
-    pub(super) fn set_recorded(&self, snapshot: &Snapshot) {
-        self.recorded.store(snapshot.change, Ordering::SeqCst);
-        self.set_journaled(true);
-        self.file.drop_retired(Some(&snapshot.file.0).filter(|_| snapshot.body.is_none()).map(String::as_str));
-    }
-
-    /// An earlier mount's journal has it.
-    pub(super) fn set_recovered(&self, has_body: bool) {
-        let content = self.lock();
-        self.file.keep(if has_body { 0 } else { content.size() });
-        self.set_journaled(true);
-    }
-
-    /// The journal has nothing of it any more.
-    pub(super) fn set_not_recorded(&self) {
-        self.set_journaled(false);
+    /// Whether what the journal has may be overwritten from now on: whoever writes the file can deal with that after a crash.
+    pub fn overwrite_in_place(&self, in_place: bool) {
         let _content = self.lock();
-        self.file.keep(0);
-        self.file.drop_retired(None);
+        self.file.overwrite_in_place(in_place);
     }
 
-    /// What the journal has may be overwritten from now on: whoever writes the file can deal with that after a crash.
-    pub fn overwrite_in_place(&self) {
-        let _content = self.lock();
-        self.file.overwrite_in_place();
+    /// A database that was written to since the running commit began: what was read of it is neither the one state nor the other.
+    pub(super) fn is_disturbed(&self) -> bool {
+        let content = self.lock();
+        self.file.is_in_place() && content.is_disturbed()
+    }
+
+    /// A copy, all of which is here, is a file like others from now on.
+    pub(super) fn become_file(&self) {
+        let mut content = self.lock();
+        let base = content.base().cloned();
+        content.on_rebased(base);
+        self.note_change();
     }
 
     /// Takes its files away.
@@ -264,6 +221,10 @@ impl Staged {
 
     pub(super) async fn journal_turn(&self) -> Option<SemaphorePermit<'_>> {
         self.journal_turn.acquire().await.ok()
+    }
+
+    pub(super) fn try_journal_turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.journal_turn.try_acquire().ok()
     }
 
     pub(super) fn attempts(&self) -> Vec<WriteId> {
@@ -377,6 +338,8 @@ impl Staged {
 
     /// Gives back the room of a file of which the bucket has every byte. What is read of it from now on comes from there.
     pub(super) fn give_room(&self) {
+        // A row that is being written may name its file.
+        let Some(_turn) = self.try_journal_turn() else { return };
         let mut content = self.lock();
         let mut emptied = content.clone();
         if !self.is_journaled() && emptied.on_forgotten() && content.held() > 0 && self.file.start_over().is_ok() {
@@ -462,11 +425,12 @@ impl Staged {
         self.file.file().read_at(buffer, offset)
     }
 
-    /// Bytes of the base arrived: puts those into the file that nobody has overwritten meanwhile.
+    /// Bytes of `base` arrived: puts those into the file that nobody has overwritten meanwhile, and none if what is missing comes from
+    /// elsewhere by now.
     ///
     /// # Errors
     /// What the disk says.
-    pub fn fill(&self, range: ByteRange, bytes: &Bytes) -> io::Result<()> {
+    pub fn fill(&self, base: &ObjectRef, range: ByteRange, bytes: &Bytes) -> io::Result<()> {
         if (bytes.len() as u64) < range.len() {
             return Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
@@ -474,6 +438,9 @@ impl Staged {
             ));
         }
         let mut content = self.lock();
+        if content.source() != Some(base) {
+            return Ok(());
+        }
         let mut tentative = content.clone();
         for piece in tentative.on_fetched(range) {
             let at = |offset: u64| usize::try_from(offset - range.start()).unwrap_or(usize::MAX);

@@ -26,10 +26,10 @@ CREATE TABLE rename(
     id      TEXT PRIMARY KEY,            -- the write id of the copies
     source  TEXT NOT NULL,               -- a directory's key
     target  TEXT NOT NULL,
-    objects TEXT NOT NULL,               -- JSON: [[key, ETag], ...] of what is below the source
-    undo    INTEGER NOT NULL             -- 1: it has failed, and the copies are to go
+    objects TEXT NOT NULL,               -- JSON: [[key, ETag, last modified in s], ...] of what is below the source
+    phase   INTEGER NOT NULL             -- 0: copying; 1: failed, the copies are to go; 2: done, the old keys are to go
 ) STRICT, WITHOUT ROWID;
 PRAGMA user_version = 2;
 INSERT INTO staged VALUES (9, 'books/a.epub', '9-1', 42, NULL, NULL, NULL, NULL, 0, '0-42', '', '{}', '', 5, zeroblob(42));
 INSERT INTO upload VALUES ('an-id', 'books/b.epub', 10);
-INSERT INTO rename VALUES ('another-id', 'old/', 'new/', '[["old/a","e"]]', 0);
+INSERT INTO rename VALUES ('another-id', 'old/', 'new/', '[["old/a","e",5]]', 0);

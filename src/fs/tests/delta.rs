@@ -437,3 +437,79 @@ async fn a_mode_that_was_to_travel_with_a_version_that_is_gone_makes_no_file_of_
     b.fs.release(fh).await;
     assert_eq!(b.memory.head(&key("a")).await.unwrap_err().kind, ErrorKind::NotFound);
 }
+
+#[tokio::test]
+async fn no_copy_begins_in_the_midst_of_a_commit() {
+    let b = probed().await;
+    b.put_large("src", &noise(2 * MIB)).await;
+    let (ino, fh) = b.create("dst").await;
+    let held = b.faults.hold_next(Op::Put);
+    let fs = Arc::clone(&b.fs);
+    let committing = tokio::spawn(async move { fs.commit(ino).await });
+    held.reached().await;
+    let (_, source) = b.open("src", libc::O_RDONLY).await;
+    assert_eq!(b.fs.copy_range((source, 0), (fh, 0), 2 * MIB as u64).await.unwrap(), None, "the kernel writes it");
+    held.release();
+    committing.await.unwrap().unwrap();
+    assert_eq!(b.fs.copy_range((source, 0), (fh, 0), 2 * MIB as u64).await.unwrap(), Some(2 * MIB as u64));
+    b.close(fh).await;
+    b.fs.release(source).await;
+    assert!(b.bytes_of("dst").await == noise(2 * MIB));
+}
+
+#[tokio::test]
+async fn what_is_appended_before_a_commit_takes_its_bytes_counts_in_the_size() {
+    let b = probed().await;
+    b.put_large("log", &noise(MIB)).await;
+    let (ino, first) = b.open("log", libc::O_WRONLY | libc::O_APPEND).await;
+    let (_, second) = b.open("log", libc::O_WRONLY | libc::O_APPEND).await;
+    b.fs.write(first, 0, b"first", false).await.unwrap();
+    // The rest of the file is fetched before the PUT.
+    let held = b.faults.hold_next(Op::Get);
+    let fs = Arc::clone(&b.fs);
+    let closing = tokio::spawn(async move { fs.flush(CALLER, first).await });
+    held.reached().await;
+    b.fs.write(second, 0, b"second", false).await.unwrap();
+    held.release();
+    closing.await.unwrap().unwrap();
+    b.close(second).await;
+    b.fs.release(first).await;
+    let size = (MIB + 11) as u64;
+    assert_eq!((b.fs.getattr(ino).unwrap().attr.size, b.bytes_of("log").await.len() as u64), (size, size));
+}
+
+#[tokio::test]
+async fn a_copy_that_was_acknowledged_does_without_its_source() {
+    let b = probed().await;
+    b.put_large("a", &noise(2 * MIB)).await;
+    b.put_large("a~", b"an older copy").await;
+    let (_, source) = b.open("a", libc::O_RDONLY).await;
+    let (_, new) = b.create("b.tmp").await;
+    let (_, old) = b.open("a~", libc::O_WRONLY | libc::O_TRUNC).await;
+    for target in [new, old] {
+        assert!(b.fs.copy_range((source, 0), (target, 0), u64::MAX >> 1).await.unwrap().is_some());
+        b.close(target).await;
+    }
+    b.fs.release(source).await;
+    b.fs.unlink(Ino::ROOT, name("a")).await.unwrap();
+    assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
+    assert!(b.bytes_of("b.tmp").await == noise(2 * MIB) && b.bytes_of("a~").await == noise(2 * MIB));
+    assert_eq!(b.fs.pending().unwrap().conflicts, 0);
+}
+
+#[tokio::test]
+async fn headers_that_could_not_be_stored_after_an_upload_are_owed() {
+    let b = probed().await;
+    let body = noise(70 * MIB);
+    let (ino, fh) = b.create("film.mkv").await;
+    b.write_ahead(fh, &body, 8).await;
+    b.fs.setattr(CALLER, ino, SetAttr { mode: Some(0o640), ..SetAttr::default() }, true).await.unwrap();
+    b.faults.fail_next(Op::Copy, ErrorKind::Unreachable, 2);
+    b.fs.flush(CALLER, fh).await.unwrap_err();
+    b.fs.release(fh).await;
+    let parts = b.count(Op::UploadPart);
+    assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
+    let meta = b.memory.head(&key("film.mkv")).await.unwrap();
+    assert_eq!(meta.headers.user.get("mode").map(String::as_str), Some("33184"));
+    assert_eq!(b.count(Op::UploadPart), parts, "nothing else is sent");
+}

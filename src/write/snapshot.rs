@@ -1,0 +1,78 @@
+//! A staged file as the journal has it.
+//!
+//! Owns: taking the state of a file that a row is to name, and what of its bytes must stay until there is a newer row.
+//! Does not own: the row (`write`, `db`), the bytes (`disk`).
+
+use super::content::Content;
+use super::disk::DiskFile;
+use super::staging::Staged;
+use crate::types::{ByteRange, WriteId};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// A staged file at one moment.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    pub(super) content: Content,
+    /// Name and file that hold its bytes.
+    pub(super) file: (String, Arc<dyn DiskFile>),
+    pub(super) attempts: Vec<WriteId>,
+    /// All bytes of a small one.
+    pub(super) body: Option<Vec<u8>>,
+    change: u64,
+}
+
+impl Staged {
+    /// Whether the journal has the file as it is now.
+    pub fn is_recorded(&self) -> bool {
+        self.is_journaled() && self.recorded.load(Ordering::SeqCst) == self.changes.load(Ordering::SeqCst)
+    }
+
+    /// The file as of now, for the journal. Its bytes stay as they are from now on, and changes go elsewhere; not so if `body` is to
+    /// hold them.
+    pub(super) fn snapshot(&self, has_body: impl FnOnce(&Content) -> bool) -> io::Result<Snapshot> {
+        // Before the make-up: a commit that ends meanwhile first has a new base, and then forgets what it has tried.
+        let attempts = self.attempts();
+        let content = self.lock();
+        let body = match has_body(&content) {
+            true => Some(match ByteRange::new(0, content.size()) {
+                Some(all) => self.read_file(all)?.to_vec(),
+                None => Vec::new(),
+            }),
+            false => None,
+        };
+        // Of an earlier row the bytes stay until there is this one.
+        if body.is_none() {
+            self.file.keep(content.size());
+        }
+        let (name, change) = (self.file.name(), self.changes.load(Ordering::SeqCst));
+        Ok(Snapshot { content: content.clone(), file: (name, self.file.file()), attempts, body, change })
+    }
+
+    /// The journal has the file as `snapshot` says.
+    pub(super) fn set_recorded(&self, snapshot: &Snapshot) {
+        self.recorded.store(snapshot.change, Ordering::SeqCst);
+        self.set_journaled(true);
+        let _content = self.lock();
+        if snapshot.body.is_some() && self.file.name() == snapshot.file.0 {
+            self.file.keep(0);
+        }
+        self.file.drop_retired(Some(&snapshot.file.0).filter(|_| snapshot.body.is_none()).map(String::as_str));
+    }
+
+    /// An earlier mount's journal has it.
+    pub(super) fn set_recovered(&self, has_body: bool) {
+        let content = self.lock();
+        self.file.keep(if has_body { 0 } else { content.size() });
+        self.set_journaled(true);
+    }
+
+    /// The journal has nothing of it any more.
+    pub(super) fn set_not_recorded(&self) {
+        self.set_journaled(false);
+        let _content = self.lock();
+        self.file.keep(0);
+        self.file.drop_retired(None);
+    }
+}
