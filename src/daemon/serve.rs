@@ -35,6 +35,8 @@ const KNOWN_FIRST_ANSWER: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Where the catalogue keeps what the probe found.
 const CONDITIONS_KEY: &str = "conditions";
+/// Where the catalogue keeps what scratch objects are called.
+const SCRATCH_KEY: &str = "scratch";
 
 /// A mount's rooms.
 pub(super) struct Rooms {
@@ -42,6 +44,8 @@ pub(super) struct Rooms {
     pub(super) fs: Arc<Fs>,
     store: Opened,
     draining: AtomicBool,
+    /// By an earlier daemon, which may have left something.
+    was_mounted_before: bool,
     /// Why the bucket refused the first question, if it did after the mount was ready.
     refused: Arc<OnceLock<String>>,
 }
@@ -146,6 +150,14 @@ async fn run(config: MountConfig, ready: &mut Ready) -> Result<(), MountFailure>
     let mut ended = start_session(&rooms)?;
     let background = tokio::spawn(Arc::clone(&rooms.fs).run_background());
     let control = tokio::spawn(answer_requests(Arc::clone(&rooms), socket));
+    if !config.read_only && rooms.was_mounted_before {
+        let guard = Arc::clone(&rooms.store.guard);
+        tokio::spawn(async move {
+            if let Err(e) = guard.clean_left_probe().await {
+                tracing::debug!(error = %e, "what a killed probe may have left is still there");
+            }
+        });
+    }
     if let Err(failure) = wait_until_it_answers(&config.mountpoint).await {
         take_away(&config.mountpoint);
         return Err(failure);
@@ -176,8 +188,13 @@ async fn build(config: MountConfig) -> Result<Rooms, MountFailure> {
     let known = meta.kv(CONDITIONS_KEY).map_err(|e| state("catalogue.db", &e))?;
     let known: Option<Conditions> = known.and_then(|json| serde_json::from_str(&json).ok());
     let (probed, found) = mpsc::unbounded_channel();
-    let stack =
-        StackSettings { prefix: config.prefix.clone(), requests_max: config.requests_max, ..StackSettings::default() };
+    let (scratch, was_mounted_before) = scratch_name(&meta).await.map_err(|e| state("catalogue.db", &e))?;
+    let stack = StackSettings {
+        prefix: config.prefix.clone(),
+        requests_max: config.requests_max,
+        scratch,
+        ..StackSettings::default()
+    };
     let on_probed = Box::new(move |conditions: &Conditions| {
         if probed.send(*conditions).is_err() {
             tracing::debug!("the mount is over: the probe's result is not kept");
@@ -208,7 +225,7 @@ async fn build(config: MountConfig) -> Result<Rooms, MountFailure> {
     );
     let fs = Fs::new(meta, Arc::clone(&store.store), reader, writer, fs_settings(&config));
     tokio::spawn(remember_conditions(Arc::clone(&fs), found));
-    Ok(Rooms { config, fs, store, draining: AtomicBool::new(false), refused: refusal })
+    Ok(Rooms { config, fs, store, draining: AtomicBool::new(false), was_mounted_before, refused: refusal })
 }
 
 /// Nine tenths of what is free: the journal needs room as well, and so do others.
@@ -303,6 +320,16 @@ async fn first_answer(store: Arc<LimitStore>, prefix: Key) -> Result<(), StoreEr
             result => return result.map(|_| ()),
         }
     }
+}
+
+/// What the scratch objects of this state folder's mounts are called, and whether there was one before.
+async fn scratch_name(meta: &Meta) -> Result<(String, bool), crate::meta::DbError> {
+    if let Some(known) = meta.kv(SCRATCH_KEY)? {
+        return Ok((known, true));
+    }
+    let new = uuid::Uuid::new_v4().to_string();
+    meta.set_kv(SCRATCH_KEY, new.clone()).await?;
+    Ok((new, false))
 }
 
 async fn remember_conditions(fs: Arc<Fs>, mut found: mpsc::UnboundedReceiver<Conditions>) {

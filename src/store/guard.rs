@@ -4,7 +4,7 @@
 //! a conditional completion, and HEAD-then-write; says once that the last one leaves a race window.
 //! Does not own: what to do when a condition does not hold (`write::conflict`).
 
-use super::probe::probe;
+use super::probe::{clean_left, probe};
 use super::{
     Capabilities, Condition, Conditions, CopyRequest, ErrorKind, GetObject, ListPage, ListRequest, ObjectHeaders,
     ObjectMeta, ObjectStore, Op, Part, PartSource, Result, StoreError, Support, Upload, Written,
@@ -32,6 +32,7 @@ pub struct GuardStore {
     conditions: OnceCell<Conditions>,
     on_probed: OnProbed,
     warned: AtomicBool,
+    scratch: String,
 }
 
 /// How a write's condition is kept.
@@ -81,7 +82,26 @@ impl GuardStore {
     /// conditional write, and given to `on_probed`.
     pub fn new(inner: Arc<dyn ObjectStore>, known: Option<Conditions>, on_probed: OnProbed) -> GuardStore {
         let conditions = OnceCell::new_with(known);
-        GuardStore { inner, conditions, on_probed, warned: AtomicBool::new(false) }
+        let scratch = uuid::Uuid::new_v4().to_string();
+        GuardStore { inner, conditions, on_probed, warned: AtomicBool::new(false), scratch }
+    }
+
+    /// The same, with this name for scratch objects.
+    #[must_use]
+    pub fn with_scratch(mut self, scratch: String) -> GuardStore {
+        self.scratch = scratch;
+        self
+    }
+
+    /// Takes away what a probe with the same scratch name has left, which was killed. Nothing if conditions are known: then none was.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn clean_left_probe(&self) -> Result<()> {
+        if self.conditions().is_some() {
+            return Ok(());
+        }
+        clean_left(&self.inner, &self.scratch).await
     }
 
     /// Which conditions the server keeps, if that is known already.
@@ -95,7 +115,7 @@ impl GuardStore {
     /// What kept the probe from being answered.
     pub async fn probed(&self) -> Result<Conditions> {
         let ask = || async {
-            let found = probe(Arc::clone(&self.inner)).await?;
+            let found = probe(Arc::clone(&self.inner), &self.scratch).await?;
             tracing::info!(?found, "probed which conditions the server keeps");
             (self.on_probed)(&found);
             Ok(found)

@@ -21,11 +21,14 @@ pub struct StackSettings {
     pub requests_max: usize,
     /// How persistent retries are.
     pub retry: retry::Settings,
+    /// What the scratch objects of a probe are called, of this mount alone: an earlier one may have left some.
+    pub scratch: String,
 }
 
 impl Default for StackSettings {
     fn default() -> StackSettings {
-        StackSettings { prefix: Key::root(), requests_max: 64, retry: retry::Settings::default() }
+        let scratch = uuid::Uuid::new_v4().to_string();
+        StackSettings { prefix: Key::root(), requests_max: 64, retry: retry::Settings::default(), scratch }
     }
 }
 
@@ -78,6 +81,6 @@ pub fn wrap(
     if !stack.prefix.is_root() {
         store = Arc::new(PrefixStore::new(store, stack.prefix.clone()));
     }
-    let guard = Arc::new(GuardStore::new(store, known, on_probed));
+    let guard = Arc::new(GuardStore::new(store, known, on_probed).with_scratch(stack.scratch.clone()));
     Ok(Opened { store: Arc::clone(&guard) as Arc<dyn ObjectStore>, guard, limit, counters })
 }

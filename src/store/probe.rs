@@ -25,14 +25,30 @@ fn wrong_etag() -> ETag {
 ///
 /// # Errors
 /// The first answer that says nothing about conditions: no network, no permission to write.
-pub async fn probe(store: Arc<dyn ObjectStore>) -> Result<Conditions> {
+pub async fn probe(store: Arc<dyn ObjectStore>, name: &str) -> Result<Conditions> {
+    let scratch = Scratch::new(store, name)?;
     let run = tokio::spawn(async move {
-        let scratch = Scratch::new(store)?;
         let answer = scratch.ask().await;
         scratch.clean().await;
         answer
     });
     run.await.unwrap_or_else(|e| Err(StoreError::new(ErrorKind::Invalid, Op::Put, None, format!("probe failed: {e}"))))
+}
+
+/// Takes away what an earlier probe of this name has left.
+///
+/// # Errors
+/// What the server says.
+pub async fn clean_left(store: &Arc<dyn ObjectStore>, name: &str) -> Result<()> {
+    let scratch = Scratch::new(Arc::clone(store), name)?;
+    let uploads = store.list_uploads(&scratch.complete).await?;
+    for upload in uploads.into_iter().filter(|upload| upload.key == scratch.complete) {
+        store.abort_upload(&upload).await?;
+    }
+    for key in [&scratch.put, &scratch.complete, &scratch.source, &scratch.copy] {
+        store.delete(key, None).await?;
+    }
+    Ok(())
 }
 
 /// What the answer to a condition that must fail says.
@@ -80,8 +96,7 @@ struct Scratch {
 }
 
 impl Scratch {
-    fn new(store: Arc<dyn ObjectStore>) -> Result<Scratch> {
-        let id = uuid::Uuid::new_v4();
+    fn new(store: Arc<dyn ObjectStore>, id: &str) -> Result<Scratch> {
         let key = |what: &str| {
             Key::parse(&format!("{FOLDER}probe-{id}-{what}"))
                 .map_err(|e| StoreError::new(ErrorKind::Invalid, Op::Put, None, e.to_string()))
@@ -182,7 +197,16 @@ mod tests {
         for support in [Support::Honoured, Support::Ignored, Support::Refused] {
             let expected = Conditions::all(support);
             let store = Arc::new(MemoryStore::with(Capabilities::default(), expected));
-            assert_eq!(probe(Arc::clone(&store) as Arc<dyn ObjectStore>).await.unwrap(), expected);
+            let shared = Arc::clone(&store) as Arc<dyn ObjectStore>;
+            assert_eq!(probe(Arc::clone(&shared), "name").await.unwrap(), expected);
+            assert_eq!(store.count(), 0);
+            // One that was killed.
+            let scratch = Scratch::new(Arc::clone(&shared), "name").unwrap();
+            scratch.write(&scratch.copy, &Condition::Always).await.unwrap();
+            store.create_upload(&scratch.complete, &ObjectHeaders::default()).await.unwrap();
+            clean_left(&shared, "other").await.unwrap();
+            assert_eq!((store.count(), store.list_uploads(&Key::root()).await.unwrap().len()), (1, 1));
+            clean_left(&shared, "name").await.unwrap();
             assert_eq!(store.count(), 0);
             assert!(store.list_uploads(&Key::root()).await.unwrap().is_empty());
         }
