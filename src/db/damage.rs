@@ -29,7 +29,8 @@ pub(super) fn check(path: &Path) -> Result<(), DbError> {
         return Ok(());
     }
     // With a log beside it the file may lag behind; SQLite knows.
-    let has_log = std::fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0);
+    let has = |suffix| std::fs::metadata(beside(path, suffix)).is_ok_and(|log| log.len() > 0);
+    let has_log = has("-wal") || has("-journal");
     if let Some(wanted) = stated_len(&header).filter(|wanted| *wanted > len && !has_log) {
         return damaged(format!("it has {len} bytes of {wanted}"));
     }

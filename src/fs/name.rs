@@ -3,6 +3,7 @@
 //! Owns: create, mknod, symlink, readlink, unlink, and keeping the data of a deleted file for those who have it open.
 //! Does not own: directories (`dir`), rename.
 
+use super::commit::is_ours;
 use super::dir::new_write_id;
 use super::headers::for_new;
 use super::invalidate::Touched;
@@ -185,7 +186,7 @@ impl Fs {
 
     /// Deletes the object that `row` shows, if the bucket has it.
     async fn delete_object(self: &Arc<Self>, row: &InodeRow, key: &Key) -> Result<()> {
-        let Some(version) = &row.version else { return Ok(()) };
+        let Some(version) = &row.version else { return self.delete_attempt(row, key).await };
         match self.store.delete(key, Some(&version.etag)).await {
             Ok(()) | Err(StoreError { kind: ErrorKind::NotFound, .. }) => Ok(()),
             Err(StoreError { kind: ErrorKind::Precondition, .. }) => {
@@ -193,6 +194,16 @@ impl Fs {
                 Err(FsError::Stale)
             }
             Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Deletes what a commit of a new file may have made without an answer.
+    async fn delete_attempt(&self, row: &InodeRow, key: &Key) -> Result<()> {
+        let Some(staged) = self.writer.get(row.ino).filter(|staged| staged.has_attempts()) else { return Ok(()) };
+        let Some(made) = self.remote.head(key).await?.filter(|made| is_ours(&staged, made)) else { return Ok(()) };
+        match self.store.delete(key, Some(&made.version.etag)).await {
+            Err(StoreError { kind: ErrorKind::NotFound | ErrorKind::Precondition, .. }) => Ok(()),
+            deleted => Ok(deleted?),
         }
     }
 

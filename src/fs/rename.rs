@@ -135,7 +135,11 @@ impl Fs {
     /// A file with changes over an object is about to be replaced: they go to the bucket first, so that what somebody else
     /// wrote there meanwhile is a conflict now, and not a rename that fails for ever.
     async fn settle_replaced(self: &Arc<Self>, to: &(Ino, Name)) -> Result<()> {
-        let Some(old) = self.meta.child(to.0, &to.1)?.filter(|r| r.local && r.version.is_some()) else { return Ok(()) };
+        let is_tried = |row: &InodeRow| self.writer.get(row.ino).is_some_and(|staged| staged.has_attempts());
+        let Some(old) = self.meta.child(to.0, &to.1)?.filter(|r| r.local && (r.version.is_some() || is_tried(r)))
+        else {
+            return Ok(());
+        };
         if let Err(e) = self.commit(old.ino).await {
             tracing::info!(inode = %old.ino, error = %e, "what is about to be replaced could not be committed");
         }
@@ -153,6 +157,9 @@ impl Fs {
         }
         if let (Some(object), Some(staged)) = (&object, &staged) {
             staged.rebase(object.clone());
+        }
+        if let (Some(staged), Some(old)) = (&staged, replaced.and_then(|old| self.writer.get(old.ino))) {
+            staged.inherit_attempts(&old);
         }
         let headers = match replaced {
             Some(old) if object.is_some() => Some(self.headers_to_keep(old, row, &to.file).await),

@@ -242,6 +242,17 @@ impl Staged {
         self.attempts.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
+    /// Whether a commit of this file may have been carried out without an answer.
+    pub fn has_attempts(&self) -> bool {
+        !self.attempts().is_empty()
+    }
+
+    /// The file takes the place of `other`: what that one may have written is ours as well.
+    pub fn inherit_attempts(&self, other: &Staged) {
+        other.attempts().iter().for_each(|id| self.note_attempt(id));
+        self.note_change();
+    }
+
     /// Whether an object that carries `id` was written by an earlier commit of this file, whose answer was lost.
     pub fn is_own(&self, id: &WriteId) -> bool {
         self.attempts.lock().unwrap_or_else(PoisonError::into_inner).contains(id)

@@ -150,3 +150,34 @@ async fn a_conflict_copy_tells_which_name_it_had() {
     b.fs.release(fh).await;
     assert_eq!(b.fs.conflict_of(ino).unwrap().as_deref(), Some(&b"f"[..]));
 }
+
+#[tokio::test]
+async fn what_takes_the_place_of_a_file_whose_answer_was_lost_meets_no_conflict() {
+    let b = bench().await;
+    b.write("probe", "x").await.unwrap();
+    for way in ["rename", "unlink"] {
+        let (_, fh) = b.create("f").await;
+        b.fs.write(fh, 0, b"first", false).await.unwrap();
+        b.faults.lose_next(Op::Put, ErrorKind::Broken, 2);
+        b.faults.fail_next(Op::Head, ErrorKind::Broken, 8);
+        b.fs.flush(CALLER, fh).await.unwrap_err();
+        b.fs.release(fh).await;
+        while b.remote_head("f").await.is_err() {}
+        if way == "rename" {
+            b.write("f.tmp", "second").await.unwrap();
+            b.fs.rename((Ino::ROOT, name("f.tmp")), (Ino::ROOT, name("f")), false).await.unwrap();
+            assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
+            assert_eq!(b.object("f").await.as_deref(), Some("second"));
+        }
+        b.fs.unlink(Ino::ROOT, name("f")).await.unwrap();
+        assert_eq!((b.object("f").await, b.fs.pending().unwrap().conflicts), (None, 0), "{way}");
+    }
+    assert_eq!(b.ls(Ino::ROOT).await, ["probe"]);
+}
+
+impl Bench {
+    /// Asks until the faults that were planned for it are used up.
+    async fn remote_head(&self, k: &str) -> Result<()> {
+        Ok(self.fs.remote.head(&key(k)).await.map(drop)?)
+    }
+}
