@@ -18,6 +18,8 @@ use std::time::Duration;
 const MARKER_DELAY: Duration = Duration::from_secs(2);
 /// How long a marker waits that could not be written.
 const MARKER_PAUSE: Duration = Duration::from_secs(30);
+/// When a file is looked at again that somebody writes to. Its close comes earlier, as a rule.
+const WRITTEN_PAUSE: Duration = Duration::from_secs(1);
 /// When a file is looked at again of which nobody has said what becomes of it.
 const ENDED_PAUSE: Duration = Duration::from_secs(2);
 /// How often the background looks for what fell due by itself.
@@ -177,6 +179,7 @@ impl Fs {
     pub(super) fn hurry(&self, ino: Ino) {
         if let Some(staged) = self.writer.get(ino) {
             staged.set_delay(Duration::ZERO);
+            staged.ask_for();
         }
         self.queue_commit(ino);
     }
@@ -266,9 +269,11 @@ impl Fs {
         let delay = self.delay_of(ino);
         let is_open = self.handles.of(ino).iter().any(|handle| handle.writable);
         let is_written_to = self.writer.get(ino).is_some_and(|staged| staged.is_changed() && !staged.is_recorded());
-        if !delay.is_zero() && is_open && is_written_to {
-            // Somebody goes on writing: that is a part of the same upload.
-            self.queue().postpone(ino, self.meta.now().plus(delay));
+        let is_asked_for = self.writer.get(ino).is_some_and(|staged| staged.is_asked_for());
+        if !is_asked_for && is_open && is_written_to {
+            // Somebody goes on writing, and has perhaps only emptied the file so far. What was acknowledged is in the journal; the
+            // close that is to come is a part of the same upload.
+            self.queue().postpone(ino, self.meta.now().plus(delay.max(WRITTEN_PAUSE)));
             return;
         }
         let fs = Arc::clone(self);

@@ -42,6 +42,8 @@ pub struct Staged {
     pub(super) recorded: AtomicU64,
     /// How long its upload waits after it was acknowledged, in ms.
     delay_ms: AtomicU64,
+    /// Somebody waits for it.
+    asked_for: AtomicBool,
 }
 
 /// Where bytes of a staged file come from at one moment.
@@ -110,12 +112,23 @@ impl Staged {
             changes: AtomicU64::new(1),
             recorded: AtomicU64::new(0),
             delay_ms: AtomicU64::new(0),
+            asked_for: AtomicBool::new(false),
         }
     }
 
     /// How long its upload waits after it was acknowledged.
     pub fn delay(&self) -> Duration {
         Duration::from_millis(self.delay_ms.load(Ordering::Relaxed))
+    }
+
+    /// Somebody waits for its upload, be it that it is being written to: until it was committed.
+    pub fn ask_for(&self) {
+        self.asked_for.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether somebody does.
+    pub fn is_asked_for(&self) -> bool {
+        self.asked_for.load(Ordering::SeqCst)
     }
 
     /// Its upload waits so long from now on.
@@ -343,6 +356,7 @@ impl Staged {
     /// The bucket has it as `object`.
     pub(super) fn on_committed(&self, object: ObjectRef) {
         let mut content = self.lock();
+        self.asked_for.store(false, Ordering::SeqCst);
         content.on_committed(object);
         self.note_held(&content);
     }

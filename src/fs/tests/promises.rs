@@ -147,3 +147,19 @@ async fn a_new_file_in_a_directory_that_is_known_is_one_put() {
     }
     assert_eq!((all(&b) - before, b.count(Op::Put) - puts), (20, 20));
 }
+
+#[tokio::test]
+async fn what_was_acknowledged_is_not_replaced_by_a_file_that_was_only_emptied() {
+    let b = bench_with(Writes::default()).await;
+    b.write("known.tmp", "acknowledged").await.unwrap();
+    b.fs.rename((Ino::ROOT, name("known.tmp")), (Ino::ROOT, name("known")), false).await.unwrap();
+    // Its upload is due, and somebody begins to write it anew.
+    let (_, fh) = b.open("known", libc::O_WRONLY | libc::O_TRUNC).await;
+    let background = tokio::spawn(Arc::clone(&b.fs).run_background());
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(b.object("known").await.as_deref(), Some("known"), "neither");
+    background.abort();
+    b.fs.handles.remove(fh);
+    let b = b.crash().await;
+    assert_eq!(b.read("known").await, "acknowledged");
+}
