@@ -79,7 +79,11 @@ impl Fs {
             // The commit found a conflict: the name is theirs by now. The kernel, which would move ours, looks again.
             return Err(FsError::Stale);
         }
-        let replaced = self.resolve(to.parent, &to.name).await?;
+        let mut replaced = self.resolve(to.parent, &to.name).await?;
+        if let Some(old) = replaced.take_if(|old| !old.local && self.is_of_earlier_mount(old.checked_at)) {
+            // That mount may have been killed while it wrote it: the version that is to be replaced is the one in the bucket.
+            replaced = Some(self.revalidate(old).await?);
+        }
         match &replaced {
             Some(_) if no_replace => return Err(FsError::Exists),
             Some(old) if old.ino == row.ino => return Ok(()),
