@@ -1,9 +1,12 @@
 //! Tests of the file system without a kernel: the real rooms over the in-memory store. Owns nothing else.
 
+mod ahead;
 mod attributes;
 mod conflicts;
+mod copies;
 mod delta;
 mod durability;
+mod large;
 mod model;
 mod names;
 mod promises;

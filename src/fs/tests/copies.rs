@@ -1,0 +1,103 @@
+//! Copies within the mount. Owns nothing else.
+
+use super::large::{MIB, noise, probed};
+use super::*;
+
+impl Bench {
+    /// As cp(1) does it: all of `from` into a new file `to`, which stays open.
+    async fn copy_range(&self, from: &str, to: &str) -> (Fh, Option<u64>) {
+        let (_, source) = self.open(from, libc::O_RDONLY).await;
+        let (_, target) = self.create(to).await;
+        let copied = self.fs.copy_range((source, 0), (target, 0), u64::MAX >> 1).await.unwrap();
+        self.fs.release(source).await;
+        (target, copied)
+    }
+}
+
+#[tokio::test]
+async fn a_copy_within_the_mount_is_made_by_the_bucket() {
+    let b = probed().await;
+    let mut body = noise(3 * MIB);
+    b.put_large("a", &body).await;
+    let before = (b.count(Op::Get), b.count(Op::Put), b.count(Op::Copy));
+    let (fh, copied) = b.copy_range("a", "b.mkv").await;
+    assert_eq!(copied, Some(3 * MIB as u64));
+    b.close(fh).await;
+    let now = (b.count(Op::Get), b.count(Op::Put), b.count(Op::Copy));
+    assert_eq!(now, (before.0, before.1, before.2 + 1), "no byte has come or gone");
+    assert!(b.bytes_of("b.mkv").await == body);
+    let meta = b.memory.head(&key("b.mkv")).await.unwrap();
+    assert_eq!(meta.headers.content_type.as_deref(), Some("video/x-matroska"));
+    // Read and written to before its close, it is a file like others.
+    let (fh, _) = b.copy_range("a", "c").await;
+    assert!(b.read_through(fh).await == body);
+    b.fs.write(fh, 5, b"changed", false).await.unwrap();
+    body[5..12].copy_from_slice(b"changed");
+    b.close(fh).await;
+    assert!(b.bytes_of("c").await == body);
+    // Over a file that is there, in two calls, and cut.
+    let (_, source) = b.open("a", libc::O_RDONLY).await;
+    let (_, target) = b.open("c", libc::O_WRONLY | libc::O_TRUNC).await;
+    let mib = MIB as u64;
+    assert_eq!(b.fs.copy_range((source, 0), (target, 0), 2 * mib).await.unwrap(), Some(2 * mib));
+    assert_eq!(b.fs.copy_range((source, 2 * mib), (target, 2 * mib), 9 * mib).await.unwrap(), Some(mib));
+    assert_eq!(b.fs.copy_range((source, 0), (target, mib), mib).await.unwrap(), None, "elsewhere");
+    b.close(target).await;
+    assert!(b.bytes_of("c").await == b.bytes_of("a").await);
+    let (_, target) = b.open("c", libc::O_WRONLY | libc::O_TRUNC).await;
+    assert_eq!(b.fs.copy_range((source, 0), (target, 0), mib).await.unwrap(), Some(mib));
+    b.close(target).await;
+    assert!(b.bytes_of("c").await == b.bytes_of("a").await[..MIB]);
+    b.fs.release(source).await;
+}
+
+#[tokio::test]
+async fn a_copy_whose_source_was_replaced_is_no_mixture() {
+    let b = probed().await;
+    b.put_large("a", &noise(3 * MIB)).await;
+    let (fh, _) = b.copy_range("a", "b").await;
+    b.put_large("a", &noise(3 * MIB + 1)).await;
+    assert_eq!(b.fs.flush(CALLER, fh).await.unwrap_err().errno(), libc::ESTALE);
+    b.fs.release(fh).await;
+    assert_eq!(b.memory.head(&key("b")).await.unwrap_err().kind, ErrorKind::NotFound);
+    b.fs.unlink(Ino::ROOT, name("b")).await.unwrap();
+    assert_eq!(b.fs.pending().unwrap().files, 0);
+}
+
+#[tokio::test]
+async fn no_copy_begins_in_the_midst_of_a_commit() {
+    let b = probed().await;
+    b.put_large("src", &noise(2 * MIB)).await;
+    let (ino, fh) = b.create("dst").await;
+    let held = b.faults.hold_next(Op::Put);
+    let fs = Arc::clone(&b.fs);
+    let committing = tokio::spawn(async move { fs.commit(ino).await });
+    held.reached().await;
+    let (_, source) = b.open("src", libc::O_RDONLY).await;
+    assert_eq!(b.fs.copy_range((source, 0), (fh, 0), 2 * MIB as u64).await.unwrap(), None, "the kernel writes it");
+    held.release();
+    committing.await.unwrap().unwrap();
+    assert_eq!(b.fs.copy_range((source, 0), (fh, 0), 2 * MIB as u64).await.unwrap(), Some(2 * MIB as u64));
+    b.close(fh).await;
+    b.fs.release(source).await;
+    assert!(b.bytes_of("dst").await == noise(2 * MIB));
+}
+
+#[tokio::test]
+async fn a_copy_that_was_acknowledged_does_without_its_source() {
+    let b = probed().await;
+    b.put_large("a", &noise(2 * MIB)).await;
+    b.put_large("a~", b"an older copy").await;
+    let (_, source) = b.open("a", libc::O_RDONLY).await;
+    let (_, new) = b.create("b.tmp").await;
+    let (_, old) = b.open("a~", libc::O_WRONLY | libc::O_TRUNC).await;
+    for target in [new, old] {
+        assert!(b.fs.copy_range((source, 0), (target, 0), u64::MAX >> 1).await.unwrap().is_some());
+        b.close(target).await;
+    }
+    b.fs.release(source).await;
+    b.fs.unlink(Ino::ROOT, name("a")).await.unwrap();
+    assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
+    assert!(b.bytes_of("b.tmp").await == noise(2 * MIB) && b.bytes_of("a~").await == noise(2 * MIB));
+    assert_eq!(b.fs.pending().unwrap().conflicts, 0);
+}
