@@ -4,7 +4,7 @@
 //! Does not own: the queue (`write::queue`), commits (`commit`), how it is asked for (`daemon`).
 
 use super::{Fs, FsError, Result};
-use crate::meta::{Change, InodeRow, Marker};
+use crate::meta::{Change, InodeRow};
 use crate::store::Upload;
 use crate::types::{ByteRange, FileKind, Ino, Name};
 use crate::write::{Source, Staged};
@@ -70,9 +70,7 @@ impl Fs {
     async fn write_markers_below(self: &Arc<Self>, top: Ino) -> Result<()> {
         let below = self.meta.descendants(top)?;
         for row in self.meta.owed_markers()?.into_iter().filter(|row| row.ino == top || below.contains(&row.ino)) {
-            if row.marker == Marker::Owed {
-                self.write_owed_marker(row.ino).await?;
-            }
+            self.write_owed_marker(row.ino).await?;
         }
         Ok(())
     }

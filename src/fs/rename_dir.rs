@@ -114,18 +114,18 @@ impl Fs {
             let objects = objects.iter().map(each).collect();
             let (source, target) = (old.clone(), new.clone());
             let row = RenameRow { id: id.as_str().to_owned(), source, target, objects, phase: RenamePhase::Copying };
-            self.writer.record_rename(row).await?;
+            self.writer.journal().record_rename(row).await?;
         }
         let copied = self.copy_all(objects, (&old, &new), replaced_marker.as_ref(), &id).await?;
         let leaving = self.meta.leave(from.parent, from.name.clone());
         self.take_over(&row, to, &new, &copied, replaced_marker.is_some()).await?;
         if is_recorded {
-            self.writer.advance_rename(id.as_str(), RenamePhase::Deleting).await?;
+            self.writer.journal().advance_rename(id.as_str(), RenamePhase::Deleting).await?;
         }
         self.journal_below(row.ino).await;
         let finished = self.delete_sources(copied).await;
         if is_recorded && finished.is_ok() {
-            self.writer.forget_rename(id.as_str()).await?;
+            self.writer.journal().forget_rename(id.as_str()).await?;
         }
         drop(leaving);
         self.owe_marker_if_emptied(from.parent).await;
@@ -243,7 +243,7 @@ impl Fs {
             }
         }
         let Some(error) = failed else { return Ok(copied) };
-        self.writer.advance_rename(id.as_str(), RenamePhase::Undone).await?;
+        self.writer.journal().advance_rename(id.as_str(), RenamePhase::Undone).await?;
         let mut is_undone = true;
         // A marker that was replaced stays: an empty directory is there as it was before.
         for one in copied.into_iter().filter(|one| marker.is_none() || one.to != *to) {
@@ -254,7 +254,7 @@ impl Fs {
         }
         // Of a copy whose answer was lost nothing is known here: the next mount looks.
         if is_undone && !error.is_outage() {
-            self.writer.forget_rename(id.as_str()).await?;
+            self.writer.journal().forget_rename(id.as_str()).await?;
         }
         Err(error)
     }

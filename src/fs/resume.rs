@@ -35,7 +35,7 @@ impl Moving {
 impl Fs {
     /// Ends the renames that an earlier mount left. What fails is tried again by the next one.
     pub(super) async fn end_left_renames(self: &Arc<Self>) {
-        let left = match self.writer.left_renames() {
+        let left = match self.writer.journal().renames() {
             Ok(left) => left,
             Err(e) => {
                 tracing::error!(error = %e, "renames that an earlier mount left could not be read");
@@ -67,7 +67,7 @@ impl Fs {
             .await?;
         self.list_around(&rename.source).await;
         self.list_around(&rename.target).await;
-        Ok(self.writer.forget_rename(&rename.id).await?)
+        Ok(self.writer.journal().forget_rename(&rename.id).await?)
     }
 
     async fn end_move(&self, rename: &RenameRow, moved: &Moving) -> Result<()> {

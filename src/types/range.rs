@@ -136,8 +136,17 @@ impl RangeSet {
 
     /// The parts of `range` that are in the set, in order.
     pub fn overlaps(&self, range: ByteRange) -> Vec<ByteRange> {
+        self.within(range).collect()
+    }
+
+    /// How many bytes of `range` are in the set.
+    pub fn covered(&self, range: ByteRange) -> u64 {
+        self.within(range).map(ByteRange::len).sum()
+    }
+
+    fn within(&self, range: ByteRange) -> impl Iterator<Item = ByteRange> + '_ {
         let first = self.ranges.range(..=range.start).next_back().map_or(range.start, |(&s, _)| s);
-        self.ranges.range(first..range.end).filter_map(|(&s, &e)| ByteRange::new(s, e)?.intersect(range)).collect()
+        self.ranges.range(first..range.end).filter_map(move |(&s, &e)| ByteRange::new(s, e)?.intersect(range))
     }
 
     /// The parts of `range` that are not in the set, in order.

@@ -144,10 +144,7 @@ impl Writer {
     /// Fetches what the bucket cannot copy.
     async fn prepare(&self, staged: &Staged, key: &Key) -> Result<(), CommitError> {
         loop {
-            let needed = {
-                let content = staged.lock();
-                plan::needed(&self.plan(staged, &content, key)?, &content.missing())
-            };
+            let (_, needed) = self.plan(staged, &staged.lock(), key)?;
             if needed.is_empty() {
                 return Ok(());
             }
@@ -155,9 +152,12 @@ impl Writer {
         }
     }
 
-    fn plan(&self, staged: &Staged, content: &Content, key: &Key) -> Result<Send, TooLarge> {
+    /// What is to be sent, and what of the base has to be here before that.
+    fn plan(&self, staged: &Staged, content: &Content, key: &Key) -> Result<(Send, Vec<ByteRange>), TooLarge> {
         let known = staged.sending().filter(|known| known.upload.key == *key).map(|known| known.layout());
-        plan::plan_commit(content, key, known, self.store.capabilities())
+        let send = plan::plan_commit(content, key, known, self.store.capabilities())?;
+        let needed = plan::needed(&send, &content.missing());
+        Ok((send, needed))
     }
 
     /// Begins the commit of what is there at this moment. What is written from now on belongs to the next one.
@@ -165,8 +165,7 @@ impl Writer {
         loop {
             let needed = {
                 let mut content = staged.lock();
-                let send = self.plan(staged, &content, key)?;
-                let needed = plan::needed(&send, &content.missing());
+                let (send, needed) = self.plan(staged, &content, key)?;
                 if staged.sending().is_some_and(|known| known.is_spoiled()) {
                     return Err(CommitError::Spoiled);
                 }

@@ -109,8 +109,7 @@ impl Content {
 
     /// Bytes of `range` that are not in the staging file.
     pub fn uncovered(&self, range: ByteRange) -> u64 {
-        let covered = |ranges: &RangeSet| ranges.overlaps(range).into_iter().map(ByteRange::len).sum::<u64>();
-        range.len() - covered(&self.dirty) - covered(&self.local)
+        range.len() - self.dirty.covered(range) - self.local.covered(range)
     }
 
     /// Whether every byte of `range` was written here.

@@ -23,7 +23,7 @@ mod staging;
 
 use crate::db::{DbError, StagedRow};
 use crate::read::Reader;
-use crate::store::{ObjectHeaders, ObjectStore, StoreError};
+use crate::store::{ObjectHeaders, ObjectStore, StoreError, Upload};
 use crate::types::{Ino, Key, ObjectRef, Timestamp, WriteId};
 use disk::StagingFile;
 use std::collections::HashMap;
@@ -376,47 +376,23 @@ impl Writer {
         self.memory.acquire_many(permits).await.ok()
     }
 
-    /// Remembers a rename of a directory that is about to begin, so that the next mount ends it if this one cannot.
-    ///
-    /// # Errors
-    /// What SQLite says: then it must not begin.
-    pub async fn record_rename(&self, rename: RenameRow) -> Result<(), DbError> {
-        self.journal.record_rename(rename).await
-    }
-
-    /// The rename has come farther.
-    ///
-    /// # Errors
-    /// What SQLite says.
-    pub async fn advance_rename(&self, id: &str, phase: RenamePhase) -> Result<(), DbError> {
-        self.journal.advance_rename(id, phase).await
-    }
-
-    /// The rename has ended.
-    ///
-    /// # Errors
-    /// What SQLite says.
-    pub async fn forget_rename(&self, id: &str) -> Result<(), DbError> {
-        self.journal.forget_rename(id).await
-    }
-
-    /// Renames that have begun and not ended.
-    ///
-    /// # Errors
-    /// What SQLite says.
-    pub fn left_renames(&self) -> Result<Vec<RenameRow>, DbError> {
-        self.journal.renames()
+    /// The journal, which knows of renames of directories as well.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
     }
 
     /// Uploads in the bucket that are not complete, those of others included: key, id, and whether it is one of this mount's.
     ///
     /// # Errors
     /// What the store or the journal says.
-    pub async fn uploads(&self) -> Result<Vec<(crate::store::Upload, bool)>, UploadsError> {
+    pub async fn uploads(&self) -> Result<Vec<(Upload, bool)>, UploadsError> {
         let known = self.journal.uploads()?;
         let uploads = self.store.list_uploads(&Key::root()).await?;
-        let is_ours = |upload: &crate::store::Upload| known.iter().any(|(_, id)| *id == upload.id);
-        Ok(uploads.into_iter().map(|upload| (is_ours(&upload), upload)).map(|(ours, upload)| (upload, ours)).collect())
+        let with_owner = |upload: Upload| {
+            let is_ours = known.iter().any(|(_, id)| *id == upload.id);
+            (upload, is_ours)
+        };
+        Ok(uploads.into_iter().map(with_owner).collect())
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Ino, Arc<Staged>>> {

@@ -1,7 +1,8 @@
 //! Bodies that are changed on the way are refused, and sent again.
 //!
-//! Owns: a line on which bytes get lost, between the store and a dev server. Does not own: the checksums (`store::s3`).
+//! Owns: what comes of bytes that change on the line. Does not own: the checksums (`store::s3`), the line (`line`).
 
+use crate::line::line;
 use crate::stores::{dev_server, settings};
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -12,43 +13,20 @@ use objfs::types::{Key, WriteId};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 
 const RIGHT: &[u8] = b"what was meant";
 const WRONG: &[u8] = b"what was moant";
 
-/// A server that passes everything on, and changes a byte of the body `RIGHT` so many times. Answers its port.
+/// A line on which a byte of the body `RIGHT` changes so many times. Answers its port.
 async fn noisy_line(to: SocketAddr, times: Arc<AtomicUsize>) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        while let Ok((client, _)) = listener.accept().await {
-            tokio::spawn(pass_on(client, to, Arc::clone(&times)));
+    line(to, move |sent| {
+        if let Some(at) = sent.windows(RIGHT.len()).position(|window| window == RIGHT)
+            && times.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
+        {
+            sent[at..at + RIGHT.len()].copy_from_slice(WRONG);
         }
-    });
-    port
-}
-
-async fn pass_on(client: TcpStream, to: SocketAddr, times: Arc<AtomicUsize>) {
-    let server = TcpStream::connect(to).await.unwrap();
-    let (mut from_client, mut to_client) = client.into_split();
-    let (mut from_server, mut to_server) = server.into_split();
-    let asked = async move {
-        let mut piece = vec![0; 64 << 10];
-        while let Ok(len @ 1..) = from_client.read(&mut piece).await {
-            let bytes = &mut piece[..len];
-            if let Some(at) = bytes.windows(RIGHT.len()).position(|window| window == RIGHT)
-                && times.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
-            {
-                bytes[at..at + RIGHT.len()].copy_from_slice(WRONG);
-            }
-            if to_server.write_all(bytes).await.is_err() {
-                break;
-            }
-        }
-    };
-    _ = tokio::join!(asked, tokio::io::copy(&mut from_server, &mut to_client));
+    })
+    .await
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@
 mod checksums;
 #[path = "../servers/garage.rs"]
 mod garage;
+mod line;
 mod network;
 mod storage;
 mod stores;

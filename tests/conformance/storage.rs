@@ -1,8 +1,9 @@
 //! Options of storage become headers of the verbs that they concern, through the SDK and without it.
 //!
-//! Owns: a server in between that keeps the heads of requests, and what is expected of them. The dev server behind it checks
+//! Owns: the heads of requests, and what is expected of them. The dev server behind it checks
 //! signatures, and so that what was signed is what was sent. Does not own: which options a mount has.
 
+use crate::line::line;
 use crate::stores::{dev_server, settings};
 use bytes::Bytes;
 use futures::StreamExt;
@@ -13,8 +14,6 @@ use objfs::types::{Key, WriteId};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 
 const RAW: &[u8] = b"0123456789abcdef0123456789abcdef";
 const BASE64: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
@@ -24,34 +23,11 @@ type Log = Arc<Mutex<Vec<u8>>>;
 /// The headers of a request, with names in lower case.
 type Head = BTreeMap<String, String>;
 
-/// A server that passes everything on, and keeps what clients sent. Answers its port.
+/// A line to the server, and what clients sent over it. Answers its port.
 async fn record(to: SocketAddr) -> (u16, Log) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
     let log = Log::default();
     let kept = Arc::clone(&log);
-    tokio::spawn(async move {
-        while let Ok((client, _)) = listener.accept().await {
-            tokio::spawn(pass_on(client, to, Arc::clone(&kept)));
-        }
-    });
-    (port, log)
-}
-
-async fn pass_on(client: TcpStream, to: SocketAddr, log: Log) {
-    let server = TcpStream::connect(to).await.unwrap();
-    let (mut from_client, mut to_client) = client.into_split();
-    let (mut from_server, mut to_server) = server.into_split();
-    let asked = async move {
-        let mut piece = vec![0; 64 << 10];
-        while let Ok(len @ 1..) = from_client.read(&mut piece).await {
-            log.lock().unwrap().extend_from_slice(&piece[..len]);
-            if to_server.write_all(&piece[..len]).await.is_err() {
-                break;
-            }
-        }
-    };
-    _ = tokio::join!(asked, tokio::io::copy(&mut from_server, &mut to_client));
+    (line(to, move |sent| kept.lock().unwrap().extend_from_slice(sent)).await, log)
 }
 
 /// The heads of the requests since the last time.

@@ -25,12 +25,12 @@ async fn rename(b: &Bench) -> Result<()> {
 async fn ended(b: &Bench) {
     let background = tokio::spawn(Arc::clone(&b.fs).run_background());
     for _ in 0..1000 {
-        if b.fs.writer.left_renames().unwrap().is_empty() {
+        if b.fs.writer.journal().renames().unwrap().is_empty() {
             break;
         }
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
-    assert!(b.fs.writer.left_renames().unwrap().is_empty());
+    assert!(b.fs.writer.journal().renames().unwrap().is_empty());
     background.abort();
 }
 
