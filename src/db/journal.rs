@@ -93,12 +93,17 @@ impl Journal {
         Db::open(path, &Schema::JOURNAL, Durability::PowerLoss).map(Journal)
     }
 
-    /// Writes a row, and answers once it is durable.
+    /// Writes a row, and answers once it is durable. In the same moment the row of `replaced` goes.
     ///
     /// # Errors
     /// What SQLite says.
-    pub async fn record(&self, row: StagedRow) -> Result<(), DbError> {
-        self.0.write(move |conn| insert(conn, &row)).await
+    pub async fn record(&self, row: StagedRow, replaced: Option<Ino>) -> Result<(), DbError> {
+        self.0
+            .write(move |conn| {
+                replaced.map_or(Ok(()), |ino| delete(conn, ino))?;
+                insert(conn, &row)
+            })
+            .await
     }
 
     /// Takes the row of an inode away, because the bucket has its bytes.
@@ -106,10 +111,7 @@ impl Journal {
     /// # Errors
     /// What SQLite says.
     pub async fn clear(&self, ino: Ino) -> Result<(), DbError> {
-        let ino = i64::try_from(ino.0).unwrap_or(i64::MAX);
-        self.0
-            .write(move |conn| conn.prepare_cached("DELETE FROM staged WHERE ino = ?1")?.execute([ino]).map(|_| ()))
-            .await
+        self.0.write(move |conn| delete(conn, ino)).await
     }
 
     /// Every row, oldest first.
@@ -221,6 +223,11 @@ impl Journal {
     }
 }
 
+fn delete(conn: &rusqlite::Connection, ino: Ino) -> rusqlite::Result<()> {
+    let ino = i64::try_from(ino.0).unwrap_or(i64::MAX);
+    conn.prepare_cached("DELETE FROM staged WHERE ino = ?1")?.execute([ino]).map(|_| ())
+}
+
 fn insert(conn: &rusqlite::Connection, row: &StagedRow) -> rusqlite::Result<()> {
     let int = |v: u64| i64::try_from(v).unwrap_or(i64::MAX);
     let base = row.base.as_ref();
@@ -325,7 +332,8 @@ mod tests {
             recorded: Timestamp::from_nanos(9),
             body: Some(b"0123456789".to_vec()),
         };
-        journal.record(row.clone()).await.unwrap();
+        journal.record(StagedRow { ino: Ino(4), ..row.clone() }, None).await.unwrap();
+        journal.record(row.clone(), Some(Ino(4))).await.unwrap();
         drop(journal);
         let journal = Journal::open(&dir.path().join("j.db")).unwrap();
         assert_eq!(journal.rows().unwrap(), vec![row]);

@@ -1,14 +1,14 @@
-//! What happens without anybody waiting: due commits, owed markers, recovery at start, draining at the end.
+//! What happens without anybody waiting: due commits, owed markers, draining at the end.
 //!
-//! Owns: the background loop, what an earlier daemon left, what is pending. Does not own: when a commit is due again
-//! (`write::queue`).
+//! Owns: the background loop, what is pending. Does not own: when a commit is due again (`write::queue`), what an earlier daemon
+//! left (`recover`, `resume`).
 
 use super::sqlite::Role;
 use super::{Fs, FsError, Result, to_the_end};
-use crate::meta::{InodeRow, Marker};
+use crate::meta::Marker;
 use crate::store::Condition;
-use crate::types::{Ino, Name};
-use crate::write::{Recovered, Span, Staged};
+use crate::types::Ino;
+use crate::write::{Span, Staged};
 use futures::StreamExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -52,117 +52,6 @@ pub enum Drained {
 }
 
 impl Fs {
-    /// Takes over what an earlier daemon left, before the first request.
-    ///
-    /// # Errors
-    /// A journal or catalogue that cannot be read: then nothing may be mounted over it.
-    pub async fn recover(self: &Arc<Self>) -> Result<()> {
-        if self.settings.read_only {
-            return Ok(());
-        }
-        let left = self.writer.recover()?;
-        let journaled: Vec<Ino> = left.iter().map(|r| r.ino).collect();
-        for row in self.meta.local()?.into_iter().filter(|r| !journaled.contains(&r.ino)) {
-            self.forget_unacknowledged(row).await?;
-        }
-        // Numbers in the journal are not given to anybody else, even if the catalogue was rebuilt and does not know them.
-        if let Some(highest) = journaled.iter().max() {
-            self.meta.reserve(*highest).await?;
-        }
-        for recovered in left {
-            let ino = self.find_or_make(&recovered).await?;
-            if ino != recovered.ino && journaled.contains(&ino) {
-                // Another file was renamed over it, and the crash came before its row went.
-                tracing::info!(key = %recovered.key, "was replaced before the crash: its last bytes are dropped");
-                self.writer.discard(recovered.ino).await?;
-                continue;
-            }
-            if ino != recovered.ino {
-                self.writer.adopt(&recovered, ino, self.meta.now()).await?;
-            }
-            tracing::info!(key = %recovered.key, "goes on with a write that an earlier mount left");
-            self.queue_commit(ino);
-        }
-        Ok(())
-    }
-
-    /// Writes that no close or fsync acknowledged died with the daemon: the row shows the bucket again.
-    pub(super) async fn forget_unacknowledged(&self, row: InodeRow) -> Result<()> {
-        if row.version.is_none() {
-            self.meta.remove(row.ino).await?;
-            return Ok(());
-        }
-        self.meta
-            .change(row.ino, |row| {
-                row.local = false;
-                row.attr.size = row.version.as_ref().map_or(0, |v| v.size);
-                row.checked_at = crate::types::Timestamp::default();
-                row.headers = None;
-            })
-            .await?;
-        Ok(())
-    }
-
-    /// The inode of a journaled file: the one that it had, or, in a rebuilt catalogue, a new one at its path.
-    async fn find_or_make(self: &Arc<Self>, left: &Recovered) -> Result<Ino> {
-        let known = self.meta.get(left.ino)?.filter(|row| row.local && row.parent.is_some());
-        if let Some(row) = &known
-            && self.has_key(row, &left.key)
-        {
-            return Ok(row.ino);
-        }
-        let names = left.key.as_str().split('/').map(Name::parse).collect::<std::result::Result<Vec<_>, _>>()?;
-        let Some((name, dirs)) = names.split_last() else { return Err(FsError::Stale) };
-        let mut parent = Ino::ROOT;
-        for dir in dirs {
-            parent = self.dir_at(parent, dir).await?;
-        }
-        if let Some(row) = known {
-            // The catalogue, which is not synced, has lost a rename that the journal knows of.
-            self.meta.rename(row.ino, parent, name.clone(), Vec::new()).await?;
-            return Ok(row.ino);
-        }
-        let said = crate::meta::headers::from_user(&left.headers.user);
-        // What is kept apart has a base under another name, which is lost.
-        let base = left.staged.content().base().filter(|base| base.key == left.key).cloned();
-        let size = left.staged.size();
-        let known = self.meta.child(parent, name)?;
-        let row = match known {
-            Some(row) => row,
-            None => {
-                let caller = self.own_caller();
-                let mut attr = self.new_attr(caller, &self.row(parent)?, crate::types::FileKind::File, 0o644);
-                attr.perm = said.perm.unwrap_or(self.meta.defaults().file_perm);
-                attr.mtime = said.mtime.unwrap_or(attr.mtime);
-                let row = self.meta.blank(parent, name, attr);
-                self.meta.create(row).await?.ok_or(FsError::Exists)?
-            }
-        };
-        self.meta
-            .change(row.ino, move |row| {
-                row.local = true;
-                row.attr.size = size;
-                row.version = base.map(|b| b.version);
-            })
-            .await?;
-        Ok(row.ino)
-    }
-
-    async fn dir_at(&self, parent: Ino, name: &Name) -> Result<Ino> {
-        if let Some(row) = self.meta.child(parent, name)? {
-            return Ok(row.ino);
-        }
-        let mode = u32::from(self.meta.defaults().dir_perm);
-        let attr = self.new_attr(self.own_caller(), &self.row(parent)?, crate::types::FileKind::Dir, mode);
-        let row = self.meta.create(self.meta.blank(parent, name, attr)).await?.ok_or(FsError::Exists)?;
-        Ok(row.ino)
-    }
-
-    fn own_caller(&self) -> super::Caller {
-        let defaults = self.meta.defaults();
-        super::Caller { uid: defaults.uid, gid: defaults.gid, tid: 0 }
-    }
-
     /// The file is committed as soon as the background gets to it.
     pub(super) fn queue_commit(&self, ino: Ino) {
         self.queue_commit_after(ino, Duration::ZERO);

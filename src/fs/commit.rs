@@ -38,7 +38,10 @@ impl Fs {
             let Some(staged) = self.writer.get(ino).filter(|s| s.is_changed() || s.is_journaled()) else {
                 return Ok(());
             };
-            let Some(row) = self.meta.get(ino)? else { return Ok(()) };
+            let Some(row) = self.meta.get(ino)? else {
+                // Replaced by a rename after which the journal could not be written.
+                return self.forget_staged(ino).await;
+            };
             let Some(key) = self.meta.key(&row)? else { return Ok(()) };
             let key = key?;
             let _claim = self.claims.claim(vec![Span::Key(key.clone())]).await;
@@ -209,20 +212,26 @@ impl Fs {
     }
 
     /// Makes what is staged of `ino` durable on this machine, so that it may be acknowledged before the bucket has it.
-    pub(super) async fn journal(self: &Arc<Self>, ino: Ino) -> Result<()> {
+    pub(super) async fn journal(&self, ino: Ino) -> Result<()> {
+        self.journal_over(ino, None).await
+    }
+
+    /// The same of a file that has taken the name of `replaced`, of which the journal then says nothing any more.
+    pub(super) async fn journal_over(&self, ino: Ino, replaced: Option<&Staged>) -> Result<()> {
         let Some(staged) = self.writer.get(ino).filter(|s| s.is_changed()) else { return Ok(()) };
-        let row = self.settled(&staged)?;
-        let Some(key) = self.meta.key(&row)? else { return Ok(()) };
-        let key = key?;
-        // No HEAD here: what is not known of the old object's headers is kept by the commit, which asks.
-        let known = row.headers.as_deref().and_then(|json| serde_json::from_str::<ObjectHeaders>(json).ok());
-        let headers = super::headers::for_rewrite(known.unwrap_or_default(), &row.attr);
+        let describe = || {
+            let row = self.settled(&staged)?;
+            let Some(key) = self.meta.key(&row)? else { return Ok(None) };
+            // No HEAD here: what is not known of the old object's headers is kept by the commit, which asks.
+            let known = row.headers.as_deref().and_then(|json| serde_json::from_str::<ObjectHeaders>(json).ok());
+            Ok::<_, FsError>(Some((key?, super::headers::for_rewrite(known.unwrap_or_default(), &row.attr))))
+        };
         let (size, written_at) = (staged.size(), staged.written_at());
-        let recorded = self.writer.record(&staged, &key, &headers, self.meta.now());
+        let recorded = self.writer.record(&staged, replaced, self.meta.now(), describe);
         let stored = self.meta.change(ino, move |row| settle(row, size, written_at));
         let (recorded, stored) = tokio::join!(recorded, stored);
         stored?;
-        Ok(recorded?)
+        recorded
     }
 }
 

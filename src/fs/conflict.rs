@@ -208,7 +208,7 @@ impl Fs {
 }
 
 /// Local readers sort names: year first, and no colon, which other systems refuse.
-fn date_for_names(now: crate::types::Timestamp) -> String {
+pub(super) fn date_for_names(now: crate::types::Timestamp) -> String {
     let format = time::macros::format_description!("[year]-[month]-[day] [hour].[minute].[second]");
     time::OffsetDateTime::from(now.to_system()).format(&format).unwrap_or_else(|_| now.secs().to_string())
 }

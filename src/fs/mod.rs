@@ -41,6 +41,7 @@ mod parked;
 mod place;
 mod poll;
 mod promise;
+mod recover;
 mod rename;
 mod rename_dir;
 mod resume;

@@ -186,10 +186,13 @@ impl Fs {
 
     /// Deletes the object that `row` shows, if the bucket has it.
     async fn delete_object(self: &Arc<Self>, row: &InodeRow, key: &Key) -> Result<()> {
-        let Some(version) = &row.version else { return self.delete_attempt(row, key).await };
+        let Some(version) = &row.version else { return self.delete_attempt(row, key).await.map(drop) };
         match self.store.delete(key, Some(&version.etag)).await {
             Ok(()) | Err(StoreError { kind: ErrorKind::NotFound, .. }) => Ok(()),
             Err(StoreError { kind: ErrorKind::Precondition, .. }) => {
+                if self.delete_attempt(row, key).await? {
+                    return Ok(());
+                }
                 self.look_again(row, key).await?;
                 Err(FsError::Stale)
             }
@@ -197,13 +200,14 @@ impl Fs {
         }
     }
 
-    /// Deletes what a commit of a new file may have made without an answer.
-    async fn delete_attempt(&self, row: &InodeRow, key: &Key) -> Result<()> {
-        let Some(staged) = self.writer.get(row.ino).filter(|staged| staged.has_attempts()) else { return Ok(()) };
-        let Some(made) = self.remote.head(key).await?.filter(|made| is_ours(&staged, made)) else { return Ok(()) };
+    /// Deletes what a commit of a file may have made without an answer. `true` if there is nothing of it any more.
+    pub(super) async fn delete_attempt(&self, row: &InodeRow, key: &Key) -> Result<bool> {
+        let Some(staged) = self.writer.get(row.ino).filter(|staged| staged.has_attempts()) else { return Ok(false) };
+        let Some(made) = self.remote.head(key).await?.filter(|made| is_ours(&staged, made)) else { return Ok(false) };
         match self.store.delete(key, Some(&made.version.etag)).await {
-            Err(StoreError { kind: ErrorKind::NotFound | ErrorKind::Precondition, .. }) => Ok(()),
-            deleted => Ok(deleted?),
+            Err(StoreError { kind: ErrorKind::Precondition, .. }) => Ok(false),
+            Err(StoreError { kind: ErrorKind::NotFound, .. }) => Ok(true),
+            deleted => Ok(deleted.map(|()| true)?),
         }
     }
 

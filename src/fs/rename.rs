@@ -67,10 +67,11 @@ impl Fs {
         no_replace: bool,
     ) -> Result<()> {
         // What is dirty over an object goes to the bucket first; a file that the bucket does not have is renamed here only.
-        if row.version.is_some() {
+        let is_there = row.version.is_some();
+        if is_there {
             self.commit(row.ino).await?;
         }
-        self.settle_replaced(&to).await?;
+        self.settle_replaced(&to, is_there).await?;
         let spans = |a: &Place, b: &Place| [a.as_file(), b.as_tree()].concat();
         let (from, to, _claim) = self.claim_both(&from, &to, spans).await?;
         let asked_for = row.ino;
@@ -119,11 +120,37 @@ impl Fs {
         replaced: Option<InodeRow>,
         aside: Option<ObjectRef>,
     ) -> Result<()> {
+        if row.version.is_none() {
+            self.journal_renamed(row.ino, replaced.as_ref()).await?;
+        }
         if let Some(old) = replaced {
             self.turn_readers(&old, key, aside).await?;
             self.forget_staged(old.ino).await?;
         }
-        if row.version.is_some() { self.delete_source(row, &from.file).await } else { Ok(()) }
+        if row.version.is_some() {
+            return self.delete_source(row, &from.file).await;
+        }
+        if let Err(e) = self.delete_attempt(row, &from.file).await {
+            tracing::warn!(key = %from.file, error = %e, "what an upload that got no answer may have made under the old name stays");
+        }
+        Ok(())
+    }
+
+    /// The journal remembers key and base of a file: it must name the new ones, in the same moment in which it forgets the file
+    /// that had the name before. Under its own name a file that waited for it is uploaded.
+    async fn journal_renamed(&self, ino: Ino, replaced: Option<&InodeRow>) -> Result<()> {
+        let Some(staged) = self.writer.get(ino) else { return Ok(()) };
+        let replaced = replaced.and_then(|old| self.writer.get(old.ino)).filter(|old| old.is_journaled());
+        if !staged.is_journaled() && replaced.is_none() {
+            return Ok(());
+        }
+        let delay = match self.settings.writes.on_close(Closing::default()) {
+            Promise::Journal(delay) => delay,
+            Promise::Bucket => Duration::ZERO,
+        };
+        staged.set_delay(delay);
+        self.queue_commit_after(ino, delay);
+        self.journal_over(ino, replaced.as_deref()).await
     }
 
     /// The end of a rename whose names have changed here. If it failed after that, the kernel, which then keeps the old ones, has
@@ -137,11 +164,13 @@ impl Fs {
     }
 
     /// A file with changes over an object is about to be replaced: they go to the bucket first, so that what somebody else
-    /// wrote there meanwhile is a conflict now, and not a rename that fails for ever.
-    async fn settle_replaced(self: &Arc<Self>, to: &(Ino, Name)) -> Result<()> {
+    /// wrote there meanwhile is a conflict now, and not a rename that fails for ever. If an object is copied over it
+    /// (`by_object`), so does a file that the bucket does not have: were the daemon killed after the copy, its own commit would
+    /// take that for somebody else's.
+    async fn settle_replaced(self: &Arc<Self>, to: &(Ino, Name), by_object: bool) -> Result<()> {
         let is_tried = |row: &InodeRow| self.writer.get(row.ino).is_some_and(|staged| staged.has_attempts());
-        let Some(old) = self.meta.child(to.0, &to.1)?.filter(|r| r.local && (r.version.is_some() || is_tried(r)))
-        else {
+        let is_settled = |row: &InodeRow| !by_object && row.version.is_none() && !is_tried(row);
+        let Some(old) = self.meta.child(to.0, &to.1)?.filter(|row| row.local && !is_settled(row)) else {
             return Ok(());
         };
         if let Err(e) = self.commit(old.ino).await {
@@ -155,6 +184,10 @@ impl Fs {
     async fn rename_local(self: &Arc<Self>, row: &InodeRow, to: &Place, replaced: Option<&InodeRow>) -> Result<()> {
         let object = replaced.and_then(|old| Some(ObjectRef { key: to.file.clone(), version: old.version.clone()? }));
         let staged = self.writer.get(row.ino);
+        if let Some(staged) = staged.as_ref().filter(|staged| staged.content().copied().is_some()) {
+            // Neither the journal nor a commit over another version can say whose copy it is.
+            self.writer.fill(staged).await?;
+        }
         if object.is_some() && staged.as_ref().is_some_and(|staged| !staged.content().missing().is_empty()) {
             // Bytes of it are lost: it was kept apart from what it could not be completed with, and must not replace that.
             return Err(FsError::Stale);
@@ -178,16 +211,6 @@ impl Fs {
                     row.headers = headers;
                 })
                 .await?;
-        }
-        // The journal remembers key and base: it must name the new ones. Under its own name a file that waited for it is uploaded.
-        if let Some(staged) = staged.filter(|s| s.is_journaled()) {
-            let delay = match self.settings.writes.on_close(Closing::default()) {
-                Promise::Journal(delay) => delay,
-                Promise::Bucket => Duration::ZERO,
-            };
-            staged.set_delay(delay);
-            self.journal(row.ino).await?;
-            self.queue_commit_after(row.ino, delay);
         }
         Ok(())
     }

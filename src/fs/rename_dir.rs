@@ -51,7 +51,8 @@ impl Fs {
         Err(FsError::Internal("files below the directory are written to all the time".to_owned()))
     }
 
-    /// Files below that change an object go to the bucket first; those that the bucket does not have follow their path.
+    /// Files below that change an object, or may have made one, go to the bucket first; those that the bucket does not have follow
+    /// their path.
     async fn commit_below(self: &Arc<Self>, dir: Ino) -> Result<()> {
         for ino in self.dirty_objects_below(dir)? {
             self.commit(ino).await?;
@@ -71,7 +72,8 @@ impl Fs {
         let below = self.meta.descendants(dir)?;
         let mut dirty = Vec::new();
         for ino in changed.into_iter().filter(|ino| below.contains(ino)) {
-            if self.meta.get(ino)?.is_some_and(|row| row.version.is_some()) {
+            let is_tried = self.writer.get(ino).is_some_and(|staged| staged.has_attempts());
+            if self.meta.get(ino)?.is_some_and(|row| is_tried || row.version.is_some()) {
                 dirty.push(ino);
             }
         }
@@ -122,8 +124,8 @@ impl Fs {
         if is_recorded {
             self.writer.journal().advance_rename(id.as_str(), RenamePhase::Deleting).await?;
         }
-        self.journal_below(row.ino).await;
-        let finished = self.delete_sources(copied).await;
+        let journaled = self.journal_below(row.ino).await;
+        let finished = self.delete_sources(copied).await.and(journaled);
         if is_recorded && finished.is_ok() {
             self.writer.journal().forget_rename(id.as_str()).await?;
         }
@@ -182,16 +184,22 @@ impl Fs {
     }
 
     /// Files below that the bucket does not have yet have followed their path: the journal must name the new ones.
-    async fn journal_below(self: &Arc<Self>, dir: Ino) {
+    async fn journal_below(&self, dir: Ino) -> Result<()> {
         let owed = self.writer.owed();
-        let Ok(below) = self.meta.descendants(dir) else { return };
+        if owed.is_empty() {
+            return Ok(());
+        }
+        let below = self.meta.descendants(dir)?;
+        let mut all = Ok(());
         for ino in owed.into_iter().filter(|ino| below.contains(ino)) {
             if self.writer.get(ino).is_some_and(|staged| staged.is_journaled())
                 && let Err(e) = self.journal(ino).await
             {
                 tracing::error!(inode = %ino, error = %e, "the journal names it by its old path");
+                all = Err(e);
             }
         }
+        all
     }
 
     async fn check_replaceable(&self, old: &InodeRow, tree: &Key, no_replace: bool) -> Result<()> {

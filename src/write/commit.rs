@@ -7,7 +7,7 @@
 use super::content::Content;
 use super::plan::{self, Send, TooLarge};
 use super::sending::Sending;
-use super::{Staged, Writer};
+use super::{JournalError, Staged, Writer};
 use crate::store::{Condition, CopyRequest, ErrorKind, ObjectHeaders, Op, Part, StoreError, Written};
 use crate::types::{ByteRange, Key, ObjectRef, Timestamp, Version, WriteId};
 use futures::{StreamExt, TryStreamExt};
@@ -113,8 +113,15 @@ impl Writer {
                 self.fill(staged).await?;
             }
             // If the answer is lost together with this process, the next one must know that the object is ours.
-            let recorded = self.record(staged, key, &headers, order.now).await;
-            recorded.map_err(|e| CommitError::Journal(e.to_string()))?;
+            let described = (key.clone(), headers.clone());
+            let recorded = self.record(staged, None, order.now, || Ok::<_, JournalError>(Some(described))).await;
+            match recorded {
+                // Not to send it would help nobody, least of all a disk that is full: a lost answer is a conflict then, at worst.
+                Err(e @ JournalError::Db(_)) => {
+                    tracing::warn!(%key, error = %e, "is uploaded although the journal cannot say that it was tried");
+                }
+                recorded => recorded.map_err(|e| CommitError::Journal(e.to_string()))?,
+            }
         }
         // Dropped half way (the caller was interrupted), the file must not look committed.
         let mut begun = self.begin(staged, key).await?;

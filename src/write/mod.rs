@@ -100,6 +100,8 @@ pub struct Recovered {
     pub key: Key,
     /// Headers for the object.
     pub headers: ObjectHeaders,
+    /// When its row was written.
+    pub recorded: Timestamp,
     /// The file.
     pub staged: Arc<Staged>,
 }
@@ -214,22 +216,54 @@ impl Writer {
         cleared
     }
 
-    /// Makes the staged file durable and records what is owed, so that it outlives this daemon.
+    /// Makes the staged file durable and records what is owed, so that it outlives this daemon. `describe` tells its key and
+    /// headers, if it has a name, once nobody else writes the row: whoever renames the file first changes its name and then
+    /// looks whether it is journaled, so one of the two writes the new name. The row of `replaced`, a file whose name it has
+    /// taken, goes in the same moment.
     ///
     /// # Errors
-    /// [`JournalError`]: then nothing may be acknowledged.
-    pub async fn record(
+    /// Those of `describe`, and [`JournalError`]: then nothing may be acknowledged.
+    pub async fn record<E: From<JournalError>>(
         &self,
-        staged: &Arc<Staged>,
-        key: &Key,
-        headers: &ObjectHeaders,
+        staged: &Staged,
+        replaced: Option<&Staged>,
         now: Timestamp,
-    ) -> Result<(), JournalError> {
+        describe: impl FnOnce() -> Result<Option<(Key, ObjectHeaders)>, E>,
+    ) -> Result<(), E> {
         let _turn = staged.journal_turn().await;
         if !staged.is_changed() {
             // Committed while we waited: nothing is owed.
             return Ok(());
         }
+        let _its_turn = match replaced {
+            Some(replaced) => replaced.journal_turn().await,
+            None => None,
+        };
+        // Before it is there: a row that nobody knows of would come back after a crash.
+        let was_journaled = staged.set_journaled(true);
+        let recorded = match describe() {
+            Ok(Some((key, headers))) => {
+                let recorded = self.record_as(staged, replaced, (key, headers), now).await;
+                // What SQLite could not write may be there all the same.
+                if matches!(recorded, Ok(()) | Err(JournalError::Db(_))) {
+                    return Ok(recorded?);
+                }
+                recorded.map_err(E::from)
+            }
+            Ok(None) => Ok(()),
+            Err(e) => Err(e),
+        };
+        staged.set_journaled(was_journaled);
+        recorded
+    }
+
+    async fn record_as(
+        &self,
+        staged: &Staged,
+        replaced: Option<&Staged>,
+        (key, headers): (Key, ObjectHeaders),
+        now: Timestamp,
+    ) -> Result<(), JournalError> {
         // What is written after this moment is not a part of what is acknowledged.
         let is_small = |content: &Content| content.size() <= BODY_SIZE_MAX && content.missing().is_empty();
         let snapshot = staged.snapshot(is_small)?;
@@ -247,22 +281,23 @@ impl Writer {
         }
         let row = StagedRow {
             ino: staged.ino(),
-            key: key.clone(),
+            key,
             file: snapshot.file.0.clone(),
             size: content.size(),
             base: content.base().cloned(),
             base_len: content.base_len(),
             dirty: content.dirty().clone(),
             local: content.local().clone(),
-            headers: serde_json::to_string(headers)?,
+            headers: serde_json::to_string(&headers)?,
             attempts: snapshot.attempts.iter().map(|id| id.as_str().to_owned()).collect(),
             recorded: now,
             body,
         };
-        // Before it is there: a row that nobody knows of would come back after a crash.
-        staged.set_journaled(true);
-        self.journal.record(row).await?;
+        self.journal.record(row, replaced.map(|replaced| replaced.ino())).await?;
         staged.set_recorded(&snapshot);
+        if let Some(replaced) = replaced {
+            replaced.set_not_recorded();
+        }
         Ok(())
     }
 
@@ -330,7 +365,7 @@ impl Writer {
             staged.set_recovered(row.body.is_some());
             self.lock().insert(row.ino, Arc::clone(&staged));
             let headers = serde_json::from_str(&row.headers)?;
-            recovered.push(Recovered { ino: row.ino, key: row.key, headers, staged });
+            recovered.push(Recovered { ino: row.ino, key: row.key, headers, recorded: row.recorded, staged });
         }
         Ok(recovered)
     }
@@ -350,8 +385,9 @@ impl Writer {
             staged.remove(&old.ino());
             staged.insert(ino, Arc::clone(&new));
         }
-        self.record(&new, &recovered.key, &recovered.headers, now).await?;
-        self.journal.clear(old.ino()).await?;
+        // At once: of two rows that name one staging file, the next recovery would drop one, and the file with it.
+        let described = (recovered.key.clone(), recovered.headers.clone());
+        self.record(&new, Some(old), now, || Ok::<_, JournalError>(Some(described))).await?;
         Ok(new)
     }
 

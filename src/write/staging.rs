@@ -224,8 +224,9 @@ impl Staged {
         self.journaled.load(Ordering::SeqCst)
     }
 
-    pub(super) fn set_journaled(&self, journaled: bool) {
-        self.journaled.store(journaled, Ordering::SeqCst);
+    /// Answers what it was before.
+    pub(super) fn set_journaled(&self, journaled: bool) -> bool {
+        self.journaled.swap(journaled, Ordering::SeqCst)
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Content> {

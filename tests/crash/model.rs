@@ -110,11 +110,14 @@ impl Expected {
     }
 }
 
+/// How a fault begins that is a name which nobody made.
+pub(crate) const STRANGER: &str = "STRANGER: ";
+
 /// Names that nobody of `all` ever made.
 pub(crate) fn strangers(all: &[Expected], found: &Files) -> Vec<String> {
     let is_known = |name: &String| all.iter().any(|expected| expected.states.contains_key(name));
     let strangers = found.iter().filter(|(name, _)| !is_known(name));
-    strangers.map(|(name, content)| format!("STRANGER: {name}: {}", describe(Some(content)))).collect()
+    strangers.map(|(name, content)| format!("{STRANGER}{name}: {}", describe(Some(content)))).collect()
 }
 
 fn wrong(name: &str, states: &[State], found: Option<&Content>) -> Option<String> {

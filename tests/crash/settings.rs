@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long each test goes on that was given no number.
-const TIME: Duration = Duration::from_secs(12);
+const TIME: Duration = Duration::from_secs(30);
 /// Kills in each mode of a full run.
 const KILLS_FULL: u64 = 250;
 

@@ -9,7 +9,7 @@ use crate::sdk::{self, Place};
 use aws_sdk_s3::config::RequestChecksumCalculation;
 use aws_sdk_s3::primitives::ByteStream;
 use objfs::daemon::mounts;
-use objfs::devserver::{FaultSettings, Rule, Server, Settings, Storage};
+use objfs::devserver::{FaultSettings, LogEntry, Rule, Server, Settings, Storage};
 use std::ffi::{OsStr, OsString};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -21,6 +21,8 @@ use tokio::runtime::Runtime;
 
 /// Longer than anything here may take.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
+/// Lines of the daemons' log that tell of a fault: a few mounts.
+const LOG_LINES: usize = 1500;
 /// The one bucket.
 const BUCKET: &str = "demo";
 
@@ -92,6 +94,20 @@ impl World {
         operations.iter().map(|op| counts.of(op)).sum()
     }
 
+    /// What was asked of objects since this was called last.
+    pub(crate) fn asked(&self) -> String {
+        self.server().log().start();
+        let all = self.server().log().take().into_iter().filter(|entry| !entry.key.is_empty());
+        let short = |etag: Option<String>| etag.map_or_else(|| "-".to_owned(), |etag| etag.chars().take(6).collect());
+        let line = |e: LogEntry| {
+            let LogEntry { op, key, status, changed, .. } = e;
+            let (of, absent) = (short(e.if_match), e.if_none_match.is_some());
+            let (before, after) = (short(e.before), short(e.after));
+            format!("{op} {key} if {of} absent {absent}: {before} > {after}, changed {changed}, {status:?}\n")
+        };
+        all.map(line).collect()
+    }
+
     fn server(&self) -> &Server {
         self.server.as_ref().expect("the server runs")
     }
@@ -138,11 +154,34 @@ impl World {
         })
     }
 
-    /// Keys of uploads that were begun and neither completed nor aborted.
+    /// Keys of uploads that have parts, and were neither completed nor aborted. Those without are aborted here: a daemon that
+    /// is killed while it asks for one cannot know its id. Before a part is sent the journal has it.
     pub(crate) fn open_uploads(&self) -> Vec<String> {
-        let asked = self.client().list_multipart_uploads().bucket(BUCKET);
-        let listed = self.runtime.block_on(async { asked.send().await.unwrap() });
-        listed.uploads.unwrap_or_default().into_iter().filter_map(|upload| upload.key).collect()
+        self.runtime.block_on(async {
+            let client = self.client();
+            let listed = client.list_multipart_uploads().bucket(BUCKET).send().await.unwrap();
+            let mut open = Vec::new();
+            for upload in listed.uploads.unwrap_or_default() {
+                let (key, id) = (upload.key.unwrap(), upload.upload_id.unwrap());
+                let parts = client.list_parts().bucket(BUCKET).key(&key).upload_id(&id).send().await;
+                match parts.map(|parts| parts.parts.unwrap_or_default().len()) {
+                    Ok(0) => {
+                        // The daemon may be aborting it, too.
+                        _ = client.abort_multipart_upload().bucket(BUCKET).key(&key).upload_id(&id).send().await;
+                    }
+                    Ok(parts) => open.push(format!("{key} with {parts} parts")),
+                    Err(e) if e.as_service_error().is_some_and(|e| e.meta().code() == Some("NoSuchUpload")) => {}
+                    Err(e) => panic!("ListParts: {e:?}"),
+                }
+            }
+            open
+        })
+    }
+
+    /// Deletes an object, as somebody else.
+    pub(crate) fn delete(&self, key: &str) {
+        let sent = self.client().delete_object().bucket(BUCKET).key(key);
+        self.runtime.block_on(async { sent.send().await.unwrap() });
     }
 
     /// The program, with keys in its environment and nothing of the test's own.
@@ -342,7 +381,7 @@ impl World {
         let text = std::fs::read(self.path("out/daemon.log")).unwrap_or_default();
         let text = String::from_utf8_lossy(&text).into_owned();
         let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(80)..].join("\n")
+        lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
     }
 }
 

@@ -13,6 +13,7 @@ mod features;
 mod foreign;
 #[path = "../servers/garage.rs"]
 mod garage;
+mod huge;
 mod interrupts;
 mod names;
 mod offline;

@@ -12,6 +12,7 @@ mod names;
 mod promises;
 mod races;
 mod readers;
+mod recovered;
 mod resumed;
 
 use super::*;

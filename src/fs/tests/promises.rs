@@ -2,7 +2,7 @@
 
 use super::*;
 
-async fn bench_with(writes: Writes) -> Bench {
+pub(super) async fn bench_with(writes: Writes) -> Bench {
     let clock = Arc::new(ManualClock::new(Timestamp::from_system(std::time::SystemTime::now())));
     let b = mount_with(tempfile::tempdir().unwrap(), Arc::new(MemoryStore::new()), clock, writes).await;
     b.foreign("known", "known").await;

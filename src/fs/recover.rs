@@ -1,0 +1,190 @@
+//! What an earlier daemon acknowledged and the bucket does not have.
+//!
+//! Owns: giving each row of the journal an inode at the place that the row names, before the first request. Does not own: the
+//! rows (`write`), renames of directories that were not ended (`resume`).
+//!
+//! The journal is synced and the catalogue is not: after power loss the latter may be older, or new. So the journal is right
+//! wherever they differ, and what the catalogue shows in the place of a file that the journal knows goes.
+
+use super::{Fs, FsError, Result};
+use crate::meta::InodeRow;
+use crate::types::{FileKind, Ino, Key, Name, Timestamp};
+use crate::write::{Recovered, conflict_name};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+impl Fs {
+    /// Takes over what an earlier daemon left, before the first request.
+    ///
+    /// # Errors
+    /// A journal or catalogue that cannot be read: then nothing may be mounted over it.
+    pub async fn recover(self: &Arc<Self>) -> Result<()> {
+        if self.settings.read_only {
+            return Ok(());
+        }
+        let left = self.writer.recover()?;
+        let journaled: Vec<Ino> = left.iter().map(|r| r.ino).collect();
+        for row in self.meta.local()?.into_iter().filter(|r| !journaled.contains(&r.ino)) {
+            self.forget_unacknowledged(row).await?;
+        }
+        // Numbers in the journal are not given to anybody else, even if the catalogue was rebuilt and does not know them.
+        if let Some(highest) = journaled.iter().max() {
+            self.meta.reserve(*highest).await?;
+        }
+        let replaced = replaced(left.iter().map(|r| (r.ino, &r.key, r.recorded)));
+        let (replaced, mut left): (Vec<_>, Vec<_>) = left.into_iter().partition(|r| replaced.contains(&r.ino));
+        for recovered in replaced {
+            tracing::info!(key = %recovered.key, "was replaced before the crash: its last bytes are dropped");
+            self.writer.discard(recovered.ino).await?;
+        }
+        // Those first that the catalogue knows: what it shows in the place of another one has moved away by then.
+        let mut known = HashSet::new();
+        for recovered in &left {
+            if self.row_of(recovered)?.is_some() {
+                known.insert(recovered.ino);
+            }
+        }
+        left.sort_by_key(|recovered| !known.contains(&recovered.ino));
+        for recovered in left {
+            let ino = self.find_or_make(&recovered).await?;
+            if ino != recovered.ino {
+                self.writer.adopt(&recovered, ino, self.meta.now()).await?;
+            }
+            tracing::info!(key = %recovered.key, "goes on with a write that an earlier mount left");
+            self.queue_commit(ino);
+        }
+        Ok(())
+    }
+
+    /// Writes that no close or fsync acknowledged died with the daemon: the row shows the bucket again.
+    pub(super) async fn forget_unacknowledged(&self, row: InodeRow) -> Result<()> {
+        if row.version.is_none() {
+            self.meta.remove(row.ino).await?;
+            return Ok(());
+        }
+        self.meta
+            .change(row.ino, |row| {
+                row.local = false;
+                row.attr.size = row.version.as_ref().map_or(0, |v| v.size);
+                row.checked_at = crate::types::Timestamp::default();
+                row.headers = None;
+            })
+            .await?;
+        Ok(())
+    }
+
+    /// The inode of a journaled file: the one that it had, or, in a rebuilt catalogue, a new one at its path.
+    async fn find_or_make(self: &Arc<Self>, left: &Recovered) -> Result<Ino> {
+        let known = self.row_of(left)?;
+        if let Some(row) = &known
+            && self.has_key(row, &left.key)
+        {
+            return Ok(row.ino);
+        }
+        let names = left.key.as_str().split('/').map(Name::parse).collect::<std::result::Result<Vec<_>, _>>()?;
+        let Some((name, dirs)) = names.split_last() else { return Err(FsError::Stale) };
+        let mut parent = Ino::ROOT;
+        for dir in dirs {
+            parent = self.dir_at(parent, dir).await?;
+        }
+        let name = &self.make_way(parent, name).await?;
+        if let Some(row) = known {
+            // The catalogue, which is not synced, has lost a rename that the journal knows of.
+            self.meta.rename(row.ino, parent, name.clone(), Vec::new()).await?;
+            return Ok(row.ino);
+        }
+        let said = crate::meta::headers::from_user(&left.headers.user);
+        // What is kept apart has a base under another name, which is lost.
+        let base = left.staged.content().base().filter(|base| base.key == left.key).cloned();
+        let size = left.staged.size();
+        let known = self.meta.child(parent, name)?;
+        let row = match known {
+            Some(row) => row,
+            None => {
+                let caller = self.own_caller();
+                let mut attr = self.new_attr(caller, &self.row(parent)?, crate::types::FileKind::File, 0o644);
+                attr.perm = said.perm.unwrap_or(self.meta.defaults().file_perm);
+                attr.mtime = said.mtime.unwrap_or(attr.mtime);
+                let row = self.meta.blank(parent, name, attr);
+                self.meta.create(row).await?.ok_or(FsError::Exists)?
+            }
+        };
+        self.meta
+            .change(row.ino, move |row| {
+                row.local = true;
+                row.attr.size = size;
+                row.version = base.map(|b| b.version);
+            })
+            .await?;
+        Ok(row.ino)
+    }
+
+    /// The row of the inode that a journaled file had.
+    fn row_of(&self, left: &Recovered) -> Result<Option<InodeRow>> {
+        let is_it = |row: &InodeRow| row.local && row.parent.is_some() && row.attr.kind == FileKind::File;
+        Ok(self.meta.get(left.ino)?.filter(is_it))
+    }
+
+    /// Something that is no file was in the place of a journaled one once: it goes from the catalogue. Answers the name that the
+    /// file gets: another one if there are other journaled files below that.
+    async fn make_way(&self, parent: Ino, name: &Name) -> Result<Name> {
+        let Some(other) = self.meta.child(parent, name)?.filter(|row| row.attr.kind != FileKind::File) else {
+            return Ok(name.clone());
+        };
+        let below = self.meta.descendants(other.ino)?;
+        if !self.writer.inodes().iter().any(|ino| below.contains(ino)) {
+            self.meta.remove(other.ino).await?;
+            return Ok(name.clone());
+        }
+        let own = conflict_name(name, &self.settings.host, &super::conflict::date_for_names(self.meta.now()), 0)?;
+        tracing::error!(directory = %name, kept_as = %own, "a file and a directory of one name are owed: the file gets another one");
+        Ok(own)
+    }
+
+    async fn dir_at(&self, parent: Ino, name: &Name) -> Result<Ino> {
+        match self.meta.child(parent, name)? {
+            Some(row) if row.attr.kind == FileKind::Dir => return Ok(row.ino),
+            // It is a directory by now. A journaled file is not there: it would have a name of its own.
+            Some(row) if !self.writer.inodes().contains(&row.ino) => self.meta.remove(row.ino).await?,
+            Some(row) => return Ok(row.ino),
+            None => {}
+        }
+        let mode = u32::from(self.meta.defaults().dir_perm);
+        let attr = self.new_attr(self.own_caller(), &self.row(parent)?, crate::types::FileKind::Dir, mode);
+        let row = self.meta.create(self.meta.blank(parent, name, attr)).await?.ok_or(FsError::Exists)?;
+        Ok(row.ino)
+    }
+
+    fn own_caller(&self) -> super::Caller {
+        let defaults = self.meta.defaults();
+        super::Caller { uid: defaults.uid, gid: defaults.gid, tid: 0 }
+    }
+}
+
+/// Files whose name another one had taken when the crash came: of those that are to have the same key, all but the one whose row
+/// was written last.
+fn replaced<'a>(rows: impl Iterator<Item = (Ino, &'a Key, Timestamp)>) -> HashSet<Ino> {
+    let mut last: HashMap<&Key, (Ino, Timestamp)> = HashMap::new();
+    let mut replaced = HashSet::new();
+    for (ino, key, recorded) in rows {
+        match last.get(key) {
+            Some((_, at)) if *at > recorded => drop(replaced.insert(ino)),
+            _ => replaced.extend(last.insert(key, (ino, recorded)).map(|(older, _)| older)),
+        }
+    }
+    replaced
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_row_that_was_written_last_has_the_name() {
+        let (a, b) = (Key::parse("a").unwrap(), Key::parse("b").unwrap());
+        let at = Timestamp::from_nanos;
+        let rows = [(Ino(2), &a, at(5)), (Ino(3), &b, at(1)), (Ino(4), &a, at(9)), (Ino(5), &a, at(7))];
+        assert_eq!(replaced(rows.into_iter()), HashSet::from([Ino(2), Ino(5)]));
+        assert_eq!(replaced(rows.into_iter().rev()), HashSet::from([Ino(2), Ino(5)]));
+    }
+}

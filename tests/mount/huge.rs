@@ -1,0 +1,57 @@
+//! Files far larger than memory. In the full run only: they take minutes, and as much room on the disk as they are large.
+
+use crate::common::{Mount, Store, is_full_run, noise};
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+
+const SIZE: u64 = 20 << 30;
+/// What of the file is not zero: a piece at each multiple of the step.
+const STEP: u64 = 64 << 20;
+const PIECE: usize = 1 << 20;
+/// `memory=`, in MiB. The daemon itself takes some more: program, catalogue, stacks.
+const MEMORY: u64 = 128;
+const DAEMON: u64 = 96;
+
+/// The peak of the daemon's resident memory, in MiB.
+fn peak(mount: &Mount<'_>) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", mount.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() >> 10
+}
+
+/// As `rsync --sparse` and `cp --sparse=always` write: from the beginning to the end, and past what is zero.
+#[test]
+fn full_twenty_gib_are_uploaded_and_read_within_the_memory_limit() {
+    if !is_full_run() {
+        return;
+    }
+    let store = Store::dev();
+    let mut mount = store.mount_with(&[&format!("memory={MEMORY}M")]);
+    let piece = |at: u64| noise(at >> 20, PIECE);
+    let file = File::create(mount.at("film")).unwrap();
+    for at in (0..SIZE).step_by(usize::try_from(STEP).unwrap()) {
+        file.write_all_at(&piece(at), at).unwrap();
+    }
+    file.set_len(SIZE).unwrap();
+    file.sync_all().unwrap();
+    drop(file);
+    let written = peak(&mount);
+    println!("peak after the upload: {written} MiB");
+    let (_, size) = &store.list()["film"];
+    assert_eq!(u64::try_from(*size).unwrap(), SIZE);
+    assert!(written <= MEMORY + DAEMON, "{written} MiB");
+    assert_eq!(store.open_uploads(), 0);
+    // By a mount that has nothing of it.
+    mount.remount();
+    let mut file = File::open(mount.at("film")).unwrap();
+    let mut buffer = vec![0; usize::try_from(STEP).unwrap()];
+    let zeros = vec![0; buffer.len() - PIECE];
+    for at in (0..SIZE).step_by(buffer.len()) {
+        file.read_exact(&mut buffer).unwrap();
+        assert!(buffer[..PIECE] == piece(at)[..] && buffer[PIECE..] == zeros[..], "at {at}");
+    }
+    assert_eq!(file.read(&mut buffer).unwrap(), 0);
+    println!("peak after reading: {} MiB", peak(&mount));
+    assert!(peak(&mount) <= MEMORY + DAEMON);
+}
