@@ -193,7 +193,13 @@ impl Fs {
         attr: impl Fn(&Attr) -> Attr + Send + 'static,
     ) -> Result<()> {
         let Some(version) = row.version.clone() else { return Err(FsError::Stale) };
-        let headers = headers.with_write_id(&new_write_id());
+        let id = new_write_id();
+        let headers = headers.with_write_id(&id);
+        let staged = self.writer.get(row.ino);
+        if let Some(staged) = &staged {
+            // If its answer is lost, the next commit must know it for ours.
+            staged.note_attempt(&id);
+        }
         // Until the row knows the new version, whoever lists or opens would take it for somebody else's.
         let rewrite = self.meta.pins().rewrite(row.ino);
         let copied = self
@@ -215,6 +221,9 @@ impl Fs {
                 // The row first: who stages the file now must find the new version.
                 self.note_written(&row, version.clone(), &headers).await?;
                 self.note_rewritten(&row, &ObjectRef { key: key.clone(), version: before }, &key, &version);
+                if let Some(staged) = &staged {
+                    staged.forget_attempts();
+                }
                 Ok(())
             }
             Err(StoreError { kind: ErrorKind::Precondition | ErrorKind::NotFound, .. }) => {
@@ -222,7 +231,11 @@ impl Fs {
                 self.look_again(&row, &key).await?;
                 Err(FsError::Stale)
             }
-            Err(e) => Err(e.into()),
+            Err(e) => {
+                // It may have been done: whoever opens the file next asks.
+                self.meta.change(row.ino, |row| row.checked_at = Timestamp::default()).await?;
+                Err(e.into())
+            }
         }
     }
 
@@ -248,14 +261,24 @@ impl Fs {
         let (row, key, _claim) = self.claim_inode(row.ino).await?;
         let attr = wanted.of(&row.attr);
         let marker = self.remote.head(&key).await?;
+        let size = marker.as_ref().map_or(0, |marker| marker.version.size);
         let (headers, condition) = match marker {
             Some(m) => (for_rewrite(m.headers, &attr), Condition::IfMatch(m.version.etag)),
             None => (super::headers::for_new(&attr, &key), Condition::IfAbsent),
         };
         let headers = headers.with_write_id(&new_write_id());
         let _rewrite = self.meta.pins().rewrite(row.ino);
-        let written = self.store.put(&key, bytes::Bytes::new(), &headers, &condition).await?;
-        let version = Version { etag: written.etag, last_modified: written.last_modified, size: 0 };
+        let written = match &condition {
+            // Some programs keep something in it.
+            Condition::IfMatch(etag) if size > 0 => {
+                let (source_if_match, source, destination) = (Some(etag.clone()), key.clone(), key.clone());
+                let headers = headers.clone();
+                let copy = CopyRequest { source, source_if_match, source_size: size, destination, headers, condition };
+                self.store.copy(&copy).await?
+            }
+            _ => self.store.put(&key, bytes::Bytes::new(), &headers, &condition).await?,
+        };
+        let version = Version { etag: written.etag, last_modified: written.last_modified, size };
         self.meta
             .change(row.ino, move |row| {
                 row.attr = attr;

@@ -239,9 +239,11 @@ impl Fs {
     /// A file whose bytes are all staged needs none. The readers are turned to it once the deed is done.
     pub(super) async fn copy_aside(&self, row: &InodeRow, key: &Key) -> Result<Option<ObjectRef>> {
         let Some(version) = &row.version else { return Ok(None) };
-        let staged = self.writer.get(row.ino);
-        let all_local = staged.is_some_and(|s| s.content().missing().is_empty());
-        if !self.meta.pins().is_pinned(row.ino) || all_local || row.attr.kind != FileKind::File || version.size == 0 {
+        if !self.meta.pins().is_pinned(row.ino) {
+            return Ok(None);
+        }
+        let all_local = self.writer.get(row.ino).is_some_and(|staged| staged.keep_last_copy());
+        if all_local || row.attr.kind != FileKind::File || version.size == 0 {
             return Ok(None);
         }
         let orphan = Key::parse(&format!("{OWN_DIR}/orphan/{}", uuid::Uuid::new_v4()))?;

@@ -44,6 +44,8 @@ pub struct Staged {
     delay_ms: AtomicU64,
     /// Somebody waits for it.
     asked_for: AtomicBool,
+    /// The bucket's version is about to go, and whoever has the file open reads on here.
+    is_last_copy: AtomicBool,
 }
 
 /// Where bytes of a staged file come from at one moment.
@@ -113,6 +115,7 @@ impl Staged {
             recorded: AtomicU64::new(0),
             delay_ms: AtomicU64::new(0),
             asked_for: AtomicBool::new(false),
+            is_last_copy: AtomicBool::new(false),
         }
     }
 
@@ -245,14 +248,16 @@ impl Staged {
         self.attempts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn note_attempt(&self, id: &WriteId) {
+    /// A request that makes the object anew is about to be sent.
+    pub fn note_attempt(&self, id: &WriteId) {
         let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
         if !attempts.contains(id) {
             attempts.push(id.clone());
         }
     }
 
-    pub(super) fn forget_attempts(&self) {
+    /// What became of all of them is known.
+    pub fn forget_attempts(&self) {
         self.attempts.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
@@ -362,12 +367,22 @@ impl Staged {
         self.note_held(&content);
     }
 
+    /// The bucket's version is about to be deleted or replaced. `true` if all bytes are here, and stay.
+    pub fn keep_last_copy(&self) -> bool {
+        let content = self.lock();
+        self.is_last_copy.store(content.missing().is_empty(), Ordering::SeqCst);
+        content.missing().is_empty()
+    }
+
     /// Gives back the room of a file of which the bucket has every byte. What is read of it from now on comes from there.
     pub(super) fn give_room(&self) {
         // A row that is being written may name its file.
         let Some(_turn) = self.try_journal_turn() else { return };
         let mut content = self.lock();
         let mut emptied = content.clone();
+        if self.is_last_copy.load(Ordering::SeqCst) {
+            return;
+        }
         if !self.is_journaled() && emptied.on_forgotten() && content.held() > 0 && self.file.start_over().is_ok() {
             *content = emptied;
             self.note_held(&content);

@@ -112,3 +112,49 @@ async fn a_directory_whose_marker_somebody_deleted_stays_when_it_is_emptied_here
     assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
     assert!(b.memory.head(&key("d/")).await.is_ok(), "nothing else shows that it is there");
 }
+
+#[tokio::test]
+async fn a_marker_that_has_bytes_keeps_them() {
+    let b = bench().await;
+    b.foreign("a/", "somebody's notes").await;
+    let dir = b.fs.lookup(Ino::ROOT, &name("a")).await.unwrap().unwrap();
+    let private = SetAttr { mode: Some(0o700), ..SetAttr::default() };
+    let set = b.fs.setattr(CALLER, dir.ino, private, false).await.unwrap();
+    assert_eq!(set.attr.perm, 0o700);
+    assert_eq!(b.object("a/").await.as_deref(), Some("somebody's notes"));
+    let made = b.memory.head(&key("a/")).await.unwrap();
+    assert_eq!(made.headers.user.get("mode").map(String::as_str), Some("16832"));
+}
+
+#[tokio::test]
+async fn attributes_whose_answer_was_lost_make_no_conflict() {
+    // Its parts make an ETag that a copy does not have.
+    let large = "large".repeat(4 << 20);
+    for is_open in [true, false] {
+        let b = bench().await;
+        b.write("a", &large).await.unwrap();
+        let held = if is_open { Some(b.open("a", libc::O_RDWR).await) } else { None };
+        if let Some((_, fh)) = held {
+            b.fs.write(fh, 0, b"LARGE", false).await.unwrap();
+            b.fs.fsync(fh).await.unwrap();
+        }
+        let ino = b.fs.lookup(Ino::ROOT, &name("a")).await.unwrap().unwrap().ino;
+        let before = b.memory.head(&key("a")).await.unwrap().version.etag;
+        b.faults.lose_next(Op::Copy, ErrorKind::Unreachable, 10);
+        b.faults.fail_next(Op::Head, ErrorKind::Unreachable, 10);
+        let private = SetAttr { mode: Some(0o600), ..SetAttr::default() };
+        b.fs.setattr(CALLER, ino, private, false).await.unwrap_err();
+        while b.fs.store.head(&key("a")).await.is_err() {}
+        assert_ne!(b.memory.head(&key("a")).await.unwrap().version.etag, before);
+        match held {
+            Some((_, fh)) => {
+                b.fs.write(fh, 0, b"other", false).await.unwrap();
+                b.fs.flush(CALLER, fh).await.unwrap();
+                b.fs.release(fh).await;
+            }
+            None => b.write("a", "other").await.unwrap(),
+        }
+        assert!(b.object("a").await.is_some_and(|now| now.starts_with("other")));
+        assert_eq!((b.ls(Ino::ROOT).await, b.fs.pending().unwrap().conflicts), (vec!["a".to_owned()], 0), "{is_open}");
+    }
+}

@@ -286,3 +286,22 @@ async fn what_was_known_of_a_directory_is_not_shown_before_its_listing_confirms_
     assert!(b.fs.opendir(Ino::ROOT).await.unwrap(), "the end is waited for");
     assert_eq!(b.entries(Ino::ROOT, 2).0.len(), 1499);
 }
+
+#[tokio::test]
+async fn the_last_copy_of_a_deleted_file_is_not_given_up_for_room() {
+    let b = bench().await;
+    b.write("other", "other").await.unwrap();
+    for is_replaced in [false, true] {
+        let (_, fh) = b.create("a").await;
+        b.fs.write(fh, 0, b"only here", false).await.unwrap();
+        b.fs.fsync(fh).await.unwrap();
+        if is_replaced {
+            b.fs.rename((Ino::ROOT, name("other")), (Ino::ROOT, name("a")), false).await.unwrap();
+        } else {
+            b.fs.unlink(Ino::ROOT, name("a")).await.unwrap();
+        }
+        b.fs.writer.give_room();
+        assert_eq!(b.fs.read(fh, 0, 100).await.unwrap(), "only here");
+        b.fs.release(fh).await;
+    }
+}
