@@ -1,9 +1,10 @@
 //! Makes conditions true on servers that ignore or refuse them, and copies what one CopyObject cannot.
 //!
-//! Owns: the probe before the first conditional write, the choice between the server's own condition, a copy in parts with
-//! a conditional completion, and HEAD-then-write; says once that the last one leaves a race window.
-//! Does not own: what to do when a condition does not hold (`write::conflict`).
+//! Owns: the probe before the first conditional write, the choice between one CopyObject and a copy in parts with a
+//! conditional completion. Does not own: HEAD-then-write where the server keeps no condition (`look`, which goes by what is
+//! found here), what to do when a condition does not hold (`write::conflict`).
 
+use super::look::{KnownConditions, put_support};
 use super::probe::{clean_left, probe};
 use super::{
     Capabilities, Condition, Conditions, CopyRequest, ErrorKind, GetObject, ListPage, ListRequest, ObjectHeaders,
@@ -15,8 +16,6 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use tokio::sync::OnceCell;
 
 /// What is called with the answers of the probe, so that they can be kept.
 pub type OnProbed = Box<dyn Fn(&Conditions) + Send + Sync>;
@@ -26,29 +25,19 @@ const PART_COPY_SIZE: u64 = 1 << 30;
 /// How many parts of one copy are copied at once.
 const PARTS_AT_ONCE: usize = 4;
 
-/// A store on which every condition holds.
+/// A store on which every condition holds, if there is a [`LookStore`](super::LookStore) below that knows the same.
 pub struct GuardStore {
     inner: Arc<dyn ObjectStore>,
-    conditions: OnceCell<Conditions>,
+    known: KnownConditions,
     on_probed: OnProbed,
-    warned: AtomicBool,
     scratch: String,
-}
-
-/// How a write's condition is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Keep {
-    /// The server keeps it, or there is none.
-    Server,
-    /// We look first, and then write without a condition.
-    Look,
 }
 
 /// How a copy is carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CopyPlan {
     /// One CopyObject.
-    Whole(Keep),
+    Whole,
     /// UploadPartCopy, then a completion under the condition.
     Parts,
     /// The source has no bytes, and an upload needs a part: PutObject of nothing under the condition.
@@ -62,28 +51,20 @@ fn plan_copy(condition: &Condition, size: u64, copy_size_max: u64, conditions: O
         return CopyPlan::Parts;
     }
     match conditions {
-        _ if *condition == Condition::Always => CopyPlan::Whole(Keep::Server),
-        Some(known) if honoured(known.copy) => CopyPlan::Whole(Keep::Server),
+        _ if *condition == Condition::Always => CopyPlan::Whole,
+        Some(known) if honoured(known.copy) => CopyPlan::Whole,
         Some(known) if size == 0 && honoured(put_support(known, condition)) => CopyPlan::Empty,
         Some(known) if size > 0 && honoured(known.complete) => CopyPlan::Parts,
-        _ => CopyPlan::Whole(Keep::Look),
-    }
-}
-
-fn put_support(known: &Conditions, condition: &Condition) -> Support {
-    match condition {
-        Condition::IfMatch(_) => known.put_if_match,
-        _ => known.put_if_absent,
+        _ => CopyPlan::Whole,
     }
 }
 
 impl GuardStore {
     /// Guards `inner`, whose conditions may be known from an earlier probe. Otherwise they are probed before the first
-    /// conditional write, and given to `on_probed`.
-    pub fn new(inner: Arc<dyn ObjectStore>, known: Option<Conditions>, on_probed: OnProbed) -> GuardStore {
-        let conditions = OnceCell::new_with(known);
+    /// conditional write, and given to `on_probed`. The [`LookStore`](super::LookStore) below has a clone of `known`.
+    pub fn new(inner: Arc<dyn ObjectStore>, known: KnownConditions, on_probed: OnProbed) -> GuardStore {
         let scratch = uuid::Uuid::new_v4().to_string();
-        GuardStore { inner, conditions, on_probed, warned: AtomicBool::new(false), scratch }
+        GuardStore { inner, known, on_probed, scratch }
     }
 
     /// The same, with this name for scratch objects.
@@ -106,7 +87,7 @@ impl GuardStore {
 
     /// Which conditions the server keeps, if that is known already.
     pub fn conditions(&self) -> Option<Conditions> {
-        self.conditions.get().copied()
+        self.known.get()
     }
 
     /// Which conditions the server keeps; asks it if that is not known yet.
@@ -120,53 +101,15 @@ impl GuardStore {
             (self.on_probed)(&found);
             Ok(found)
         };
-        self.conditions.get_or_try_init(ask).await.copied()
+        self.known.cell().get_or_try_init(ask).await.copied()
     }
 
-    async fn keep(&self, condition: &Condition, support: impl Fn(&Conditions) -> Support) -> Result<Keep> {
-        if *condition == Condition::Always {
-            return Ok(Keep::Server);
+    /// Whoever writes under a condition has to know first whether the server keeps it.
+    async fn ask_before(&self, condition: &Condition) -> Result<()> {
+        if *condition != Condition::Always {
+            self.probed().await?;
         }
-        Ok(if support(&self.probed().await?) == Support::Honoured { Keep::Server } else { Keep::Look })
-    }
-
-    /// Checks a condition by a HEAD. `Some` if the object is already what this write makes, which then happened.
-    async fn look(&self, op: Op, key: &Key, condition: &Condition, id: Option<&WriteId>) -> Result<Option<Written>> {
-        if !self.warned.swap(true, Relaxed) {
-            tracing::warn!(
-                op = op.as_str(),
-                "the server does not keep conditions on writes: objfs looks before it writes, \
-                 but a change made elsewhere within the same moment can be overwritten"
-            );
-        }
-        let found = match self.inner.head(key).await {
-            Ok(meta) => Some(meta),
-            Err(e) if e.kind == ErrorKind::NotFound => None,
-            Err(e) => return Err(e),
-        };
-        let fail = |kind, message| Err(StoreError::new(kind, op, Some(key), message));
-        match (condition, found) {
-            (_, Some(meta)) if id.is_some() && meta.headers.write_id().as_ref() == id => Ok(Some(Written {
-                etag: meta.version.etag,
-                version_id: meta.version_id,
-                last_modified: meta.version.last_modified,
-            })),
-            (Condition::Always, _) | (Condition::IfAbsent, None) => Ok(None),
-            (Condition::IfMatch(want), Some(meta)) if *want == meta.version.etag => Ok(None),
-            (Condition::IfMatch(_), None) => fail(ErrorKind::NotFound, "the object to be replaced does not exist"),
-            (_, Some(meta)) => {
-                let message = format!("the object is there with ETag {}", meta.version.etag.as_str());
-                fail(ErrorKind::Precondition, message.as_str())
-            }
-        }
-    }
-
-    async fn look_and_copy(&self, copy: &CopyRequest) -> Result<Written> {
-        let id = copy.headers.write_id();
-        match self.look(Op::Copy, &copy.destination, &copy.condition, id.as_ref()).await? {
-            Some(written) => Ok(written),
-            None => self.inner.copy(&CopyRequest { condition: Condition::Always, ..copy.clone() }).await,
-        }
+        Ok(())
     }
 
     /// Copies by UploadPartCopy and a completion under the condition. Tags of the source are not copied.
@@ -219,10 +162,7 @@ fn part_ranges(size: u64, limits: &Capabilities) -> Vec<Option<ByteRange>> {
 
 impl fmt::Debug for GuardStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GuardStore")
-            .field("inner", &self.inner)
-            .field("conditions", &self.conditions)
-            .finish_non_exhaustive()
+        f.debug_struct("GuardStore").field("inner", &self.inner).field("known", &self.known).finish_non_exhaustive()
     }
 }
 
@@ -249,20 +189,15 @@ impl ObjectStore for GuardStore {
     }
 
     async fn put(&self, key: &Key, body: Bytes, headers: &ObjectHeaders, condition: &Condition) -> Result<Written> {
-        match self.keep(condition, |known| put_support(known, condition)).await? {
-            Keep::Server => self.inner.put(key, body, headers, condition).await,
-            Keep::Look => match self.look(Op::Put, key, condition, headers.write_id().as_ref()).await? {
-                Some(written) => Ok(written),
-                None => self.inner.put(key, body, headers, &Condition::Always).await,
-            },
-        }
+        self.ask_before(condition).await?;
+        self.inner.put(key, body, headers, condition).await
     }
 
     async fn copy(&self, copy: &CopyRequest) -> Result<Written> {
         let known = if copy.condition == Condition::Always { None } else { Some(self.probed().await?) };
         let size_max = self.capabilities().copy_size_max;
         match plan_copy(&copy.condition, copy.source_size, size_max, known.as_ref()) {
-            CopyPlan::Whole(Keep::Server) => self.inner.copy(copy).await,
+            CopyPlan::Whole => self.inner.copy(copy).await,
             CopyPlan::Parts => match self.copy_in_parts(copy).await {
                 // Some servers refuse part copies of small sources, or all of them.
                 Err(e)
@@ -270,24 +205,18 @@ impl ObjectStore for GuardStore {
                         && e.op == Op::UploadPartCopy
                         && copy.source_size <= size_max =>
                 {
-                    self.look_and_copy(copy).await
+                    self.inner.copy(copy).await
                 }
                 answer => answer,
             },
             CopyPlan::Empty => self.copy_nothing(copy).await,
-            CopyPlan::Whole(Keep::Look) => self.look_and_copy(copy).await,
         }
     }
 
     async fn delete(&self, key: &Key, if_match: Option<&ETag>) -> Result<()> {
         let condition = if_match.map_or(Condition::Always, |etag| Condition::IfMatch(etag.clone()));
-        match self.keep(&condition, |known| known.delete).await? {
-            Keep::Server => self.inner.delete(key, if_match).await,
-            Keep::Look => {
-                self.look(Op::Delete, key, &condition, None).await?;
-                self.inner.delete(key, None).await
-            }
-        }
+        self.ask_before(&condition).await?;
+        self.inner.delete(key, if_match).await
     }
 
     async fn create_upload(&self, key: &Key, headers: &ObjectHeaders) -> Result<String> {
@@ -309,13 +238,8 @@ impl ObjectStore for GuardStore {
         condition: &Condition,
         write_id: &WriteId,
     ) -> Result<Written> {
-        match self.keep(condition, |known| known.complete).await? {
-            Keep::Server => self.inner.complete_upload(upload, parts, condition, write_id).await,
-            Keep::Look => match self.look(Op::CompleteUpload, &upload.key, condition, Some(write_id)).await? {
-                Some(written) => Ok(written),
-                None => self.inner.complete_upload(upload, parts, &Condition::Always, write_id).await,
-            },
-        }
+        self.ask_before(condition).await?;
+        self.inner.complete_upload(upload, parts, condition, write_id).await
     }
 
     async fn abort_upload(&self, upload: &Upload) -> Result<()> {
@@ -340,12 +264,12 @@ mod tests {
         let known = |complete, copy| Conditions { complete, copy, ..Conditions::all(Support::Honoured) };
         let plan = |condition: &Condition, size, known: Conditions| plan_copy(condition, size, 100, Some(&known));
         use Support::*;
-        assert_eq!(plan_copy(&Condition::Always, 5, 100, None), CopyPlan::Whole(Keep::Server));
+        assert_eq!(plan_copy(&Condition::Always, 5, 100, None), CopyPlan::Whole);
         assert_eq!(plan_copy(&Condition::Always, 101, 100, None), CopyPlan::Parts);
-        assert_eq!(plan(&Condition::IfAbsent, 5, known(Ignored, Honoured)), CopyPlan::Whole(Keep::Server));
+        assert_eq!(plan(&Condition::IfAbsent, 5, known(Ignored, Honoured)), CopyPlan::Whole);
         assert_eq!(plan(&Condition::IfAbsent, 5, known(Honoured, Ignored)), CopyPlan::Parts);
         assert_eq!(plan(&Condition::IfAbsent, 0, known(Honoured, Refused)), CopyPlan::Empty);
-        assert_eq!(plan(&Condition::IfAbsent, 5, Conditions::all(Ignored)), CopyPlan::Whole(Keep::Look));
+        assert_eq!(plan(&Condition::IfAbsent, 5, Conditions::all(Ignored)), CopyPlan::Whole);
     }
 
     #[test]
@@ -365,7 +289,8 @@ mod tests {
         use crate::store::MemoryStore;
         let limits = Capabilities { part_size_min: 1, part_size_max: 1000, copy_size_max: 2000, ..Default::default() };
         let conditions = Conditions::all(Support::Honoured);
-        let guard = GuardStore::new(Arc::new(MemoryStore::with(limits, conditions)), None, Box::new(|_| {}));
+        let memory = Arc::new(MemoryStore::with(limits, conditions));
+        let guard = GuardStore::new(memory, KnownConditions::new(None), Box::new(|_| {}));
         let (source, destination) = (Key::parse("a").unwrap(), Key::parse("b").unwrap());
         let body = Bytes::from_iter((0..4500u32).map(|i| i as u8));
         let written = guard.put(&source, body.clone(), &ObjectHeaders::default(), &Condition::Always).await.unwrap();

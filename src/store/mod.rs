@@ -1,12 +1,14 @@
 //! Object storage, spoken in S3's verbs.
 //!
 //! Owns: the trait [`ObjectStore`], its requests and answers, the error type, the S3 implementation (`s3`), the
-//! in-memory reference (`memory`) and the wrappers around any store (`prefix`, `retry`, `limit`, `observe`, `guard`, `fault`).
+//! in-memory reference (`memory`) and the wrappers around any store (`prefix`, `retry`, `look`, `limit`, `observe`, `guard`,
+//! `fault`).
 //! Does not own: what an object means to a file system, when to retry a whole operation, names of providers outside this
 //! folder: stores differ by [`Capabilities`] and by the probed [`Conditions`], which are data.
 //!
 //! Wrappers, outermost first: `guard` (makes conditions true on servers that ignore them) > `prefix` (keys relative to the
-//! mount) > `retry` (jittered backoff; resolves ambiguous answers by the write id) > `limit` > `observe` > the store.
+//! mount) > `retry` (jittered backoff; resolves ambiguous answers by the write id) > `look` (HEAD before a write whose
+//! condition the server ignores) > `limit` > `observe` > the store.
 
 use crate::types::{ByteRange, ETag, Key, Timestamp, Version, WriteId};
 use async_trait::async_trait;
@@ -19,6 +21,7 @@ mod error;
 pub mod fault;
 pub mod guard;
 pub mod limit;
+pub mod look;
 pub mod memory;
 pub mod observe;
 pub mod open;
@@ -31,6 +34,7 @@ pub use error::{ErrorKind, Op, StoreError};
 pub use fault::FaultStore;
 pub use guard::GuardStore;
 pub use limit::LimitStore;
+pub use look::{KnownConditions, LookStore};
 pub use memory::MemoryStore;
 pub use observe::Observed;
 pub use prefix::PrefixStore;

@@ -6,8 +6,8 @@ use super::observe::Counters;
 use super::retry;
 use super::s3::{S3Settings, S3Store};
 use super::{
-    Conditions, ErrorKind, GuardStore, LimitStore, ObjectStore, Observed, Op, PrefixStore, Result, RetryStore,
-    StoreError, guard,
+    Conditions, ErrorKind, GuardStore, KnownConditions, LimitStore, LookStore, ObjectStore, Observed, Op, PrefixStore,
+    Result, RetryStore, StoreError, guard,
 };
 use crate::types::Key;
 use std::sync::Arc;
@@ -76,8 +76,9 @@ pub fn wrap(
     let observed = Observed::new(store);
     let counters = observed.counters();
     let limit = Arc::new(LimitStore::new(Arc::new(observed), stack.requests_max));
-    let inner = Arc::clone(&limit) as Arc<dyn ObjectStore>;
-    let mut store: Arc<dyn ObjectStore> = Arc::new(RetryStore::new(inner, stack.retry.clone()));
+    let known = KnownConditions::new(known);
+    let look = LookStore::new(Arc::clone(&limit) as Arc<dyn ObjectStore>, known.clone());
+    let mut store: Arc<dyn ObjectStore> = Arc::new(RetryStore::new(Arc::new(look), stack.retry.clone()));
     if !stack.prefix.is_root() {
         store = Arc::new(PrefixStore::new(store, stack.prefix.clone()));
     }

@@ -1,7 +1,8 @@
 //! Tries failed requests again, and finds out whether a write whose answer was lost has happened.
 //!
 //! Owns: jittered exponential backoff up to a deadline; the resolution of ambiguous answers by the write id
-//! (`x-amz-meta-objfs-write`): a HEAD that finds our id is the success that got lost.
+//! (`x-amz-meta-objfs-write`): a HEAD that finds our id is the success that got lost. Where the server keeps no conditions,
+//! the look before a write lies below (`look`), so that both are repeated together.
 //! Does not own: retries of whole operations (`write::queue`), bodies that break after their headers came (`read`).
 //!
 //! A CreateMultipartUpload whose answer was lost is simply sent again: the first upload is then an orphan, which
@@ -9,7 +10,7 @@
 
 use super::{
     Capabilities, Condition, CopyRequest, ErrorKind, GetObject, ListPage, ListRequest, ObjectHeaders, ObjectMeta,
-    ObjectStore, Part, PartSource, Result, StoreError, Upload, Written,
+    ObjectStore, Op, Part, PartSource, Result, StoreError, Upload, Written,
 };
 use crate::types::{ByteRange, ETag, Key, WriteId};
 use async_trait::async_trait;
@@ -22,7 +23,7 @@ use tokio::time::Instant;
 mod pace;
 
 pub use pace::Settings;
-use pace::{Verdict, classify_write};
+use pace::{Verdict, classify_unsent, classify_write};
 
 /// A store whose failures are tried again.
 #[derive(Debug)]
@@ -100,8 +101,9 @@ impl RetryStore {
                 Ok(written) => return Ok(written),
                 Err(error) => error,
             };
-            let verdict = classify_write(error.kind, maybe_written);
-            maybe_written |= error.kind.is_ambiguous();
+            let verdict =
+                if is_sent(&error) { classify_write(error.kind, maybe_written) } else { classify_unsent(error.kind) };
+            maybe_written |= is_sent(&error) && error.kind.is_ambiguous();
             if matches!(verdict, Verdict::LookThenRetry | Verdict::LookThenFail)
                 && let Some(written) = self.find(key, id).await
             {
@@ -126,6 +128,11 @@ impl RetryStore {
             last_modified: meta.version.last_modified,
         })
     }
+}
+
+/// Whether the write itself has failed, and not the look before it.
+fn is_sent(error: &StoreError) -> bool {
+    error.op != Op::Head
 }
 
 #[async_trait]
@@ -171,7 +178,7 @@ impl ObjectStore for RetryStore {
             match error.kind {
                 ErrorKind::NotFound if maybe_deleted => return Ok(()),
                 kind if kind.is_retryable() => {
-                    maybe_deleted |= kind.is_ambiguous();
+                    maybe_deleted |= is_sent(&error) && kind.is_ambiguous();
                     attempts.pause(error).await?;
                 }
                 _ => return Err(error),

@@ -70,6 +70,11 @@ pub(super) fn classify_write(kind: ErrorKind, maybe_written: bool) -> Verdict {
     }
 }
 
+/// Decides about a write that was not sent, because the look before it failed with `kind`.
+pub(super) fn classify_unsent(kind: ErrorKind) -> Verdict {
+    if kind.is_retryable() { Verdict::Retry } else { Verdict::Fail }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,5 +112,7 @@ mod tests {
         assert_eq!(classify_write(Unreachable, true), Verdict::Retry);
         assert_eq!(classify_write(Throttled, false), Verdict::Retry);
         assert_eq!(classify_write(AccessDenied, true), Verdict::Fail);
+        assert_eq!(classify_unsent(Timeout), Verdict::Retry);
+        assert_eq!(classify_unsent(AccessDenied), Verdict::Fail);
     }
 }

@@ -5,7 +5,7 @@
 use super::uploads::create;
 use super::{Case, content, etag, key, marked, put};
 use bytes::Bytes;
-use objfs::store::{Condition, CopyRequest, ErrorKind, GuardStore, ObjectStore, Op, Support, fault};
+use objfs::store::{Condition, CopyRequest, ErrorKind, GuardStore, KnownConditions, ObjectStore, Op, Support, fault};
 use std::sync::{Arc, Mutex};
 
 fn wrong() -> Condition {
@@ -16,7 +16,8 @@ pub(super) async fn probe_finds_what_the_server_keeps(c: &Case) {
     let told = Arc::new(Mutex::new(None));
     let telling = Arc::clone(&told);
     let on_probed = Box::new(move |found: &_| *telling.lock().unwrap() = Some(*found));
-    let guard = GuardStore::new(c.retried(), None, on_probed);
+    let known = KnownConditions::new(None);
+    let guard = GuardStore::new(c.retried(&known), known, on_probed);
     // What needs no condition asks nothing.
     put(&guard, "file", "x").await;
     guard.delete(&key("file"), None).await.unwrap();

@@ -7,8 +7,8 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, TryStreamExt};
 use objfs::store::open::{StackSettings, wrap};
 use objfs::store::{
-    Condition, Conditions, FaultStore, GetObject, GuardStore, ObjectHeaders, ObjectStore, Observed, PrefixStore,
-    RetryStore, Written, fault, observe, retry,
+    Condition, Conditions, FaultStore, GetObject, GuardStore, KnownConditions, LookStore, ObjectHeaders, ObjectStore,
+    Observed, PrefixStore, RetryStore, Written, fault, observe, retry,
 };
 use objfs::types::{ETag, Key, WriteId};
 use std::panic::AssertUnwindSafe;
@@ -111,8 +111,9 @@ impl Case {
     }
 
     /// The store with retries, which also make sense of answers that cannot be understood.
-    fn retried(&self) -> Arc<dyn ObjectStore> {
-        Arc::new(RetryStore::new(Arc::clone(&self.bare), retry::Settings::default()))
+    fn retried(&self, known: &KnownConditions) -> Arc<dyn ObjectStore> {
+        let look = LookStore::new(Arc::clone(&self.bare), known.clone());
+        Arc::new(RetryStore::new(Arc::new(look), retry::Settings::default()))
     }
 
     /// The store as it is used, with faults between the retries and the counters.
@@ -121,8 +122,10 @@ impl Case {
         let counters = observed.counters();
         let fault = Arc::new(FaultStore::new(Arc::new(observed), settings));
         let quick = retry::Settings { base: Duration::from_millis(1), attempts: 20, ..retry::Settings::default() };
-        let retry = RetryStore::new(Arc::clone(&fault) as Arc<dyn ObjectStore>, quick);
-        let store = GuardStore::new(Arc::new(retry), Some(self.conditions), Box::new(|_| {}));
+        let known = KnownConditions::new(Some(self.conditions));
+        let look = LookStore::new(Arc::clone(&fault) as Arc<dyn ObjectStore>, known.clone());
+        let retry = RetryStore::new(Arc::new(look), quick);
+        let store = GuardStore::new(Arc::new(retry), known, Box::new(|_| {}));
         Faulty { store, fault, counters }
     }
 }
