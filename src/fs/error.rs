@@ -189,6 +189,7 @@ fn store_errno(kind: ErrorKind) -> i32 {
         | ErrorKind::Unreachable
         | ErrorKind::Broken
         | ErrorKind::Corrupt
+        | ErrorKind::Damaged
         | ErrorKind::Invalid => libc::EIO,
     }
 }
@@ -219,6 +220,8 @@ mod tests {
         assert_eq!(store(ErrorKind::Quota), libc::EDQUOT);
         assert_eq!(store(ErrorKind::Timeout), libc::ETIMEDOUT);
         assert_eq!(store(ErrorKind::Throttled), libc::EIO);
+        assert_eq!(store(ErrorKind::Damaged), libc::EIO);
+        assert!(!FsError::Store(StoreError::new(ErrorKind::Damaged, Op::Put, None, "x")).is_permanent());
         assert_eq!(FsError::Name(KeyError::KeyTooLong).errno(), libc::ENAMETOOLONG);
         assert_eq!(FsError::Disk(io::Error::from_raw_os_error(libc::ENOSPC)).errno(), libc::ENOSPC);
         assert_eq!(FsError::Disk(io::Error::from_raw_os_error(libc::EACCES)).errno(), libc::EIO);

@@ -106,15 +106,18 @@ pub enum ErrorKind {
     NotImplemented,
     /// The answer contradicts itself or the protocol.
     Corrupt,
+    /// The store has taken other bytes than were sent, as the checksum in its answer tells. What it made of them carries our
+    /// write id all the same.
+    Damaged,
     /// The request is wrong, and will be however often it is sent (other 4xx, wrong region, bad settings).
     Invalid,
 }
 
 impl ErrorKind {
-    /// Whether the same request may succeed later without anybody doing anything.
+    /// Whether the same may succeed later without anybody doing anything.
     pub fn is_retryable(self) -> bool {
         use ErrorKind::*;
-        matches!(self, Conflict | Throttled | Server | Timeout | Unreachable | Broken | Corrupt)
+        matches!(self, Conflict | Throttled | Server | Timeout | Unreachable | Broken | Corrupt | Damaged)
     }
 
     /// Whether the server was not heard at all.
@@ -126,7 +129,7 @@ impl ErrorKind {
     /// Whether a write that failed so may have been carried out all the same.
     pub fn is_ambiguous(self) -> bool {
         use ErrorKind::*;
-        matches!(self, Conflict | NoSuchUpload | Server | Timeout | Broken | Corrupt)
+        matches!(self, Conflict | NoSuchUpload | Server | Timeout | Broken | Corrupt | Damaged)
     }
 }
 

@@ -1,7 +1,8 @@
 //! A store that fails on purpose, for tests.
 //!
 //! Owns: latency, errors at a rate or for the next requests, lost replies (the request is carried out, its answer is not
-//! delivered), requests that are held until somebody lets them go; chance is drawn from one seed. Does not own: stalls and resets on the wire (the development server).
+//! delivered), bodies that are stored with other bytes, requests that are held until somebody lets them go; chance is drawn
+//! from one seed. Does not own: stalls and resets on the wire (the development server).
 
 use super::{
     Capabilities, Condition, CopyRequest, ErrorKind, GetObject, ListPage, ListRequest, ObjectHeaders, ObjectMeta,
@@ -36,6 +37,8 @@ enum Fate {
     Answered,
     Fails(ErrorKind),
     Lost(ErrorKind),
+    /// Is carried out with other bytes, which is noticed.
+    Damaged,
     /// Waits before it is carried out.
     Waits(Arc<Hold>),
     /// Is carried out, and its answer waits.
@@ -103,6 +106,12 @@ impl FaultStore {
         self.lock().planned.extend(std::iter::repeat_n((op, Fate::Lost(kind)), count));
     }
 
+    /// The bodies of the next `count` requests of a verb, PutObject or UploadPart, are stored with other bytes, as the
+    /// answers tell.
+    pub fn damage_next(&self, op: Op, count: usize) {
+        self.lock().planned.extend(std::iter::repeat_n((op, Fate::Damaged), count));
+    }
+
     /// The next request of a verb waits before it is carried out.
     pub fn hold_next(&self, op: Op) -> Arc<Hold> {
         let hold = Arc::new(Hold::default());
@@ -122,11 +131,22 @@ impl FaultStore {
     }
 
     async fn suffer<T>(&self, op: Op, key: Option<&Key>, request: impl Future<Output = Result<T>>) -> Result<T> {
+        self.suffer_with(op, key, |_| request).await
+    }
+
+    /// The same of a request with a body, which is told whether that is to be damaged.
+    async fn suffer_with<T, F: Future<Output = Result<T>>>(
+        &self,
+        op: Op,
+        key: Option<&Key>,
+        request: impl FnOnce(bool) -> F,
+    ) -> Result<T> {
         let (delay, fate) = self.lock().draw(op);
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
         let fault = |kind| StoreError::new(kind, op, key, "injected fault");
+        let request = request(matches!(fate, Fate::Damaged));
         match fate {
             Fate::Answered => request.await,
             Fate::Fails(kind) => Err(fault(kind)),
@@ -134,6 +154,10 @@ impl FaultStore {
                 // Also a refusal is lost: whoever gets no answer does not know which one it was.
                 _ = request.await;
                 Err(fault(kind))
+            }
+            Fate::Damaged => {
+                request.await?;
+                Err(fault(ErrorKind::Damaged))
             }
             Fate::Waits(hold) => {
                 hold.pass().await;
@@ -164,6 +188,11 @@ impl State {
     }
 }
 
+/// The body as it is stored: if it is damaged, of the same length, and text is still text.
+fn stored(body: Bytes, damaged: bool) -> Bytes {
+    if damaged { body.iter().map(|byte| byte ^ 1).collect() } else { body }
+}
+
 #[async_trait]
 impl ObjectStore for FaultStore {
     fn capabilities(&self) -> &Capabilities {
@@ -187,7 +216,8 @@ impl ObjectStore for FaultStore {
     }
 
     async fn put(&self, key: &Key, body: Bytes, headers: &ObjectHeaders, condition: &Condition) -> Result<Written> {
-        self.suffer(Op::Put, Some(key), self.inner.put(key, body, headers, condition)).await
+        let request = |damaged| self.inner.put(key, stored(body, damaged), headers, condition);
+        self.suffer_with(Op::Put, Some(key), request).await
     }
 
     async fn copy(&self, copy: &CopyRequest) -> Result<Written> {
@@ -203,7 +233,8 @@ impl ObjectStore for FaultStore {
     }
 
     async fn upload_part(&self, upload: &Upload, number: u16, body: Bytes) -> Result<Part> {
-        self.suffer(Op::UploadPart, Some(&upload.key), self.inner.upload_part(upload, number, body)).await
+        let request = |damaged| self.inner.upload_part(upload, number, stored(body, damaged));
+        self.suffer_with(Op::UploadPart, Some(&upload.key), request).await
     }
 
     async fn upload_part_copy(&self, upload: &Upload, number: u16, source: &PartSource) -> Result<Part> {

@@ -63,7 +63,8 @@ pub trait ObjectStore: Send + Sync + Debug {
     /// ListObjectsV2: one page, in ascending order of UTF-8 bytes.
     async fn list(&self, request: &ListRequest) -> Result<ListPage>;
 
-    /// PutObject.
+    /// PutObject. [`ErrorKind::Damaged`] if it was carried out with other bytes: the object is there, and is not what was
+    /// sent.
     async fn put(&self, key: &Key, body: Bytes, headers: &ObjectHeaders, condition: &Condition) -> Result<Written>;
 
     /// CopyObject.
@@ -76,7 +77,7 @@ pub trait ObjectStore: Send + Sync + Debug {
     /// CreateMultipartUpload: the upload id.
     async fn create_upload(&self, key: &Key, headers: &ObjectHeaders) -> Result<String>;
 
-    /// UploadPart: the part's ETag.
+    /// UploadPart: the part's ETag. [`ErrorKind::Damaged`] if the part has other bytes than were sent.
     async fn upload_part(&self, upload: &Upload, number: u16, body: Bytes) -> Result<Part>;
 
     /// UploadPartCopy: a range of an object at a known ETag becomes a part.

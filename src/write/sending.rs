@@ -278,7 +278,9 @@ impl Writer {
         match self.store.upload_part_copy(&sending.upload, part.number, &source).await {
             Ok(sent) => Ok(Some(sent)),
             // No answer to this one is none to others.
-            Err(e) if e.kind.is_retryable() && e.kind != ErrorKind::Corrupt => Err(e.into()),
+            Err(e) if e.kind.is_retryable() && !matches!(e.kind, ErrorKind::Corrupt | ErrorKind::Damaged) => {
+                Err(e.into())
+            }
             Err(e) if e.kind == ErrorKind::NoSuchUpload => Err(e.into()),
             Err(e) => {
                 // It copies no parts, or none of this size; or the version is gone, but its bytes may be in the cache.

@@ -17,6 +17,31 @@ async fn a_failed_close_is_told_and_outlives_the_daemon() {
 }
 
 #[tokio::test]
+async fn what_the_bucket_has_stored_otherwise_is_told_and_sent_again() {
+    let b = bench().await;
+    b.write("probe", "x").await.unwrap();
+    b.write("old", "before").await.unwrap();
+    for n in ["new", "old"] {
+        let sent = b.count(Op::Put);
+        b.faults.damage_next(Op::Put, 1);
+        assert_eq!(b.write(n, "precious").await.unwrap_err().errno(), libc::EIO);
+        assert_eq!(b.count(Op::Put), sent + 1, "{n}");
+        assert!(b.object(n).await.is_some_and(|there| there != "precious"), "{n}");
+        assert_eq!(b.read(n).await, "precious");
+        assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
+        assert_eq!(b.object(n).await.as_deref(), Some("precious"));
+    }
+    // The next mount knows as well that it is ours.
+    b.faults.damage_next(Op::Put, 1);
+    b.write("kept", "precious").await.unwrap_err();
+    let b = b.remount().await;
+    assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
+    assert_eq!(b.object("kept").await.as_deref(), Some("precious"));
+    assert_eq!(b.ls(Ino::ROOT).await, ["kept", "new", "old", "probe"], "no conflict copies");
+    assert_eq!(b.fs.pending().unwrap().conflicts, 0);
+}
+
+#[tokio::test]
 async fn a_journaled_file_survives_the_loss_of_the_catalogue() {
     let b = bench().await;
     let dir = b.fs.mkdir(CALLER, Ino::ROOT, name("d"), 0o755).await.unwrap().ino;

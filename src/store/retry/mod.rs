@@ -2,7 +2,8 @@
 //!
 //! Owns: jittered exponential backoff up to a deadline; the resolution of ambiguous answers by the write id
 //! (`x-amz-meta-objfs-write`): a HEAD that finds our id is the success that got lost. Where the server keeps no conditions,
-//! the look before a write lies below (`look`), so that both are repeated together.
+//! the look before a write lies below (`look`), so that both are repeated together. What the server has stored damaged is no
+//! success, although it has our id: whoever asked writes it anew, with another id and over the damaged version.
 //! Does not own: retries of whole operations (`write::queue`), bodies that break after their headers came (`read`).
 //!
 //! A CreateMultipartUpload whose answer was lost is simply sent again: the first upload is then an orphan, which
@@ -220,5 +221,59 @@ impl ObjectStore for RetryStore {
 
     async fn list_uploads(&self, prefix: &Key) -> Result<Vec<Upload>> {
         self.idempotent(|| self.inner.list_uploads(prefix)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{FaultStore, MemoryStore, fault};
+    use futures::TryStreamExt;
+
+    const RIGHT: &[u8] = b"what was meant";
+
+    fn patient() -> (RetryStore, Arc<FaultStore>) {
+        let faults = Arc::new(FaultStore::new(Arc::new(MemoryStore::new()), fault::Settings::default()));
+        let quick = Settings { base: Duration::from_millis(1), ..Settings::default() };
+        (RetryStore::new(Arc::<FaultStore>::clone(&faults), quick), faults)
+    }
+
+    async fn content(store: &RetryStore, key: &Key) -> Vec<u8> {
+        let got = store.get(key, None, None).await.unwrap();
+        got.body.try_collect::<Vec<_>>().await.unwrap().concat()
+    }
+
+    #[tokio::test]
+    async fn an_object_of_other_bytes_is_no_success_although_it_has_our_id() {
+        let (store, faults) = patient();
+        for (name, fails_before) in [("a", 0), ("b", 1)] {
+            let (key, id) = (Key::parse(name).unwrap(), WriteId::new(name));
+            let headers = ObjectHeaders::default().with_write_id(&id);
+            faults.fail_next(Op::Put, ErrorKind::Server, fails_before);
+            faults.damage_next(Op::Put, 1);
+            let error = store.put(&key, Bytes::from_static(RIGHT), &headers, &Condition::IfAbsent).await.unwrap_err();
+            assert_eq!(error.kind, ErrorKind::Damaged, "{name}");
+            let damaged = store.head(&key).await.unwrap();
+            assert_eq!(damaged.headers.write_id(), Some(id), "{name}");
+            assert_ne!(content(&store, &key).await, RIGHT, "{name}");
+            // What the next commit does.
+            let headers = ObjectHeaders::default().with_write_id(&WriteId::new("another"));
+            let condition = Condition::IfMatch(damaged.version.etag);
+            store.put(&key, Bytes::from_static(RIGHT), &headers, &condition).await.unwrap();
+            assert_eq!(content(&store, &key).await, RIGHT, "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_part_of_other_bytes_is_sent_again() {
+        let (store, faults) = patient();
+        let (key, id) = (Key::parse("k").unwrap(), WriteId::new("an-id"));
+        let headers = ObjectHeaders::default().with_write_id(&id);
+        let upload_id = store.create_upload(&key, &headers).await.unwrap();
+        let upload = Upload { key: key.clone(), id: upload_id, initiated: None };
+        faults.damage_next(Op::UploadPart, 2);
+        let parts = [store.upload_part(&upload, 1, Bytes::from_static(RIGHT)).await.unwrap()];
+        store.complete_upload(&upload, &parts, &Condition::IfAbsent, &id).await.unwrap();
+        assert_eq!(content(&store, &key).await, RIGHT);
     }
 }

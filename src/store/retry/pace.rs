@@ -61,6 +61,8 @@ pub(super) enum Verdict {
 /// so that a refusal can be the echo of our own success.
 pub(super) fn classify_write(kind: ErrorKind, maybe_written: bool) -> Verdict {
     match kind {
+        // What is there has our id, and not our bytes: neither to be found nor to be met again under the same condition.
+        ErrorKind::Damaged => Verdict::Fail,
         // The upload is gone: completed by an earlier attempt or an earlier run of ours, or aborted.
         ErrorKind::NoSuchUpload => Verdict::LookThenFail,
         ErrorKind::Precondition | ErrorKind::NotFound if maybe_written => Verdict::LookThenFail,
@@ -112,6 +114,7 @@ mod tests {
         assert_eq!(classify_write(Unreachable, true), Verdict::Retry);
         assert_eq!(classify_write(Throttled, false), Verdict::Retry);
         assert_eq!(classify_write(AccessDenied, true), Verdict::Fail);
+        assert_eq!([false, true].map(|maybe| classify_write(Damaged, maybe)), [Verdict::Fail; 2]);
         assert_eq!(classify_unsent(Timeout), Verdict::Retry);
         assert_eq!(classify_unsent(AccessDenied), Verdict::Fail);
     }

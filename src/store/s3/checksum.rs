@@ -76,11 +76,11 @@ impl Checksums {
     /// Compares what the server answered: the CRC that it repeated, or the ETag where ETags are MD5s.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`]: the server has something else than was sent.
+    /// [`ErrorKind::Damaged`]: the server has something else than was sent.
     pub(super) fn check(&self, op: Op, key: &Key, sent: &Sums, crc: Option<&str>, etag: &ETag) -> Result<()> {
         let wrong = |what: &str, theirs: &str, ours: &str| {
             let message = format!("the server has other bytes than were sent: its {what} is {theirs}, and ours {ours}");
-            Err(StoreError::new(ErrorKind::Corrupt, op, Some(key), message.as_str()))
+            Err(StoreError::new(ErrorKind::Damaged, op, Some(key), message.as_str()))
         };
         if let Some(ours) = &sent.crc {
             self.heard(crc.is_some());
@@ -118,7 +118,7 @@ mod tests {
         assert_eq!((sent.crc.as_deref(), &sent.md5), (Some("ipE2qg=="), &None));
         sums.check(Op::Put, &key, &sent, Some("ipE2qg=="), &etag("x")).unwrap();
         let error = sums.check(Op::Put, &key, &sent, Some("AAAAAA=="), &etag("x")).unwrap_err();
-        assert_eq!(error.kind, ErrorKind::Corrupt);
+        assert_eq!(error.kind, ErrorKind::Damaged);
         sums.check(Op::Put, &key, &sent, None, &etag("x")).unwrap();
         assert!(sums.takes_crc(), "once heard, a missing one says nothing");
     }
@@ -133,7 +133,7 @@ mod tests {
         let (right, wrong) =
             (etag("\"900150983cd24fb0d6963f7d28e17f72\""), etag("\"900150983cd24fb0d6963f7d28e17f73\""));
         sums.check(Op::Put, &key, &sent, None, &right).unwrap();
-        assert_eq!(sums.check(Op::Put, &key, &sent, None, &wrong).unwrap_err().kind, ErrorKind::Corrupt);
+        assert_eq!(sums.check(Op::Put, &key, &sent, None, &wrong).unwrap_err().kind, ErrorKind::Damaged);
         let other = Checksums::default();
         other.heard(false);
         other.check(Op::Put, &key, &sent, None, &wrong).unwrap();
