@@ -28,9 +28,27 @@ const PARTS_AT_ONCE: usize = 4;
 /// A store on which every condition holds, if there is a [`LookStore`](super::LookStore) below that knows the same.
 pub struct GuardStore {
     inner: Arc<dyn ObjectStore>,
+    asking: Arc<Asking>,
+}
+
+/// The probe, which an upload has going on beside it.
+struct Asking {
+    inner: Arc<dyn ObjectStore>,
     known: KnownConditions,
     on_probed: OnProbed,
     scratch: String,
+}
+
+impl Asking {
+    async fn probed(&self) -> Result<Conditions> {
+        let ask = || async {
+            let found = probe(Arc::clone(&self.inner), &self.scratch).await?;
+            tracing::info!(?found, "probed which conditions the server keeps");
+            (self.on_probed)(&found);
+            Ok(found)
+        };
+        self.known.cell().get_or_try_init(ask).await.copied()
+    }
 }
 
 /// How a copy is carried out.
@@ -63,15 +81,18 @@ impl GuardStore {
     /// Guards `inner`, whose conditions may be known from an earlier probe. Otherwise they are probed before the first
     /// conditional write, and given to `on_probed`. The [`LookStore`](super::LookStore) below has a clone of `known`.
     pub fn new(inner: Arc<dyn ObjectStore>, known: KnownConditions, on_probed: OnProbed) -> GuardStore {
-        let scratch = uuid::Uuid::new_v4().to_string();
-        GuardStore { inner, known, on_probed, scratch }
+        GuardStore::with_scratch(inner, known, on_probed, uuid::Uuid::new_v4().to_string())
     }
 
     /// The same, with this name for scratch objects.
-    #[must_use]
-    pub fn with_scratch(mut self, scratch: String) -> GuardStore {
-        self.scratch = scratch;
-        self
+    pub fn with_scratch(
+        inner: Arc<dyn ObjectStore>,
+        known: KnownConditions,
+        on_probed: OnProbed,
+        scratch: String,
+    ) -> GuardStore {
+        let asking = Asking { inner: Arc::clone(&inner), known, on_probed, scratch };
+        GuardStore { inner, asking: Arc::new(asking) }
     }
 
     /// Takes away what a probe with the same scratch name has left, which was killed. Nothing if conditions are known: then none was.
@@ -82,12 +103,12 @@ impl GuardStore {
         if self.conditions().is_some() {
             return Ok(());
         }
-        clean_left(&self.inner, &self.scratch).await
+        clean_left(&self.inner, &self.asking.scratch).await
     }
 
     /// Which conditions the server keeps, if that is known already.
     pub fn conditions(&self) -> Option<Conditions> {
-        self.known.get()
+        self.asking.known.get()
     }
 
     /// Which conditions the server keeps; asks it if that is not known yet.
@@ -95,13 +116,20 @@ impl GuardStore {
     /// # Errors
     /// What kept the probe from being answered.
     pub async fn probed(&self) -> Result<Conditions> {
-        let ask = || async {
-            let found = probe(Arc::clone(&self.inner), &self.scratch).await?;
-            tracing::info!(?found, "probed which conditions the server keeps");
-            (self.on_probed)(&found);
-            Ok(found)
-        };
-        self.known.cell().get_or_try_init(ask).await.copied()
+        self.asking.probed().await
+    }
+
+    /// An upload, whose completion has a condition, takes a while: the server is asked meanwhile.
+    fn ask_beside(&self) {
+        if self.conditions().is_some() {
+            return;
+        }
+        let asking = Arc::clone(&self.asking);
+        tokio::spawn(async move {
+            if let Err(error) = asking.probed().await {
+                tracing::debug!(%error, "the completion asks again which conditions the server keeps");
+            }
+        });
     }
 
     /// Whoever writes under a condition has to know first whether the server keeps it.
@@ -162,7 +190,10 @@ fn part_ranges(size: u64, limits: &Capabilities) -> Vec<Option<ByteRange>> {
 
 impl fmt::Debug for GuardStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GuardStore").field("inner", &self.inner).field("known", &self.known).finish_non_exhaustive()
+        f.debug_struct("GuardStore")
+            .field("inner", &self.inner)
+            .field("known", &self.asking.known)
+            .finish_non_exhaustive()
     }
 }
 
@@ -220,6 +251,7 @@ impl ObjectStore for GuardStore {
     }
 
     async fn create_upload(&self, key: &Key, headers: &ObjectHeaders) -> Result<String> {
+        self.ask_beside();
         self.inner.create_upload(key, headers).await
     }
 

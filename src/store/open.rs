@@ -82,6 +82,6 @@ pub fn wrap(
     if !stack.prefix.is_root() {
         store = Arc::new(PrefixStore::new(store, stack.prefix.clone()));
     }
-    let guard = Arc::new(GuardStore::new(store, known, on_probed).with_scratch(stack.scratch.clone()));
+    let guard = Arc::new(GuardStore::with_scratch(store, known, on_probed, stack.scratch.clone()));
     Ok(Opened { store: Arc::clone(&guard) as Arc<dyn ObjectStore>, guard, limit, counters })
 }

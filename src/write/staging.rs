@@ -26,7 +26,7 @@ pub struct Staged {
     content: Mutex<Content>,
     journaled: AtomicBool,
     /// Ids of commits whose outcome is not known to be a success: an object that carries one of them is ours.
-    attempts: Mutex<Vec<WriteId>>,
+    pub(super) attempts: Mutex<Vec<WriteId>>,
     /// Whoever writes or clears the journal's row waits for its turn: a row must not be cleared that tells of newer bytes.
     journal_turn: Semaphore,
     /// When it was last written, until that is in the catalogue.
@@ -170,7 +170,7 @@ impl Staged {
         self.file.changing(from, present)
     }
 
-    fn note_change(&self) {
+    pub(super) fn note_change(&self) {
         self.changes.fetch_add(1, Ordering::SeqCst);
     }
 
@@ -242,39 +242,6 @@ impl Staged {
 
     pub(super) fn try_journal_turn(&self) -> Option<SemaphorePermit<'_>> {
         self.journal_turn.try_acquire().ok()
-    }
-
-    pub(super) fn attempts(&self) -> Vec<WriteId> {
-        self.attempts.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// A request that makes the object anew is about to be sent.
-    pub fn note_attempt(&self, id: &WriteId) {
-        let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
-        if !attempts.contains(id) {
-            attempts.push(id.clone());
-        }
-    }
-
-    /// What became of all of them is known.
-    pub fn forget_attempts(&self) {
-        self.attempts.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-
-    /// Whether a commit of this file may have been carried out without an answer.
-    pub fn has_attempts(&self) -> bool {
-        !self.attempts().is_empty()
-    }
-
-    /// The file takes the place of `other`: what that one may have written is ours as well.
-    pub fn inherit_attempts(&self, other: &Staged) {
-        other.attempts().iter().for_each(|id| self.note_attempt(id));
-        self.note_change();
-    }
-
-    /// Whether an object that carries `id` was written by an earlier commit of this file, whose answer was lost.
-    pub fn is_own(&self, id: &WriteId) -> bool {
-        self.attempts.lock().unwrap_or_else(PoisonError::into_inner).contains(id)
     }
 
     /// `object` is what this file replaces now, byte for byte: its own earlier commit, or a file it was renamed over.
