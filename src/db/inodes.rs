@@ -106,6 +106,17 @@ impl Catalogue {
         self.0.write(move |conn| job(Rows(conn))).await
     }
 
+    /// The same for a job of a few rows, which is carried out at once if nothing else is being written.
+    ///
+    /// # Errors
+    /// As [`Catalogue::write`].
+    pub async fn write_small<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(Rows<'_>) -> RowResult<T> + Send + 'static,
+    ) -> Result<T, DbError> {
+        self.0.write_small(move |conn| job(Rows(conn))).await
+    }
+
     /// Runs `query` on a read-only connection.
     ///
     /// # Errors

@@ -4,13 +4,15 @@
 //! importer of `rusqlite`.
 //! Does not own: what rows mean (`meta` for the catalogue, `write` for the journal).
 //!
-//! Invariants: all writes of a database go through its one writer thread, in the order in which they were sent; a write is
-//! answered after its transaction is committed, so whoever awaited it reads it back.
+//! Invariants: all writes of a database go through its one writing connection, in the order in which they were sent; a write is
+//! answered after its transaction is committed, so whoever awaited it reads it back. The connection belongs to the writer
+//! thread, but for small writes that come while nothing is sent: those are carried out at once by whoever has them.
 
 use checkpoint::{Checkpointer, LOG_LEN};
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -86,9 +88,45 @@ pub enum Durability {
 type Answer = Box<dyn FnOnce(Result<(), DbError>) + Send>;
 type Job = Box<dyn FnOnce(&rusqlite::Connection) -> Answer + Send>;
 
+/// The writing connection, and what is known of its log.
+struct Writing {
+    /// Ends before the connection, which is to be the last.
+    checkpointer: Checkpointer,
+    conn: rusqlite::Connection,
+    /// When the checkpointer was told last: waking it for each transaction takes longer than a small one.
+    told_at: Instant,
+    /// Something was committed since.
+    owes: bool,
+}
+
+impl Writing {
+    /// A transaction was committed.
+    fn on_committed(&mut self) {
+        self.owes = true;
+        if self.told_at.elapsed() >= CHECKPOINT_PAUSE {
+            self.tell();
+        }
+    }
+
+    fn tell(&mut self) {
+        self.checkpointer.committed();
+        (self.told_at, self.owes) = (Instant::now(), false);
+    }
+}
+
+/// What writers share with the writer thread.
+struct Shared {
+    /// `None` once the database is closed.
+    writing: Mutex<Option<Writing>>,
+    /// Jobs that were sent and are not answered yet.
+    sent: AtomicUsize,
+}
+
 /// An open database.
 pub struct Db {
     path: PathBuf,
+    durability: Durability,
+    shared: Arc<Shared>,
     writer: Mutex<Option<mpsc::Sender<Job>>>,
     thread: Mutex<Option<thread::JoinHandle<()>>>,
     readers: Mutex<Vec<rusqlite::Connection>>,
@@ -116,16 +154,17 @@ impl Db {
             |e: std::io::Error| DbError::Sqlite { path: path.to_owned(), message: format!("no thread: {e}") };
         let checkpointer = Checkpointer::start(path).map_err(no_thread)?;
         let (sender, jobs) = mpsc::channel::<Job>();
-        let owned = path.to_owned();
+        let writing = Writing { conn, checkpointer, told_at: Instant::now(), owes: false };
+        let shared = Arc::new(Shared { writing: Mutex::new(Some(writing)), sent: AtomicUsize::new(0) });
+        let (owned, its) = (path.to_owned(), Arc::clone(&shared));
         let thread = thread::Builder::new()
             .name(format!("db-{}", schema.name))
-            .spawn(move || {
-                run_writer(&conn, &owned, &jobs, &checkpointer);
-                drop(checkpointer);
-            })
+            .spawn(move || run_writer(&its, &owned, &jobs))
             .map_err(no_thread)?;
         Ok(Db {
             path: path.to_owned(),
+            durability,
+            shared,
             writer: Mutex::new(Some(sender)),
             thread: Mutex::new(Some(thread)),
             readers: Mutex::new(Vec::new()),
@@ -143,6 +182,41 @@ impl Db {
         rx.await.map_err(|_| DbError::Closed(self.path.clone()))?
     }
 
+    /// The same for a job of a few rows. If nothing else is being written, it is carried out at once, on the calling thread: that
+    /// takes less time than to wake the writer's. Not where a commit waits for the disk.
+    pub(crate) async fn write_small<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, DbError> {
+        let job = match self.write_now(job) {
+            Ok(result) => return result,
+            Err(job) => job,
+        };
+        self.write(job).await
+    }
+
+    /// Carries out a job at once, or gives it back.
+    fn write_now<T, J: FnOnce(&rusqlite::Connection) -> rusqlite::Result<T>>(
+        &self,
+        job: J,
+    ) -> Result<Result<T, DbError>, J> {
+        if self.durability == Durability::PowerLoss || self.shared.sent.load(Ordering::SeqCst) > 0 {
+            return Err(job);
+        }
+        let Ok(mut writing) = self.shared.writing.try_lock() else { return Err(job) };
+        let Some(writing) = writing.as_mut() else { return Err(job) };
+        let conn = &writing.conn;
+        let done = conn.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([])).and_then(|_| {
+            let result = job(conn).and_then(|value| conn.prepare_cached("COMMIT")?.execute([]).map(|_| value));
+            if result.is_err() && conn.execute_batch("ROLLBACK").is_err() {
+                tracing::debug!("nothing to roll back");
+            }
+            result
+        });
+        writing.on_committed();
+        Ok(done.map_err(|e| sqlite_error(&self.path, &e)))
+    }
+
     fn send<T: Send + 'static>(
         &self,
         job: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -155,7 +229,10 @@ impl Db {
         });
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let closed = || DbError::Closed(self.path.clone());
-        writer.as_ref().ok_or_else(closed)?.send(boxed).map_err(|_| closed())
+        let writer = writer.as_ref().ok_or_else(closed)?;
+        // Before it is sent: what is written at once from now on would come before it.
+        self.shared.sent.fetch_add(1, Ordering::SeqCst);
+        writer.send(boxed).map_err(|_| closed())
     }
 
     /// Runs `query` on a read-only connection, on the calling thread: microseconds, as measured.
@@ -235,44 +312,60 @@ fn in_savepoint<T>(
 
 /// The writer thread: takes what has been sent, up to [`GROUP_COMMIT_MAX`] jobs, into one transaction, and answers them
 /// all after the commit.
-fn run_writer(conn: &rusqlite::Connection, path: &Path, jobs: &mpsc::Receiver<Job>, checkpointer: &Checkpointer) {
-    // The checkpointer is told of many transactions at once: waking it for each takes longer than a small one.
-    let (mut told_at, mut owes) = (Instant::now(), false);
+fn run_writer(shared: &Shared, path: &Path, jobs: &mpsc::Receiver<Job>) {
+    // Whoever panicked with the connection has left a transaction open: nothing more is written.
+    let writing = || shared.writing.lock().ok();
+    let mut owes = false;
     loop {
         let next = if owes { jobs.recv_timeout(CHECKPOINT_PAUSE) } else { jobs.recv().map_err(Into::into) };
-        let first = match next {
-            Ok(first) => first,
-            Err(mpsc::RecvTimeoutError::Disconnected) => return,
+        let Some(mut writing) = writing() else { return };
+        let Some(open) = writing.as_mut() else { return };
+        match next {
+            Ok(first) => {
+                let (answers, committed) = write_group(&open.conn, path, first, jobs);
+                open.on_committed();
+                owes = open.owes;
+                // Whoever is answered may write at once.
+                drop(writing);
+                shared.sent.fetch_sub(answers.len(), Ordering::SeqCst);
+                answers.into_iter().for_each(|answer| answer(committed.clone()));
+            }
             Err(mpsc::RecvTimeoutError::Timeout) => {
-                checkpointer.committed();
-                (told_at, owes) = (Instant::now(), false);
-                continue;
+                open.tell();
+                owes = false;
             }
-        };
-        if let Err(e) = conn.execute_batch("BEGIN IMMEDIATE") {
-            first(conn)(Err(sqlite_error(path, &e)));
-            continue;
-        }
-        let mut answers = vec![first(conn)];
-        while answers.len() < GROUP_COMMIT_MAX
-            && let Ok(job) = jobs.try_recv()
-        {
-            answers.push(job(conn));
-        }
-        let commit = conn.execute_batch("COMMIT").map_err(|e| sqlite_error(path, &e));
-        if let Err(e) = &commit {
-            tracing::error!(error = %e, "a transaction could not be committed");
-            if conn.execute_batch("ROLLBACK").is_err() {
-                tracing::debug!("nothing to roll back");
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                *writing = None;
+                return;
             }
-        }
-        answers.into_iter().for_each(|answer| answer(commit.clone()));
-        owes = true;
-        if told_at.elapsed() >= CHECKPOINT_PAUSE {
-            checkpointer.committed();
-            (told_at, owes) = (Instant::now(), false);
         }
     }
+}
+
+/// One transaction of the writer thread. Answers who waits for it, and how it ended.
+fn write_group(
+    conn: &rusqlite::Connection,
+    path: &Path,
+    first: Job,
+    jobs: &mpsc::Receiver<Job>,
+) -> (Vec<Answer>, Result<(), DbError>) {
+    if let Err(e) = conn.execute_batch("BEGIN IMMEDIATE") {
+        return (vec![first(conn)], Err(sqlite_error(path, &e)));
+    }
+    let mut answers = vec![first(conn)];
+    while answers.len() < GROUP_COMMIT_MAX
+        && let Ok(job) = jobs.try_recv()
+    {
+        answers.push(job(conn));
+    }
+    let commit = conn.execute_batch("COMMIT").map_err(|e| sqlite_error(path, &e));
+    if let Err(e) = &commit {
+        tracing::error!(error = %e, "a transaction could not be committed");
+        if conn.execute_batch("ROLLBACK").is_err() {
+            tracing::debug!("nothing to roll back");
+        }
+    }
+    (answers, commit)
 }
 
 fn sqlite_error(path: &Path, error: &rusqlite::Error) -> DbError {
@@ -310,6 +403,31 @@ mod tests {
         let (a, b, c) = tokio::join!(db.write(insert("a")), bad, db.write(insert("c")));
         assert!(a.is_ok() && b.is_err() && c.is_ok());
         assert_eq!(db.read(rows).unwrap(), 2);
+    }
+
+    #[tokio::test]
+    async fn small_writes_keep_their_place_among_those_that_were_sent() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Db::open(&dir.path().join("c.db"), &Schema::CATALOGUE, Durability::Crash).unwrap();
+        let set = |value: usize| {
+            move |c: &rusqlite::Connection| {
+                let before: Option<String> = c.query_row("SELECT max(value) FROM kv", [], |r| r.get(0))?;
+                c.execute("INSERT OR REPLACE INTO kv VALUES('k', ?1)", [format!("{value:04}")])?;
+                Ok(before)
+            }
+        };
+        for value in (0..600).step_by(3) {
+            let before = if value == 0 { None } else { Some(format!("{:04}", value - 1)) };
+            assert_eq!(db.write_small(set(value)).await.unwrap(), before, "at once");
+            let mut sent = Box::pin(db.write(set(value + 1)));
+            // Sent, and nobody waits for it yet.
+            let _ = futures::poll!(&mut sent);
+            assert_eq!(db.write_small(set(value + 2)).await.unwrap(), Some(format!("{:04}", value + 1)));
+        }
+        assert!(db.write_small(|c| c.execute("INSERT INTO no_such_table VALUES(1)", []).map(|_| ())).await.is_err());
+        assert_eq!(db.write_small(set(1000)).await.unwrap(), Some("0599".to_owned()), "the failed one is rolled back");
+        db.close();
+        assert!(matches!(db.write_small(set(1001)).await, Err(DbError::Closed(_))));
     }
 
     #[tokio::test]

@@ -3,8 +3,9 @@
 //! Owns: the background loop, what is pending. Does not own: when a commit is due again (`write::queue`), what an earlier daemon
 //! left (`recover`, `resume`).
 
+use super::begin::to_the_end;
 use super::sqlite::Role;
-use super::{Fs, FsError, Result, to_the_end};
+use super::{Fs, FsError, Result};
 use crate::meta::Marker;
 use crate::store::Condition;
 use crate::types::Ino;

@@ -2,10 +2,11 @@
 //!
 //! Owns: read, write, fsync: staged ranges over remote bytes. Does not own: the bytes themselves (`write`, `read`).
 
+use super::begin::to_the_end;
 use super::commit::is_ours;
 use super::handle::FileHandle;
 use super::promise::Promise;
-use super::{Fs, FsError, Result, to_the_end};
+use super::{Fs, FsError, Result};
 use crate::meta::InodeRow;
 use crate::read::Reader;
 use crate::store::ErrorKind;

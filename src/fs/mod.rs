@@ -22,6 +22,7 @@
 
 mod attr;
 mod background;
+mod begin;
 mod commit;
 mod conflict;
 mod dir;
@@ -67,6 +68,7 @@ use tokio::sync::{Notify, oneshot};
 
 pub use attr::{SetAttr, SetTime, Statfs};
 pub use background::{Drained, Pending};
+pub use begin::{Begun, begin};
 pub use conflict::Conflicts;
 pub use dir::DirEntry;
 pub use error::FsError;
@@ -338,14 +340,6 @@ impl Fs {
     /// Drops what is staged of a clean file that nobody has open.
     fn drop_clean(&self, ino: Ino) {
         self.writer.drop_clean(ino, || self.meta.pins().is_pinned(ino));
-    }
-}
-
-/// Runs `work` to its end even if whoever waits for it is interrupted: half a rename is worse than a late one.
-async fn to_the_end<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
-    match tokio::spawn(work).await {
-        Ok(result) => result,
-        Err(e) => Err(FsError::Internal(e.to_string())),
     }
 }
 

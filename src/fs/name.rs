@@ -3,13 +3,14 @@
 //! Owns: create, mknod, symlink, readlink, unlink, and keeping the data of a deleted file for those who have it open.
 //! Does not own: directories (`dir`), rename.
 
+use super::begin::to_the_end;
 use super::commit::is_ours;
 use super::dir::new_write_id;
 use super::headers::for_new;
 use super::invalidate::Touched;
 use super::open::Opened;
 use super::place::Place;
-use super::{Caller, Entry, Fs, FsError, Result, to_the_end};
+use super::{Caller, Entry, Fs, FsError, Result};
 use crate::meta::InodeRow;
 use crate::remote::OWN_DIR;
 use crate::store::{Condition, CopyRequest, ErrorKind, StoreError};

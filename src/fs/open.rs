@@ -3,10 +3,11 @@
 //! Owns: open, flush, release; when a close commits and when it only journals; whether the kernel's pages are still good.
 //! Does not own: the commit itself (`commit`).
 
+use super::begin::to_the_end;
 use super::handle::FileHandle;
 use super::promise::{Closing, Promise};
 use super::sqlite::Role;
-use super::{Caller, Fs, FsError, Result, SEEN_MAX, to_the_end};
+use super::{Caller, Fs, FsError, Result, SEEN_MAX};
 use crate::meta::InodeRow;
 use crate::types::{ByteRange, Fh, FileKind, Ino, ObjectRef};
 use crate::write::{CommitError, Staged};

@@ -1,6 +1,6 @@
-//! `impl fuser::Filesystem`: each request becomes one call on `Fs`, in a task of its own.
+//! `impl fuser::Filesystem`: each request becomes one call on `Fs`.
 //!
-//! Owns: decoding, spawning, replying. Does not own: decisions; nothing here is longer than a line of thought.
+//! Owns: decoding and replying. Does not own: tasks (`task`), decisions; nothing here is longer than a line of thought.
 
 use super::interrupt::InFlight;
 use super::readdir::{LISTED_STILL, Plus, WHOLE};
@@ -16,7 +16,6 @@ use fuser::{
     ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use std::ffi::OsStr;
-use std::future::Future;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -31,34 +30,14 @@ const REFRESH: &str = "user.objfs.refresh";
 pub(super) struct Adapter {
     pub(super) fs: Arc<Fs>,
     settings: SessionSettings,
-    runtime: tokio::runtime::Handle,
-    in_flight: Arc<InFlight>,
+    pub(super) runtime: tokio::runtime::Handle,
+    pub(super) in_flight: Arc<InFlight>,
     pub(super) walkers: Walkers,
 }
 
 impl Adapter {
     pub(super) fn new(fs: Arc<Fs>, settings: SessionSettings, runtime: tokio::runtime::Handle) -> io::Result<Adapter> {
         Ok(Adapter { fs, settings, runtime, in_flight: InFlight::start()?, walkers: Walkers::default() })
-    }
-
-    /// Runs `work` in a task, and hands its outcome to `answer`. If the caller is killed first, it is answered EINTR and
-    /// `work` is dropped: what must not stop half way runs on by itself (`fs`).
-    pub(super) fn spawn<T, W, A>(&self, request: &Request, work: W, answer: A)
-    where
-        T: Send + 'static,
-        W: Future<Output = Result<T, FsError>> + Send + 'static,
-        A: FnOnce(Result<T, FsError>) + Send + 'static,
-    {
-        let (ticket, interrupted) = self.in_flight.enter(request.unique().0, request.pid());
-        self.runtime.spawn(async move {
-            let outcome = tokio::select! {
-                biased;
-                outcome = work => outcome,
-                Ok(()) = interrupted => Err(FsError::Interrupted),
-            };
-            answer(outcome);
-            drop(ticket);
-        });
     }
 }
 
@@ -289,11 +268,9 @@ impl Filesystem for Adapter {
         }
         let (fs, caller, file) = (Arc::clone(&self.fs), caller(request), name(file));
         let noflush = self.settings.allows("noflush");
-        // Asks nobody and is not interrupted: a handle that nobody was told of would never be released.
-        self.runtime.spawn(async move {
-            let work = async { fs.create(caller, ino(parent), file?, mode, flags).await };
-            reply::to_created(reply, work.await, noflush);
-        });
+        // Not interrupted: a handle that nobody was told of would never be released.
+        let work = async move { fs.create(caller, ino(parent), file?, mode, flags).await };
+        self.spawn_whole(work, move |outcome| reply::to_created(reply, outcome, noflush));
     }
 
     fn read(
@@ -385,10 +362,11 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let fs = Arc::clone(&self.fs);
-        self.runtime.spawn(async move {
+        let work = async move {
             fs.release(Fh(fh.0)).await;
-            reply.ok();
-        });
+            Ok(())
+        };
+        self.spawn_whole(work, reply::to_empty("release", reply));
     }
 
     fn fsync(&self, request: &Request, _ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {

@@ -11,6 +11,7 @@ mod readdir;
 mod replay;
 mod reply;
 mod session;
+mod task;
 mod walkers;
 mod watchers;
 

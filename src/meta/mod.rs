@@ -224,7 +224,7 @@ impl Meta {
         let now = self.clock.now();
         row.checked_at = now;
         self.catalogue
-            .write(move |rows| {
+            .write_small(move |rows| {
                 let Some(parent) = row.parent else { return Ok(None) };
                 let Some(ino) = rows.insert(&row)? else { return Ok(None) };
                 row.ino = ino;
@@ -249,7 +249,7 @@ impl Meta {
         change: impl FnOnce(&mut InodeRow) + Send + 'static,
     ) -> Result<Option<InodeRow>> {
         self.catalogue
-            .write(move |rows| {
+            .write_small(move |rows| {
                 let Some(mut row) = rows.get(ino)? else { return Ok(None) };
                 change(&mut row);
                 rows.update(&row)?;

@@ -1,0 +1,75 @@
+//! Work that becomes a task only if it has to wait.
+//!
+//! Owns: the first step of it, on the thread that brings it. Does not own: the work.
+//!
+//! To wake another thread takes longer than most of what the catalogue answers.
+
+use super::{FsError, Result};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+/// Work after its first step.
+pub enum Begun<F: Future> {
+    /// There was nothing to wait for.
+    Done(F::Output),
+    /// The rest of it.
+    Waits(Pin<Box<F>>),
+}
+
+/// Takes the first step of `work`. Within a runtime: what it waits for belongs to that.
+pub fn begin<T, F: Future<Output = Result<T>>>(work: F) -> Begun<F> {
+    let mut work = Box::pin(work);
+    // Whatever it waits for hears of its real waker with the second step.
+    let first = || work.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    match catch_unwind(AssertUnwindSafe(first)) {
+        Ok(Poll::Ready(output)) => Begun::Done(output),
+        Ok(Poll::Pending) => Begun::Waits(work),
+        Err(_) => Begun::Done(Err(FsError::Internal("panicked".to_owned()))),
+    }
+}
+
+/// Runs `work` to its end even if whoever waits for it is interrupted: half a rename is worse than a late one.
+pub(super) async fn to_the_end<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    let rest = match begin(work) {
+        Begun::Done(outcome) => return outcome,
+        Begun::Waits(rest) => rest,
+    };
+    match tokio::spawn(rest).await {
+        Ok(result) => result,
+        Err(e) => Err(FsError::Internal(e.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn what_need_not_wait_is_done_and_the_rest_goes_on() {
+        assert!(matches!(begin(async { Ok(1) }), Begun::Done(Ok(1))));
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let work = async move {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            receiver.await.map_err(|e| FsError::Internal(e.to_string()))
+        };
+        let Begun::Waits(rest) = begin(work) else { panic!("it waits") };
+        sender.send(2).unwrap();
+        assert_eq!(rest.await.unwrap(), 2);
+        assert!(matches!(begin(async { Err::<(), _>(FsError::Stale) }), Begun::Done(Err(FsError::Stale))));
+    }
+
+    #[tokio::test]
+    async fn whoever_gives_up_does_not_end_it() {
+        let (begun, ended) = (std::sync::Arc::new(tokio::sync::Notify::new()), tokio::sync::oneshot::channel());
+        let waits = std::sync::Arc::clone(&begun);
+        let work = to_the_end(async move {
+            waits.notified().await;
+            ended.0.send(()).map_err(|()| FsError::Stale)
+        });
+        assert!(tokio::time::timeout(Duration::from_millis(5), work).await.is_err());
+        begun.notify_one();
+        ended.1.await.unwrap();
+    }
+}

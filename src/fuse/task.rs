@@ -1,0 +1,50 @@
+//! Requests that have to wait go on in a task.
+//!
+//! Owns: the first step of a request on the thread that brings it, and the task of what is left. Does not own: what is done (`fs`),
+//! who is interrupted (`interrupt`).
+
+use super::adapter::Adapter;
+use crate::fs::{Begun, FsError, begin};
+use fuser::Request;
+use std::future::Future;
+
+impl Adapter {
+    /// Runs `work`, and hands its outcome to `answer`: at once, or, if it has to wait, from a task. If the caller is killed
+    /// first, it is answered EINTR and `work` is dropped: what must not stop half way runs on by itself (`fs`).
+    pub(super) fn spawn<T, W, A>(&self, request: &Request, work: W, answer: A)
+    where
+        T: Send + 'static,
+        W: Future<Output = Result<T, FsError>> + Send + 'static,
+        A: FnOnce(Result<T, FsError>) + Send + 'static,
+    {
+        let _within = self.runtime.enter();
+        let rest = match begin(work) {
+            Begun::Done(outcome) => return answer(outcome),
+            Begun::Waits(rest) => rest,
+        };
+        let (ticket, interrupted) = self.in_flight.enter(request.unique().0, request.pid());
+        self.runtime.spawn(async move {
+            let outcome = tokio::select! {
+                biased;
+                outcome = rest => outcome,
+                Ok(()) = interrupted => Err(FsError::Interrupted),
+            };
+            answer(outcome);
+            drop(ticket);
+        });
+    }
+
+    /// The same for what is not interrupted.
+    pub(super) fn spawn_whole<T, W, A>(&self, work: W, answer: A)
+    where
+        T: Send + 'static,
+        W: Future<Output = Result<T, FsError>> + Send + 'static,
+        A: FnOnce(Result<T, FsError>) + Send + 'static,
+    {
+        let _within = self.runtime.enter();
+        match begin(work) {
+            Begun::Done(outcome) => answer(outcome),
+            Begun::Waits(rest) => drop(self.runtime.spawn(async move { answer(rest.await) })),
+        }
+    }
+}
