@@ -286,7 +286,7 @@ impl Filesystem for Adapter {
     ) {
         let fs = Arc::clone(&self.fs);
         let work = async move { fs.read(Fh(fh.0), offset, size).await };
-        self.spawn(request, work, move |outcome| match outcome {
+        self.spawn_waiting(request, work, move |outcome| match outcome {
             Ok(bytes) => reply.data(&bytes),
             Err(e) => reply.error(reply::errno("read", &e)),
         });

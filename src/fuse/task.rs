@@ -18,15 +18,24 @@ impl Adapter {
         A: FnOnce(Result<T, FsError>) + Send + 'static,
     {
         let _within = self.runtime.enter();
-        let rest = match begin(work) {
-            Begun::Done(outcome) => return answer(outcome),
-            Begun::Waits(rest) => rest,
-        };
+        match begin(work) {
+            Begun::Done(outcome) => answer(outcome),
+            Begun::Waits(rest) => self.spawn_waiting(request, rest, answer),
+        }
+    }
+
+    /// The same for what has to wait as a rule, or moves many bytes: from a task at once.
+    pub(super) fn spawn_waiting<T, W, A>(&self, request: &Request, work: W, answer: A)
+    where
+        T: Send + 'static,
+        W: Future<Output = Result<T, FsError>> + Send + 'static,
+        A: FnOnce(Result<T, FsError>) + Send + 'static,
+    {
         let (ticket, interrupted) = self.in_flight.enter(request.unique().0, request.pid());
         self.runtime.spawn(async move {
             let outcome = tokio::select! {
                 biased;
-                outcome = rest => outcome,
+                outcome = work => outcome,
                 Ok(()) = interrupted => Err(FsError::Interrupted),
             };
             answer(outcome);
