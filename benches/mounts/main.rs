@@ -148,9 +148,10 @@ fn plan(arguments: &Arguments) -> anyhow::Result<Vec<Planned>> {
 
 async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let program = arguments.objfs.clone().unwrap_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_objfs")));
-    let mut contestants = vec![contestant::ours(&program)];
+    let ours = contestant::ours(&program);
+    let mut contestants = vec![ours.clone()];
     if arguments.against != ["none"] {
-        contestants.extend(contestant::peers(&arguments.against)?);
+        contestants.extend(contestant::peers(&arguments.against, &ours)?);
     }
     let planned = plan(arguments)?;
     let work = tempfile::Builder::new().prefix("objfs-bench.").tempdir()?;

@@ -57,8 +57,12 @@ impl Deref for Store {
 impl Store {
     /// The dev server, in this process.
     pub(crate) fn dev() -> Store {
+        Store::dev_with(Settings::default())
+    }
+
+    /// The same with other settings.
+    pub(crate) fn dev_with(settings: Settings) -> Store {
         let runtime = runtime();
-        let settings = Settings::default();
         let (access_key, secret_key) = (settings.access_key.clone(), settings.secret_key.clone());
         let bucket = settings.buckets[0].clone();
         let server = runtime.block_on(Server::start(settings)).unwrap();

@@ -1,6 +1,7 @@
 //! Files far larger than memory. In the full run only: they take minutes, and as much room on the disk as they are large.
 
 use crate::common::{Mount, Store, is_full_run, noise};
+use objfs::devserver::{Settings, Storage};
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::FileExt;
@@ -26,7 +27,9 @@ fn full_twenty_gib_are_uploaded_and_read_within_the_memory_limit() {
     if !is_full_run() {
         return;
     }
-    let store = Store::dev();
+    let objects = tempfile::tempdir().unwrap();
+    let storage = Storage::Directory(objects.path().join("objects"));
+    let store = Store::dev_with(Settings { storage, ..Settings::default() });
     let mut mount = store.mount_with(&[&format!("memory={MEMORY}M")]);
     let piece = |at: u64| noise(at >> 20, PIECE);
     let file = File::create(mount.at("film")).unwrap();
