@@ -174,7 +174,9 @@ fn objfs(contestant: &Contestant, at: &Mounting<'_>) -> std::io::Result<Command>
     command.arg("mount").arg(source).arg(at.root).arg("-f");
     command.arg("-o").arg(format!("endpoint={},region={}", at.place.endpoint, at.place.region));
     command.arg("-o").arg(format!("state_dir={},cache_dir={}", state.display(), cache.display()));
-    contestant.options.iter().for_each(|option| drop(command.args(["-o", option])));
+    for option in contestant.options {
+        command.args(["-o", option]);
+    }
     Ok(command)
 }
 

@@ -31,11 +31,17 @@ pub fn begin<T, F: Future<Output = Result<T>>>(work: F) -> Begun<F> {
 
 /// Runs `work` to its end even if whoever waits for it is interrupted: half a rename is worse than a late one.
 pub(super) async fn to_the_end<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
-    let rest = match begin(work) {
-        Begun::Done(outcome) => return outcome,
-        Begun::Waits(rest) => rest,
-    };
-    match tokio::spawn(rest).await {
+    match begin(work) {
+        Begun::Done(outcome) => outcome,
+        Begun::Waits(rest) => apart_to_the_end(rest).await,
+    }
+}
+
+/// The same for work that moves many bytes: none of it is done on the thread that brings it.
+pub(super) async fn apart_to_the_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    match tokio::spawn(work).await {
         Ok(result) => result,
         Err(e) => Err(FsError::Internal(e.to_string())),
     }

@@ -2,7 +2,7 @@
 //!
 //! Owns: read, write, fsync: staged ranges over remote bytes. Does not own: the bytes themselves (`write`, `read`).
 
-use super::begin::to_the_end;
+use super::begin::{apart_to_the_end, to_the_end};
 use super::commit::is_ours;
 use super::handle::FileHandle;
 use super::promise::Promise;
@@ -253,7 +253,7 @@ impl Fs {
     pub async fn fsync(self: &Arc<Self>, fh: Fh) -> Result<()> {
         let handle = self.handles.get(fh).ok_or(FsError::BadHandle)?;
         let fs = Arc::clone(self);
-        to_the_end(async move {
+        apart_to_the_end(async move {
             let Some(staged) = fs.writer.get(handle.ino) else { return Ok(()) };
             let promise = fs.settings.writes.on_fsync(fs.closing(&staged)?);
             fs.keep_promise(&staged, promise).await?;

@@ -168,7 +168,7 @@ impl Fs {
                 // Ours, with changes that nobody else has seen, goes; what somebody else wrote there meanwhile stays.
                 Err(FsError::Stale) if row.local => true,
                 Err(e) => {
-                    fs.drop_aside(aside).await;
+                    fs.drop_aside(row.ino, aside).await;
                     return Err(e);
                 }
                 Ok(()) => false,
@@ -276,7 +276,10 @@ impl Fs {
     }
 
     /// The deed came to nothing: the copy is not needed.
-    pub(super) async fn drop_aside(&self, aside: Option<ObjectRef>) {
+    pub(super) async fn drop_aside(&self, ino: Ino, aside: Option<ObjectRef>) {
+        if let Some(staged) = self.writer.get(ino) {
+            staged.give_up_last_copy();
+        }
         if let Some(object) = aside
             && let Err(e) = self.store.delete(&object.key, None).await
         {

@@ -3,7 +3,7 @@
 //! Owns: open, flush, release; when a close commits and when it only journals; whether the kernel's pages are still good.
 //! Does not own: the commit itself (`commit`).
 
-use super::begin::to_the_end;
+use super::begin::{apart_to_the_end, to_the_end};
 use super::handle::FileHandle;
 use super::promise::{Closing, Promise};
 use super::sqlite::Role;
@@ -107,7 +107,7 @@ impl Fs {
         };
         let is_heir = handle.tgid != tgid_of(caller.tid) && handle.tgid != 0;
         let fs = Arc::clone(self);
-        to_the_end(async move {
+        apart_to_the_end(async move {
             let promise = fs.settings.writes.on_close(Closing { is_heir, ..fs.closing(&staged)? });
             fs.keep_promise(&staged, promise).await
         })

@@ -102,7 +102,9 @@ impl Fs {
             Some(_) => self.rename_object(&row, &from, &to, replaced.as_ref()).await,
         };
         if let Err(e) = renamed {
-            self.drop_aside(aside).await;
+            if let Some(old) = &replaced {
+                self.drop_aside(old.ino, aside).await;
+            }
             return Err(e);
         }
         let finished = self.finish_rename(&row, &from, &to.file, replaced, aside).await;
@@ -113,7 +115,7 @@ impl Fs {
 
     /// The catalogue has the new name, and so have handles: what is left of the old one goes.
     async fn finish_rename(
-        &self,
+        self: &Arc<Self>,
         row: &InodeRow,
         from: &Place,
         key: &Key,
@@ -130,10 +132,22 @@ impl Fs {
         if row.version.is_some() {
             return self.delete_source(row, &from.file).await;
         }
-        if let Err(e) = self.delete_attempt(row, &from.file).await {
-            tracing::warn!(key = %from.file, error = %e, "what an upload that got no answer may have made under the old name stays");
-        }
+        self.forget_attempt_at(row, &from.file);
         Ok(())
+    }
+
+    /// What an upload that got no answer may have made under the old name goes. Nobody waits for that: there may be no network.
+    fn forget_attempt_at(self: &Arc<Self>, row: &InodeRow, key: &Key) {
+        if !self.writer.get(row.ino).is_some_and(|staged| staged.has_attempts()) {
+            return;
+        }
+        let (fs, row, key) = (Arc::clone(self), row.clone(), key.clone());
+        self.runtime.spawn(async move {
+            let _claim = fs.claims.claim(vec![Span::Key(key.clone())]).await;
+            if let Err(e) = fs.delete_attempt(&row, &key).await {
+                tracing::warn!(%key, error = %e, "what an upload that got no answer may have made under the old name stays");
+            }
+        });
     }
 
     /// The journal remembers key and base of a file: it must name the new ones, in the same moment in which it forgets the file

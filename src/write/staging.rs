@@ -341,6 +341,11 @@ impl Staged {
         content.missing().is_empty()
     }
 
+    /// The version in the bucket stays.
+    pub fn give_up_last_copy(&self) {
+        self.is_last_copy.store(false, Ordering::SeqCst);
+    }
+
     /// Gives back the room of a file of which the bucket has every byte. What is read of it from now on comes from there.
     pub(super) fn give_room(&self) {
         // A row that is being written may name its file.

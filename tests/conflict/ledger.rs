@@ -18,6 +18,9 @@ const TOLD_MAX: usize = 20;
 pub(crate) struct Acknowledged {
     pub(crate) tag: Tag,
     pub(crate) key: String,
+    /// What was done.
+    pub(crate) what: &'static str,
+    pub(crate) at: Instant,
 }
 
 /// How a version ended.
@@ -70,6 +73,8 @@ pub(crate) struct Ledger {
     refused: u64,
     longest_window: Duration,
     violations: Vec<String>,
+    /// What was asked of each key by mounts, for whoever asks what became of one.
+    told: Vec<(Instant, String)>,
 }
 
 impl Ledger {
@@ -87,13 +92,37 @@ impl Ledger {
             refused: 0,
             longest_window: Duration::ZERO,
             violations: Vec::new(),
+            told: Vec::new(),
         }
+    }
+
+    fn tell(&mut self, entry: &LogEntry) {
+        let LogEntry { op, region, key, if_match, if_none_match, status, before, after, changed, .. } = entry;
+        let line = format!(
+            "{:?} {op} {key} if {if_match:?} absent {if_none_match:?}: {before:?} > {after:?}, changed {changed}, {status:?}",
+            Party::of_region(region)
+        );
+        self.told.push((entry.came, line));
+    }
+
+    /// What was asked of a key, its copies and its drafts around a moment.
+    fn around(&self, at: Instant, key: &str) -> String {
+        let stem = key.split('.').next().unwrap_or(key);
+        let near = |came: &Instant| came.max(&at).duration_since(*came.min(&at)) < Duration::from_secs(3);
+        let told = self.told.iter().filter(|(came, line)| near(came) && line.contains(stem));
+        let line = |(came, line): &(Instant, String)| {
+            let ms = came.saturating_duration_since(at).as_millis() as i128
+                - at.saturating_duration_since(*came).as_millis() as i128;
+            format!("  {ms:>5} ms {line}\n")
+        };
+        told.map(line).collect()
     }
 
     /// Takes more of the log.
     pub(crate) fn feed(&mut self, entries: Vec<LogEntry>) {
         for entry in entries {
             self.refused += u64::from(entry.status == Some(412));
+            self.tell(&entry);
             if let Some(place) = entry.place {
                 self.waiting.insert(place, entry);
             }
@@ -232,7 +261,21 @@ impl Ledger {
         for one in acknowledged {
             match self.end_of(one) {
                 Some(fate) => *ends.entry(fate).or_default() += 1,
-                None => self.violations.push(format!("acknowledged, and never in the bucket: {one:?}")),
+                None => {
+                    let others = acknowledged.iter().filter(|other| other.key == one.key);
+                    let of =
+                        |other: &Acknowledged| other.at.max(one.at).duration_since(other.at.min(one.at)).as_secs() < 3;
+                    let others: Vec<_> = others.filter(|other| of(other)).collect();
+                    let carriers = self
+                        .carriers
+                        .get(&one.tag)
+                        .map(|ids| ids.iter().map(|id| &self.versions[*id]).collect::<Vec<_>>());
+                    let around = self.around(one.at, &one.key);
+                    self.violations.push(format!(
+                        "acknowledged, and never in the bucket: {} {one:?}, carried by {carriers:?}, acknowledged around it: {others:?}\n{around}",
+                        one.what
+                    ));
+                }
             }
         }
         println!("{report}{:>7} acknowledged versions, which ended so: {ends:?}", acknowledged.len());

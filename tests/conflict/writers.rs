@@ -82,7 +82,10 @@ impl LocalWriter {
                 _ => ("remove", fs::remove_file(self.root.join(key(i))).map(|()| false)),
             };
             match outcome {
-                Ok(true) => self.notes.acknowledged.lock().unwrap().push(Acknowledged { tag, key: key(i) }),
+                Ok(true) => {
+                    let one = Acknowledged { tag, key: key(i), what, at: Instant::now() };
+                    self.notes.acknowledged.lock().unwrap().push(one);
+                }
                 Ok(false) => {}
                 Err(e) => {
                     let answer =
