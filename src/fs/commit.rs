@@ -39,6 +39,9 @@ impl Fs {
                 return Ok(());
             };
             let Some(row) = self.meta.get(ino)? else {
+                if !self.handles.of(ino).is_empty() {
+                    return Err(FsError::Stale);
+                }
                 // Replaced by a rename after which the journal could not be written.
                 return self.forget_staged(ino).await;
             };

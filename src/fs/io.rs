@@ -219,7 +219,8 @@ impl Fs {
         if was_clean || !row.local {
             let now = self.meta.change(row.ino, |row| row.local = true).await?;
             // Changed or deleted elsewhere while it was open: a commit would have no name to go to.
-            if now.is_none_or(|now| now.parent.is_none()) && self.meta.pins().is_lost(row.ino) {
+            let is_lost = |now: InodeRow| now.parent.is_none() && self.meta.pins().is_lost(row.ino);
+            if now.is_none_or(is_lost) {
                 return Err(FsError::Stale);
             }
         }

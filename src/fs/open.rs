@@ -44,13 +44,25 @@ impl Fs {
         }
         self.revalidate(row).await?;
         let pin = PinGuard::new(self, ino);
-        let opened = self.open_pinned(caller, ino, flags).await?;
-        pin.keep();
-        Ok(opened)
+        match self.open_pinned(caller, ino, flags).await {
+            Ok(opened) => {
+                pin.keep();
+                Ok(opened)
+            }
+            Err(e) => {
+                pin.close().await?;
+                Err(e)
+            }
+        }
     }
 
     async fn open_pinned(self: &Arc<Self>, caller: Caller, ino: Ino, flags: i32) -> Result<Opened> {
         let row = self.row(ino)?;
+        let known = self.handles.of(ino);
+        if row.parent.is_none() && known.is_empty() {
+            // The last handle of a file without a name is being closed: nothing is left of it but the row, in a moment.
+            return Err(FsError::Stale);
+        }
         if flags & libc::O_TRUNC != 0 {
             let staged = self.stage_for_write(&row).await?;
             staged.truncate(0)?;
@@ -61,7 +73,7 @@ impl Fs {
         }
         let object = match self.object(&row) {
             // Opened through /proc/self/fd after its name was taken away: the copy or the pinned version still serves.
-            Err(FsError::Stale) => self.handles.of(ino).first().and_then(|h| h.object()),
+            Err(FsError::Stale) => known.first().and_then(|h| h.object()),
             result => result?,
         };
         Ok(self.handle_for(&row, flags, caller.tid, object))

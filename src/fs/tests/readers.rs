@@ -305,3 +305,28 @@ async fn the_last_copy_of_a_deleted_file_is_not_given_up_for_room() {
         b.fs.release(fh).await;
     }
 }
+
+/// The name has gone to somebody else's version, and the last handle is being closed: between its end and that of the row,
+/// somebody opens the inode by the name that the kernel still knows.
+#[tokio::test]
+async fn a_file_whose_name_and_last_handle_are_gone_is_not_opened_and_written_to() {
+    for is_row_gone in [false, true] {
+        let b = bench().await;
+        b.write("a", "ours").await.unwrap();
+        let (ino, fh) = b.open("a", libc::O_RDWR).await;
+        b.foreign("a", "theirs").await;
+        b.advance(120);
+        assert_ne!(b.fs.lookup(Ino::ROOT, &name("a")).await.unwrap().unwrap().ino, ino);
+        let row = b.fs.meta.get(ino).unwrap().unwrap();
+        b.fs.handles.remove(fh).unwrap();
+        assert!(b.fs.meta.pins().unpin(ino));
+        if is_row_gone {
+            b.fs.meta.drop_nameless(ino).await.unwrap();
+            assert_eq!(b.fs.stage_for_write(&row).await.unwrap_err().errno(), libc::ESTALE);
+        }
+        for flags in [libc::O_WRONLY, libc::O_WRONLY | libc::O_TRUNC, libc::O_RDONLY] {
+            assert_eq!(b.fs.open(CALLER, ino, flags).await.unwrap_err().errno(), libc::ESTALE, "{flags:#o}");
+        }
+        assert_eq!(b.object("a").await.as_deref(), Some("theirs"));
+    }
+}
