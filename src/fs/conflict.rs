@@ -162,6 +162,10 @@ impl Fs {
         // What kept its bytes of the base is complete by now: the failed commit fetched them.
         for attempt in 0..CONFLICT_NAMES_MAX {
             let copy_name = conflict_name(name, &self.settings.host, &date, attempt)?;
+            if self.meta.child(parent, &copy_name)?.is_some() {
+                // One that was kept apart, of which the bucket knows nothing.
+                continue;
+            }
             let copy_key = dir.child(&copy_name)?;
             let known = row.headers.as_deref().and_then(|json| serde_json::from_str::<ObjectHeaders>(json).ok());
             let mut headers = match known {

@@ -119,7 +119,7 @@ impl Fs {
         let handle = self.handles.get(fh)?;
         let staged = self.writer.get(handle.ino)?;
         // A clean staged file first becomes local in the catalogue: that is a transaction, and not for this thread.
-        if !handle.writable || !staged.is_changed() {
+        if !handle.writable || !staged.is_changed() || self.meta.pins().is_lost(handle.ino) {
             return None;
         }
         match self.write_now(&handle, &staged, offset, data) {
@@ -205,11 +205,17 @@ impl Fs {
     }
 
     /// The staged file of an inode that is about to be changed. From here on the catalogue says that it holds changes.
+    ///
+    /// # Errors
+    /// [`FsError::Stale`] if what is written to it would reach nobody.
     pub(super) async fn stage_for_write(&self, row: &InodeRow) -> Result<Arc<Staged>> {
         let base = match self.object(row) {
             Err(FsError::Stale) => self.handles.of(row.ino).first().and_then(|h| h.object()),
             result => result?,
         };
+        if self.is_out_of_reach(row.ino)? {
+            return Err(FsError::Stale);
+        }
         let staged = self.writer.stage(row.ino, base)?;
         let was_clean = !staged.is_changed();
         if was_clean {
@@ -217,14 +223,20 @@ impl Fs {
             staged.touch();
         }
         if was_clean || !row.local {
-            let now = self.meta.change(row.ino, |row| row.local = true).await?;
-            // Changed or deleted elsewhere while it was open: a commit would have no name to go to.
-            let is_lost = |now: InodeRow| now.parent.is_none() && self.meta.pins().is_lost(row.ino);
-            if now.is_none_or(is_lost) {
+            self.meta.change(row.ino, |row| row.local = true).await?;
+            if self.is_out_of_reach(row.ino)? {
                 return Err(FsError::Stale);
             }
         }
         Ok(staged)
+    }
+
+    /// Whether a commit of the inode would have no name to go to, and yet somebody might expect one: it was changed or deleted
+    /// elsewhere while it was open, or its last handle is being closed. What we deleted ourselves lives on for those who hold it.
+    pub(super) fn is_out_of_reach(&self, ino: Ino) -> Result<bool> {
+        let Some(row) = self.meta.get(ino)? else { return Ok(true) };
+        let is_held = || !self.meta.pins().is_lost(ino) && !self.handles.of(ino).is_empty();
+        Ok(row.parent.is_none() && !is_held())
     }
 
     /// Set-user-ID and set-group-ID do not survive a write by somebody else (chmod(2), "set-user-ID mode bits").

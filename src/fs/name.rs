@@ -4,7 +4,6 @@
 //! Does not own: directories (`dir`), rename.
 
 use super::begin::to_the_end;
-use super::commit::is_ours;
 use super::dir::new_write_id;
 use super::headers::for_new;
 use super::invalidate::Touched;
@@ -13,8 +12,8 @@ use super::place::Place;
 use super::{Caller, Entry, Fs, FsError, Result};
 use crate::meta::InodeRow;
 use crate::remote::OWN_DIR;
-use crate::store::{Condition, CopyRequest, ErrorKind, StoreError};
-use crate::types::{ByteRange, FileKind, Ino, Key, Name, ObjectRef, Version};
+use crate::store::{Condition, CopyRequest, ErrorKind, ObjectMeta, StoreError};
+use crate::types::{ByteRange, FileKind, Ino, Key, Name, ObjectRef, Version, WriteId};
 use bytes::Bytes;
 use std::sync::{Arc, PoisonError};
 
@@ -187,11 +186,13 @@ impl Fs {
 
     /// Deletes the object that `row` shows, if the bucket has it.
     async fn delete_object(self: &Arc<Self>, row: &InodeRow, key: &Key) -> Result<()> {
-        let Some(version) = &row.version else { return self.delete_attempt(row, key).await.map(drop) };
+        let Some(version) = &row.version else {
+            return self.delete_attempt(&self.attempts_of(row.ino), key).await.map(drop);
+        };
         match self.store.delete(key, Some(&version.etag)).await {
             Ok(()) | Err(StoreError { kind: ErrorKind::NotFound, .. }) => Ok(()),
             Err(StoreError { kind: ErrorKind::Precondition, .. }) => {
-                if self.delete_attempt(row, key).await? {
+                if self.delete_attempt(&self.attempts_of(row.ino), key).await? {
                     return Ok(());
                 }
                 self.look_again(row, key).await?;
@@ -201,10 +202,18 @@ impl Fs {
         }
     }
 
-    /// Deletes what a commit of a file may have made without an answer. `true` if there is nothing of it any more.
-    pub(super) async fn delete_attempt(&self, row: &InodeRow, key: &Key) -> Result<bool> {
-        let Some(staged) = self.writer.get(row.ino).filter(|staged| staged.has_attempts()) else { return Ok(false) };
-        let Some(made) = self.remote.head(key).await?.filter(|made| is_ours(&staged, made)) else { return Ok(false) };
+    /// The commits of a file that may have been carried out without an answer.
+    pub(super) fn attempts_of(&self, ino: Ino) -> Vec<WriteId> {
+        self.writer.get(ino).map_or_else(Vec::new, |staged| staged.attempts())
+    }
+
+    /// Deletes what one of these commits of a file may have made. `true` if there is nothing of it any more.
+    pub(super) async fn delete_attempt(&self, attempts: &[WriteId], key: &Key) -> Result<bool> {
+        if attempts.is_empty() {
+            return Ok(false);
+        }
+        let is_own = |made: &ObjectMeta| made.headers.write_id().is_some_and(|id| attempts.contains(&id));
+        let Some(made) = self.remote.head(key).await?.filter(is_own) else { return Ok(false) };
         match self.store.delete(key, Some(&made.version.etag)).await {
             Err(StoreError { kind: ErrorKind::Precondition, .. }) => Ok(false),
             Err(StoreError { kind: ErrorKind::NotFound, .. }) => Ok(true),

@@ -150,18 +150,26 @@ impl Fs {
     }
 
     /// Makes the changes of a file as durable as `promise` says.
+    ///
+    /// # Errors
+    /// Why it could not; [`FsError::Stale`] if what was written meanwhile has no name to go to.
     pub(super) async fn keep_promise(self: &Arc<Self>, staged: &Arc<Staged>, promise: Promise) -> Result<()> {
-        let delay = match promise {
+        match promise {
             Promise::Bucket => {
                 staged.set_delay(Duration::ZERO);
-                return match self.commit(staged.ino()).await {
+                match self.commit(staged.ino()).await {
                     // Another connection goes on with the database: it is tried again.
                     Err(FsError::Commit(CommitError::Disturbed)) => self.journal(staged.ino()).await,
                     committed => committed,
-                };
+                }?;
             }
-            Promise::Journal(delay) => delay,
-        };
+            Promise::Journal(delay) => self.keep_in_journal(staged, delay).await?,
+        }
+        // Neither a commit nor the journal has anything to say of a file without a name.
+        if staged.is_changed() && self.is_out_of_reach(staged.ino())? { Err(FsError::Stale) } else { Ok(()) }
+    }
+
+    async fn keep_in_journal(&self, staged: &Arc<Staged>, delay: Duration) -> Result<()> {
         // What is acknowledged here must not depend on a base that somebody else may replace before the commit.
         let mut filled = self.writer.fill(staged).await;
         if matches!(filled, Err(CommitError::BaseLost)) {

@@ -138,13 +138,15 @@ impl Fs {
 
     /// What an upload that got no answer may have made under the old name goes. Nobody waits for that: there may be no network.
     fn forget_attempt_at(self: &Arc<Self>, row: &InodeRow, key: &Key) {
-        if !self.writer.get(row.ino).is_some_and(|staged| staged.has_attempts()) {
+        // Now: a commit under the new name forgets them.
+        let attempts = self.attempts_of(row.ino);
+        if attempts.is_empty() {
             return;
         }
-        let (fs, row, key) = (Arc::clone(self), row.clone(), key.clone());
+        let (fs, key) = (Arc::clone(self), key.clone());
         self.runtime.spawn(async move {
             let _claim = fs.claims.claim(vec![Span::Key(key.clone())]).await;
-            if let Err(e) = fs.delete_attempt(&row, &key).await {
+            if let Err(e) = fs.delete_attempt(&attempts, &key).await {
                 tracing::warn!(%key, error = %e, "what an upload that got no answer may have made under the old name stays");
             }
         });

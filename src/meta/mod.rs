@@ -332,7 +332,10 @@ impl Meta {
         let pins = Arc::clone(&self.pins);
         self.catalogue
             .write(move |rows| match rows.get(ino)? {
-                Some(row) if row.parent.is_none() && ino != Ino::ROOT && !pins.is_pinned(ino) => rows.delete(ino),
+                Some(row) if row.parent.is_none() && ino != Ino::ROOT && !pins.is_pinned(ino) => {
+                    pins.forget_lost(ino);
+                    rows.delete(ino)
+                }
                 _ => Ok(()),
             })
             .await

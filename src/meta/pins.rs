@@ -1,7 +1,8 @@
 //! Which inodes are open, and which names went away lately.
 //!
-//! Owns: the count of open handles per inode (an open inode stays pinned to its version), and the names that we removed
-//! while the bucket was being asked, so that an older answer does not bring them back.
+//! Owns: the count of open handles per inode (an open inode stays pinned to its version), which inodes have lost their name to
+//! somebody else, and the names that we removed while the bucket was being asked, so that an older answer does not bring them
+//! back.
 //! Does not own: the handles (`fs`), rows (`db`).
 
 use crate::types::{Ino, Name, Timestamp, WallClock};
@@ -11,23 +12,29 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 #[derive(Debug, Default)]
 struct Pin {
     handles: u32,
-    lost: bool,
     rewritten: bool,
 }
 
-/// Inodes that are open, with how many handles, and whether their name went to somebody else's version meanwhile.
 #[derive(Debug, Default)]
-pub struct Pins(Mutex<HashMap<Ino, Pin>>);
+struct Open {
+    pins: HashMap<Ino, Pin>,
+    /// Outlives the last handle: until the row is gone, the inode can be opened again.
+    lost: HashSet<Ino>,
+}
+
+/// Inodes that are open, with how many handles, and those whose name went to somebody else's version meanwhile.
+#[derive(Debug, Default)]
+pub struct Pins(Mutex<Open>);
 
 impl Pins {
     /// One more handle.
     pub fn pin(&self, ino: Ino) {
-        self.lock().entry(ino).or_default().handles += 1;
+        self.lock().pins.entry(ino).or_default().handles += 1;
     }
 
     /// One handle less; true when it was the last.
     pub fn unpin(&self, ino: Ino) -> bool {
-        let mut pins = self.lock();
+        let pins = &mut self.lock().pins;
         let Some(pin) = pins.get_mut(&ino) else { return false };
         pin.handles -= 1;
         let last = pin.handles == 0;
@@ -39,20 +46,23 @@ impl Pins {
 
     /// Whether any handle is open.
     pub fn is_pinned(&self, ino: Ino) -> bool {
-        self.lock().contains_key(&ino)
+        self.lock().pins.contains_key(&ino)
     }
 
-    /// Whether the open inode's name went to a version that somebody else wrote, or somebody else deleted it: what is
-    /// written to it now would reach nobody.
+    /// Whether the inode's name went, while it was open, to a version that somebody else wrote, or somebody else deleted it: what
+    /// is written to it now would reach nobody.
     pub fn is_lost(&self, ino: Ino) -> bool {
-        self.lock().get(&ino).is_some_and(|pin| pin.lost)
+        self.lock().lost.contains(&ino)
     }
 
     /// The name of an open inode went to somebody else.
     pub(super) fn mark_lost(&self, ino: Ino) {
-        if let Some(pin) = self.lock().get_mut(&ino) {
-            pin.lost = true;
-        }
+        self.lock().lost.insert(ino);
+    }
+
+    /// The inode is gone.
+    pub(super) fn forget_lost(&self, ino: Ino) {
+        self.lock().lost.remove(&ino);
     }
 
     /// The open inode's object is written anew with other headers until the guard is dropped: what others see of it meanwhile is
@@ -63,21 +73,21 @@ impl Pins {
     }
 
     pub(super) fn is_rewritten(&self, ino: Ino) -> bool {
-        self.lock().get(&ino).is_some_and(|pin| pin.rewritten)
+        self.lock().pins.get(&ino).is_some_and(|pin| pin.rewritten)
     }
 
     fn set_rewritten(&self, ino: Ino, rewritten: bool) {
-        if let Some(pin) = self.lock().get_mut(&ino) {
+        if let Some(pin) = self.lock().pins.get_mut(&ino) {
             pin.rewritten = rewritten;
         }
     }
 
     /// Nothing is open any more: the session is over.
     pub fn clear(&self) {
-        self.lock().clear();
+        *self.lock() = Open::default();
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Ino, Pin>> {
+    fn lock(&self) -> MutexGuard<'_, Open> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -232,5 +242,8 @@ mod tests {
         assert!(!pins.unpin(Ino(2)) && pins.is_pinned(Ino(2)) && pins.is_lost(Ino(2)));
         assert!(pins.unpin(Ino(2)) && !pins.is_pinned(Ino(2)));
         assert!(!pins.unpin(Ino(2)));
+        assert!(pins.is_lost(Ino(2)), "until its row is gone");
+        pins.forget_lost(Ino(2));
+        assert!(!pins.is_lost(Ino(2)));
     }
 }

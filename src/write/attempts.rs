@@ -8,7 +8,8 @@ use crate::types::WriteId;
 use std::sync::PoisonError;
 
 impl Staged {
-    pub(super) fn attempts(&self) -> Vec<WriteId> {
+    /// The ids of the commits of this file that may have been carried out without an answer.
+    pub fn attempts(&self) -> Vec<WriteId> {
         self.attempts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

@@ -104,6 +104,31 @@ async fn what_cannot_be_completed_is_kept_apart_and_theirs_keeps_the_name() {
     assert_eq!((b.fs.pending().unwrap().files, b.ls(Ino::ROOT).await), (0, vec!["a".to_owned()]));
 }
 
+#[tokio::test]
+async fn a_conflict_copy_leaves_the_file_alone_that_was_kept_apart_in_the_same_second() {
+    let b = bench().await;
+    b.write("a", "base").await.unwrap();
+    let b = b.remount().await;
+    let (apart, fh) = b.open("a", libc::O_WRONLY | libc::O_APPEND).await;
+    b.fs.write(fh, 0, b" ours", false).await.unwrap();
+    b.foreign("a", "theirs").await;
+    assert_eq!(b.fs.flush(CALLER, fh).await.unwrap_err().errno(), libc::ESTALE);
+    b.fs.release(fh).await;
+    let (copy, fh) = b.open("a", libc::O_RDWR | libc::O_TRUNC).await;
+    b.fs.write(fh, 0, b"mine", false).await.unwrap();
+    b.foreign("a", "theirs again").await;
+    b.fs.flush(CALLER, fh).await.unwrap();
+    b.fs.release(fh).await;
+    assert_eq!(b.read("a").await, "theirs again");
+    let conflicts: Vec<String> = b.ls(Ino::ROOT).await.into_iter().filter(|n| n.contains("conflict")).collect();
+    let mut inodes = Vec::new();
+    for n in &conflicts {
+        inodes.push(b.fs.lookup(Ino::ROOT, &name(n)).await.unwrap().unwrap().ino);
+    }
+    inodes.sort();
+    assert_eq!(inodes, [apart, copy], "{conflicts:?}");
+}
+
 async fn with_policy(conflict: Conflicts) -> (Bench, Fh) {
     let clock = Arc::new(ManualClock::new(Timestamp::from_system(std::time::SystemTime::now())));
     let writes = Writes { conflict, ..Writes::default() };

@@ -330,3 +330,37 @@ async fn a_file_whose_name_and_last_handle_are_gone_is_not_opened_and_written_to
         assert_eq!(b.object("a").await.as_deref(), Some("theirs"));
     }
 }
+
+/// Opens `a`, whose name then goes to somebody else's version.
+async fn lost() -> (Bench, Ino, Fh) {
+    let b = bench().await;
+    b.write("a", "ours").await.unwrap();
+    let (ino, fh) = b.open("a", libc::O_RDWR).await;
+    b.foreign("a", "theirs").await;
+    b.advance(120);
+    assert_ne!(b.fs.lookup(Ino::ROOT, &name("a")).await.unwrap().unwrap().ino, ino);
+    (b, ino, fh)
+}
+
+#[tokio::test]
+async fn nothing_that_is_written_to_a_file_whose_name_is_gone_is_acknowledged() {
+    let (b, _, fh) = lost().await;
+    for _ in 0..2 {
+        assert!(b.fs.write_staged(fh, 0, b"late").is_none());
+        assert_eq!(b.fs.write(fh, 0, b"late", false).await.unwrap_err().errno(), libc::ESTALE);
+    }
+    b.fs.flush(CALLER, fh).await.unwrap();
+    assert_eq!(b.fs.read(fh, 0, 100).await.unwrap_err().errno(), libc::ESTALE);
+    b.fs.release(fh).await;
+    // Accepted in the moment before the name went.
+    for is_synced in [false, true] {
+        let (b, ino, fh) = lost().await;
+        let staged = b.fs.writer.stage(ino, b.fs.handles.get(fh).unwrap().object()).unwrap();
+        staged.write(Some(0), b"late").unwrap();
+        assert!(b.fs.write_staged(fh, 4, b"later").is_none());
+        let told = if is_synced { b.fs.fsync(fh).await } else { b.fs.flush(CALLER, fh).await };
+        assert_eq!(told.unwrap_err().errno(), libc::ESTALE);
+        b.fs.release(fh).await;
+        assert_eq!((b.object("a").await.as_deref(), b.fs.pending().unwrap().files), (Some("theirs"), 0));
+    }
+}
