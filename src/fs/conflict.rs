@@ -131,41 +131,30 @@ impl Fs {
         if theirs.as_ref().is_some_and(|theirs| is_ours(staged, theirs)) {
             return Ok(());
         }
-        let date = date_for_names(self.meta.now());
-        for attempt in 0..CONFLICT_NAMES_MAX {
-            let own_name = conflict_name(&name, &self.settings.host, &date, attempt)?;
-            if self.meta.child(parent, &own_name)?.is_some() {
-                continue;
-            }
-            self.meta.rename(row.ino, parent, own_name.clone(), Vec::new()).await?;
-            // The bucket has no version of it: it is a file that only we know, and can be renamed and deleted as one.
-            self.meta.change(row.ino, |row| row.version = None).await?;
-            self.forget_attr(row.ino);
-            self.conflicts.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(%key, kept_as = %own_name, "changed elsewhere while it was changed here, and bytes of the version before are gone: what was written here is kept apart");
-            let (kind, ghost) = (row.attr.kind, Box::new(row.clone()));
-            let gone = Change::Removed { parent, name: name.clone(), ghost };
-            self.announce(vec![gone, Change::Added { parent, name: own_name, kind, is_news: true }]);
-            return match theirs {
-                Some(theirs) => self.give_name_to(&row, theirs).await,
-                None => Ok(()),
-            };
+        let (own_name, _) = self.free_conflict_name(parent, &name, 0)?;
+        self.meta.rename(row.ino, parent, own_name.clone(), Vec::new()).await?;
+        // The bucket has no version of it: it is a file that only we know, and can be renamed and deleted as one.
+        self.meta.change(row.ino, |row| row.version = None).await?;
+        self.forget_attr(row.ino);
+        self.conflicts.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(%key, kept_as = %own_name, "changed elsewhere while it was changed here, and bytes of the version before are gone: what was written here is kept apart");
+        let (kind, ghost) = (row.attr.kind, Box::new(row.clone()));
+        let gone = Change::Removed { parent, name: name.clone(), ghost };
+        self.announce(vec![gone, Change::Added { parent, name: own_name, kind, is_news: true }]);
+        match theirs {
+            Some(theirs) => self.give_name_to(&row, theirs).await,
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Commits our version under a conflict name, which our inode then has.
     async fn commit_copy(self: &Arc<Self>, staged: &Arc<Staged>, row: &InodeRow, key: &Key) -> Result<Name> {
         let (Some(parent), Some(name)) = (row.parent, &row.name) else { return Err(FsError::Stale) };
         let dir = self.dir_key(&self.dir_row(parent)?)?;
-        let date = date_for_names(self.meta.now());
+        let mut attempt = 0;
         // What kept its bytes of the base is complete by now: the failed commit fetched them.
-        for attempt in 0..CONFLICT_NAMES_MAX {
-            let copy_name = conflict_name(name, &self.settings.host, &date, attempt)?;
-            if self.meta.child(parent, &copy_name)?.is_some() {
-                // One that was kept apart, of which the bucket knows nothing.
-                continue;
-            }
+        loop {
+            let (copy_name, tried) = self.free_conflict_name(parent, name, attempt)?;
             let copy_key = dir.child(&copy_name)?;
             let known = row.headers.as_deref().and_then(|json| serde_json::from_str::<ObjectHeaders>(json).ok());
             let mut headers = match known {
@@ -181,8 +170,23 @@ impl Fs {
                     self.committed(staged, row, done).await?;
                     return Ok(copy_name);
                 }
-                Err(CommitError::Conflict) => {}
+                Err(CommitError::Conflict) => attempt = tried + 1,
                 Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    /// A name for a conflict copy that is not known here, and which attempt it is: the first from `attempt` on.
+    ///
+    /// # Errors
+    /// [`FsError::Exists`] if all are taken.
+    pub(super) fn free_conflict_name(&self, parent: Ino, name: &Name, attempt: u32) -> Result<(Name, u32)> {
+        let date = date_for_names(self.meta.now());
+        for attempt in attempt..CONFLICT_NAMES_MAX {
+            let own_name = conflict_name(name, &self.settings.host, &date, attempt)?;
+            // One that was kept apart may have it, of which the bucket knows nothing.
+            if self.meta.child(parent, &own_name)?.is_none() {
+                return Ok((own_name, attempt));
             }
         }
         Err(FsError::Exists)
@@ -212,7 +216,7 @@ impl Fs {
 }
 
 /// Local readers sort names: year first, and no colon, which other systems refuse.
-pub(super) fn date_for_names(now: crate::types::Timestamp) -> String {
+fn date_for_names(now: crate::types::Timestamp) -> String {
     let format = time::macros::format_description!("[year]-[month]-[day] [hour].[minute].[second]");
     time::OffsetDateTime::from(now.to_system()).format(&format).unwrap_or_else(|_| now.secs().to_string())
 }

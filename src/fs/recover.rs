@@ -9,7 +9,7 @@
 use super::{Fs, FsError, Result};
 use crate::meta::InodeRow;
 use crate::types::{FileKind, Ino, Key, Name, Timestamp};
-use crate::write::{Recovered, conflict_name};
+use crate::write::Recovered;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -45,10 +45,11 @@ impl Fs {
             }
         }
         left.sort_by_key(|recovered| !known.contains(&recovered.ino));
-        let mut places = Places { elsewhere: journaled.into_iter().collect() };
+        // Those that have not got their place yet: where the catalogue shows them they were once.
+        let mut elsewhere: HashSet<Ino> = journaled.into_iter().collect();
         for recovered in left {
-            places.elsewhere.remove(&recovered.ino);
-            let ino = self.find_or_make(&recovered, &places).await?;
+            elsewhere.remove(&recovered.ino);
+            let ino = self.find_or_make(&recovered, &elsewhere).await?;
             if ino != recovered.ino {
                 self.writer.adopt(&recovered, ino, self.meta.now()).await?;
             }
@@ -76,7 +77,7 @@ impl Fs {
     }
 
     /// The inode of a journaled file: the one that it had, or, in a rebuilt catalogue, a new one at its path.
-    async fn find_or_make(self: &Arc<Self>, left: &Recovered, places: &Places) -> Result<Ino> {
+    async fn find_or_make(self: &Arc<Self>, left: &Recovered, elsewhere: &HashSet<Ino>) -> Result<Ino> {
         let known = self.row_of(left)?;
         if let Some(row) = &known
             && self.has_key(row, &left.key)
@@ -87,9 +88,9 @@ impl Fs {
         let Some((name, dirs)) = names.split_last() else { return Err(FsError::Stale) };
         let mut parent = Ino::ROOT;
         for dir in dirs {
-            parent = self.dir_at(parent, dir, places).await?;
+            parent = self.dir_at(parent, dir, elsewhere).await?;
         }
-        let name = &self.make_way(parent, name, places).await?;
+        let name = &self.make_way(parent, name, elsewhere).await?;
         if let Some(row) = known {
             // The catalogue, which is not synced, has lost a rename that the journal knows of.
             self.meta.rename(row.ino, parent, name.clone(), Vec::new()).await?;
@@ -129,32 +130,32 @@ impl Fs {
 
     /// Something else was in the place of a journaled file once: it goes from the catalogue. Answers the name that the file gets:
     /// another one if there are other journaled files below that.
-    async fn make_way(&self, parent: Ino, name: &Name, places: &Places) -> Result<Name> {
-        let is_in_the_way = |row: &InodeRow| row.attr.kind != FileKind::File || places.elsewhere.contains(&row.ino);
+    async fn make_way(&self, parent: Ino, name: &Name, elsewhere: &HashSet<Ino>) -> Result<Name> {
+        let is_in_the_way = |row: &InodeRow| row.attr.kind != FileKind::File || elsewhere.contains(&row.ino);
         let Some(other) = self.meta.child(parent, name)?.filter(is_in_the_way) else { return Ok(name.clone()) };
         let below = self.meta.descendants(other.ino)?;
-        if !self.writer.inodes().iter().any(|ino| below.contains(ino) && !places.elsewhere.contains(ino)) {
+        if !self.writer.inodes().iter().any(|ino| below.contains(ino) && !elsewhere.contains(ino)) {
             self.meta.remove(other.ino).await?;
             return Ok(name.clone());
         }
-        self.other_name(name)
+        self.other_name(parent, name)
     }
 
     /// A file and a directory of one name are owed: the file gets this one.
-    fn other_name(&self, name: &Name) -> Result<Name> {
-        let own = conflict_name(name, &self.settings.host, &super::conflict::date_for_names(self.meta.now()), 0)?;
+    fn other_name(&self, parent: Ino, name: &Name) -> Result<Name> {
+        let own = self.free_conflict_name(parent, name, 0)?.0;
         tracing::error!(directory = %name, kept_as = %own, "a file and a directory of one name are owed: the file gets another one");
         Ok(own)
     }
 
-    async fn dir_at(&self, parent: Ino, name: &Name, places: &Places) -> Result<Ino> {
+    async fn dir_at(&self, parent: Ino, name: &Name, elsewhere: &HashSet<Ino>) -> Result<Ino> {
         match self.meta.child(parent, name)? {
             Some(row) if row.attr.kind == FileKind::Dir => return Ok(row.ino),
             // It is a directory by now.
-            Some(row) if !self.writer.inodes().contains(&row.ino) || places.elsewhere.contains(&row.ino) => {
+            Some(row) if !self.writer.inodes().contains(&row.ino) || elsewhere.contains(&row.ino) => {
                 self.meta.remove(row.ino).await?;
             }
-            Some(row) => drop(self.meta.rename(row.ino, parent, self.other_name(name)?, Vec::new()).await?),
+            Some(row) => drop(self.meta.rename(row.ino, parent, self.other_name(parent, name)?, Vec::new()).await?),
             None => {}
         }
         let mode = u32::from(self.meta.defaults().dir_perm);
@@ -167,12 +168,6 @@ impl Fs {
         let defaults = self.meta.defaults();
         super::Caller { uid: defaults.uid, gid: defaults.gid, tid: 0 }
     }
-}
-
-/// Which journaled files have got their place by now.
-struct Places {
-    /// Those that have not: where the catalogue shows them they were once.
-    elsewhere: HashSet<Ino>,
 }
 
 /// Files whose name another one had taken when the crash came: of those that are to have the same key, all but the one whose row
