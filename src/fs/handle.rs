@@ -15,10 +15,8 @@ pub(super) struct FileHandle {
     pub(super) ino: Ino,
     /// The directory that it was opened in.
     pub(super) dir: Option<Ino>,
-    /// Opened for writing.
+    /// Opened for writing, or emptied by being opened.
     pub(super) writable: bool,
-    /// Opened with O_APPEND.
-    pub(super) append: bool,
     /// The process that opened it, as /proc names it. 0 if that is not known.
     pub(super) tgid: u32,
     /// What is fetched for it.
@@ -33,8 +31,7 @@ impl FileHandle {
         FileHandle {
             ino,
             dir,
-            writable: access != libc::O_RDONLY,
-            append: flags & libc::O_APPEND != 0,
+            writable: access != libc::O_RDONLY || flags & libc::O_TRUNC != 0,
             tgid,
             stream: Stream::default(),
             object: Mutex::new(object),

@@ -115,25 +115,25 @@ impl Fs {
 
     /// WRITE to a file that is staged already, on the calling thread and without a copy. `None` if it is not staged yet:
     /// then [`Fs::write`] is to be called.
-    pub fn write_staged(self: &Arc<Self>, fh: Fh, offset: u64, data: &[u8]) -> Option<Result<()>> {
+    pub fn write_staged(self: &Arc<Self>, fh: Fh, offset: Option<u64>, data: &[u8]) -> Option<Result<()>> {
         let handle = self.handles.get(fh)?;
         let staged = self.writer.get(handle.ino)?;
         // A clean staged file first becomes local in the catalogue: that is a transaction, and not for this thread.
         if !handle.writable || !staged.is_changed() || self.meta.pins().is_lost(handle.ino) {
             return None;
         }
-        match self.write_now(&handle, &staged, offset, data) {
+        match self.write_now(&staged, offset, data) {
             // There may be room in a moment, which is not to be waited for here.
             Err(e) if e.errno() == libc::ENOSPC => None,
             written => Some(written),
         }
     }
 
-    /// WRITE. `kill_suid`: the writer may not keep set-user-ID and set-group-ID bits.
+    /// WRITE at `offset`, or at the end. `kill_suid`: the writer may not keep set-user-ID and set-group-ID bits.
     ///
     /// # Errors
     /// What the staging disk says: ENOSPC before anything is lost.
-    pub async fn write(self: &Arc<Self>, fh: Fh, offset: u64, data: &[u8], kill_suid: bool) -> Result<()> {
+    pub async fn write(self: &Arc<Self>, fh: Fh, offset: Option<u64>, data: &[u8], kill_suid: bool) -> Result<()> {
         let handle = self.handles.get(fh).filter(|h| h.writable).ok_or(FsError::BadHandle)?;
         let row = self.row(handle.ino)?;
         let staged = self.stage_for_write(&row).await?;
@@ -142,7 +142,7 @@ impl Fs {
         }
         let until = tokio::time::Instant::now() + ROOM_PATIENCE;
         loop {
-            match self.write_now(&handle, &staged, offset, data) {
+            match self.write_now(&staged, offset, data) {
                 Err(e) if e.errno() == libc::ENOSPC && self.make_room(until).await => {}
                 written => return written,
             }
@@ -169,8 +169,7 @@ impl Fs {
         tokio::time::timeout_at(until, freed).await.is_ok()
     }
 
-    fn write_now(self: &Arc<Self>, handle: &FileHandle, staged: &Arc<Staged>, offset: u64, data: &[u8]) -> Result<()> {
-        let offset = if handle.append { None } else { Some(offset) };
+    fn write_now(self: &Arc<Self>, staged: &Arc<Staged>, offset: Option<u64>, data: &[u8]) -> Result<()> {
         let grown = staged.write(offset, data)?;
         staged.set_written_at(Some(self.meta.now()));
         if grown.is_part_full {

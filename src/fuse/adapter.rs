@@ -300,7 +300,7 @@ impl Filesystem for Adapter {
         offset: u64,
         data: &[u8],
         write_flags: WriteFlags,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
@@ -309,6 +309,11 @@ impl Filesystem for Adapter {
             Ok(()) => reply.written(len),
             Err(e) => reply.error(reply::errno("write", &e)),
         };
+        // Pages of a mapping come by the handle that was mapped, whatever it was opened with, and know their place
+        // (fs/fuse/file.c, fuse_writepages).
+        let is_from_pages = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        let at_end = flags.0 & libc::O_APPEND != 0 && !is_from_pages;
+        let offset = if at_end { None } else { Some(offset) };
         let kill_suid = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let staged = if kill_suid { None } else { self.fs.write_staged(Fh(fh.0), offset, data) };
         if let Some(outcome) = staged {

@@ -246,6 +246,49 @@ fn a_mapped_file_reads_what_it_holds() {
     assert_eq!(sum.trim(), wanted);
 }
 
+/// The kernel writes the pages of a mapping by the handle that was mapped, also one that appends.
+#[test]
+fn stores_to_a_mapping_of_a_handle_that_appends_stay_in_their_place() {
+    let store = Store::dev();
+    store.put("mapped", vec![b'.'; 10_000]);
+    let mount = store.mount();
+    mount.py(
+        "f = os.open('mapped', os.O_RDWR | os.O_APPEND)\n\
+         m = mmap.mmap(f, 0)\n\
+         m[5000:5005] = b'HELLO'\n\
+         m.flush()\n\
+         os.write(f, b'end')\n\
+         m[100:104] = b'page'\n\
+         m.close()\n\
+         os.close(f)",
+        &[],
+    );
+    let mut wanted = vec![b'.'; 10_000];
+    wanted[5000..5005].copy_from_slice(b"HELLO");
+    wanted[100..104].copy_from_slice(b"page");
+    wanted.extend(b"end");
+    eventually("stores and what was appended are in the object", || (store.get("mapped") == wanted).then_some(()));
+}
+
+/// F_SETFL changes how an open file is written to.
+#[test]
+fn a_handle_that_is_told_to_append_does_so() {
+    let store = Store::dev();
+    store.put("log", "one ");
+    let mount = store.mount();
+    mount.py(
+        "import fcntl\n\
+         f = os.open('log', os.O_WRONLY)\n\
+         fcntl.fcntl(f, fcntl.F_SETFL, os.O_APPEND)\n\
+         os.pwrite(f, b'two ', 0)\n\
+         fcntl.fcntl(f, fcntl.F_SETFL, 0)\n\
+         os.pwrite(f, b'ONE', 0)\n\
+         os.close(f)",
+        &[],
+    );
+    assert_eq!(store.text("log"), "ONE two ");
+}
+
 #[test]
 fn stores_to_a_shared_mapping_reach_the_object() {
     let store = Store::dev();

@@ -8,7 +8,7 @@ impl Bench {
     async fn write_ahead(&self, fh: Fh, body: &[u8], sent: u64) {
         let before = self.count(Op::UploadPart);
         for (i, piece) in body.chunks(MIB).enumerate() {
-            self.fs.write(fh, (i * MIB) as u64, piece, false).await.unwrap();
+            self.fs.write(fh, Some((i * MIB) as u64), piece, false).await.unwrap();
         }
         while self.count(Op::UploadPart) - before < sent {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -33,7 +33,7 @@ async fn a_large_file_is_sent_while_it_is_written_and_each_part_once() {
     assert_eq!(sent, (10, 1, 0));
     assert!(b.bytes_of("film.mkv").await == body);
     // What goes on at its end is a part more, and the rest is copied.
-    b.fs.write(fh, 75 * MIB as u64, b"!", false).await.unwrap();
+    b.fs.write(fh, Some(75 * MIB as u64), b"!", false).await.unwrap();
     b.fs.flush(CALLER, fh).await.unwrap();
     body.push(b'!');
     assert!(b.bytes_of("film.mkv").await == body);
@@ -54,7 +54,7 @@ async fn a_part_that_is_written_to_again_is_sent_again() {
     let parts = b.count(Op::UploadPart);
     b.write_ahead(fh, &body, 8).await;
     // As a muxer does that goes back to its header.
-    b.fs.write(fh, 40, b"moov", false).await.unwrap();
+    b.fs.write(fh, Some(40), b"moov", false).await.unwrap();
     body[40..44].copy_from_slice(b"moov");
     b.fs.flush(CALLER, fh).await.unwrap();
     assert!(b.bytes_of("film.mp4").await == body);
@@ -64,7 +64,7 @@ async fn a_part_that_is_written_to_again_is_sent_again() {
     let held = b.faults.hold_next(Op::UploadPart);
     b.write_ahead(fh, &body, 0).await;
     held.reached().await;
-    b.fs.write(fh, 41, b"late", false).await.unwrap();
+    b.fs.write(fh, Some(41), b"late", false).await.unwrap();
     body[41..45].copy_from_slice(b"late");
     held.release();
     b.fs.flush(CALLER, fh).await.unwrap();

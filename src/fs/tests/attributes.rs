@@ -77,7 +77,7 @@ async fn a_commit_keeps_the_owner_that_could_not_be_read_when_the_file_was_opene
     b.faults.fail_next(Op::Head, ErrorKind::Unreachable, 2);
     let fh = b.fs.open(CALLER, ino, libc::O_WRONLY | libc::O_APPEND).await.unwrap().fh;
     b.advance(10);
-    b.fs.write(fh, 4, b" more", false).await.unwrap();
+    b.fs.write(fh, None, b" more", false).await.unwrap();
     b.fs.flush(CALLER, fh).await.unwrap();
     b.fs.release(fh).await;
     assert_eq!((b.object("a").await.as_deref(), b.user("a", "uid").await.as_str()), (Some("text more"), "1234"));
@@ -135,7 +135,7 @@ async fn attributes_whose_answer_was_lost_make_no_conflict() {
         b.write("a", &large).await.unwrap();
         let held = if is_open { Some(b.open("a", libc::O_RDWR).await) } else { None };
         if let Some((_, fh)) = held {
-            b.fs.write(fh, 0, b"LARGE", false).await.unwrap();
+            b.fs.write(fh, Some(0), b"LARGE", false).await.unwrap();
             b.fs.fsync(fh).await.unwrap();
         }
         let ino = b.fs.lookup(Ino::ROOT, &name("a")).await.unwrap().unwrap().ino;
@@ -148,7 +148,7 @@ async fn attributes_whose_answer_was_lost_make_no_conflict() {
         assert_ne!(b.memory.head(&key("a")).await.unwrap().version.etag, before);
         match held {
             Some((_, fh)) => {
-                b.fs.write(fh, 0, b"other", false).await.unwrap();
+                b.fs.write(fh, Some(0), b"other", false).await.unwrap();
                 b.fs.flush(CALLER, fh).await.unwrap();
                 b.fs.release(fh).await;
             }

@@ -7,7 +7,7 @@ async fn a_conflict_keeps_both_and_the_handle_goes_on_with_ours() {
     let b = bench().await;
     b.write("a.txt", "base").await.unwrap();
     let (ino, fh) = b.open("a.txt", libc::O_RDWR).await;
-    b.fs.write(fh, 0, b"ours", false).await.unwrap();
+    b.fs.write(fh, Some(0), b"ours", false).await.unwrap();
     b.foreign("a.txt", "theirs").await;
     b.fs.flush(CALLER, fh).await.unwrap();
     assert_eq!(b.object("a.txt").await.as_deref(), Some("theirs"));
@@ -16,7 +16,7 @@ async fn a_conflict_keeps_both_and_the_handle_goes_on_with_ours() {
     assert_eq!(b.object(copy).await.as_deref(), Some("ours"));
     assert_eq!(b.read("a.txt").await, "theirs");
     assert_eq!(b.fs.lookup(Ino::ROOT, &name(copy)).await.unwrap().unwrap().ino, ino);
-    b.fs.write(fh, 4, b" more", false).await.unwrap();
+    b.fs.write(fh, Some(4), b" more", false).await.unwrap();
     b.fs.flush(CALLER, fh).await.unwrap();
     b.fs.release(fh).await;
     assert_eq!(b.object(copy).await.as_deref(), Some("ours more"));
@@ -27,7 +27,7 @@ async fn a_conflict_keeps_both_and_the_handle_goes_on_with_ours() {
 async fn a_new_file_does_not_overwrite_one_that_appeared_meanwhile() {
     let b = bench().await;
     let (_, fh) = b.create("n").await;
-    b.fs.write(fh, 0, b"ours", false).await.unwrap();
+    b.fs.write(fh, Some(0), b"ours", false).await.unwrap();
     b.foreign("n", "theirs").await;
     b.fs.flush(CALLER, fh).await.unwrap();
     assert_eq!(b.object("n").await.as_deref(), Some("theirs"));
@@ -39,7 +39,7 @@ async fn what_was_deleted_elsewhere_while_it_was_changed_is_created_again() {
     let b = bench().await;
     b.write("a", "base").await.unwrap();
     let (_, fh) = b.open("a", libc::O_RDWR | libc::O_TRUNC).await;
-    b.fs.write(fh, 0, b"ours", false).await.unwrap();
+    b.fs.write(fh, Some(0), b"ours", false).await.unwrap();
     b.memory.delete(&key("a"), None).await.unwrap();
     b.fs.flush(CALLER, fh).await.unwrap();
     assert_eq!(b.object("a").await.as_deref(), Some("ours"));
@@ -70,7 +70,7 @@ async fn what_cannot_be_completed_is_kept_apart_and_theirs_keeps_the_name() {
     // Another mount, which has read nothing of it.
     let b = b.remount().await;
     let (ino, fh) = b.open("a", libc::O_WRONLY | libc::O_APPEND).await;
-    b.fs.write(fh, 0, b" ours", false).await.unwrap();
+    b.fs.write(fh, None, b" ours", false).await.unwrap();
     b.foreign("a", "theirs").await;
     assert_eq!(b.fs.flush(CALLER, fh).await.unwrap_err().errno(), libc::ESTALE);
     b.fs.release(fh).await;
@@ -110,12 +110,12 @@ async fn a_conflict_copy_leaves_the_file_alone_that_was_kept_apart_in_the_same_s
     b.write("a", "base").await.unwrap();
     let b = b.remount().await;
     let (apart, fh) = b.open("a", libc::O_WRONLY | libc::O_APPEND).await;
-    b.fs.write(fh, 0, b" ours", false).await.unwrap();
+    b.fs.write(fh, None, b" ours", false).await.unwrap();
     b.foreign("a", "theirs").await;
     assert_eq!(b.fs.flush(CALLER, fh).await.unwrap_err().errno(), libc::ESTALE);
     b.fs.release(fh).await;
     let (copy, fh) = b.open("a", libc::O_RDWR | libc::O_TRUNC).await;
-    b.fs.write(fh, 0, b"mine", false).await.unwrap();
+    b.fs.write(fh, Some(0), b"mine", false).await.unwrap();
     b.foreign("a", "theirs again").await;
     b.fs.flush(CALLER, fh).await.unwrap();
     b.fs.release(fh).await;
@@ -135,7 +135,7 @@ async fn with_policy(conflict: Conflicts) -> (Bench, Fh) {
     let b = mount_with(tempfile::tempdir().unwrap(), Arc::new(MemoryStore::new()), clock, writes).await;
     b.foreign("f", "before").await;
     let (_, fh) = b.open("f", libc::O_RDWR).await;
-    b.fs.write(fh, 0, b"ours", false).await.unwrap();
+    b.fs.write(fh, Some(0), b"ours", false).await.unwrap();
     b.foreign("f", "theirs").await;
     (b, fh)
 }
@@ -182,7 +182,7 @@ async fn what_takes_the_place_of_a_file_whose_answer_was_lost_meets_no_conflict(
     b.write("probe", "x").await.unwrap();
     for way in ["rename", "unlink"] {
         let (_, fh) = b.create("f").await;
-        b.fs.write(fh, 0, b"first", false).await.unwrap();
+        b.fs.write(fh, Some(0), b"first", false).await.unwrap();
         b.faults.lose_next(Op::Put, ErrorKind::Broken, 2);
         b.faults.fail_next(Op::Head, ErrorKind::Broken, 8);
         b.fs.flush(CALLER, fh).await.unwrap_err();

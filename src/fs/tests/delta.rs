@@ -10,14 +10,14 @@ async fn what_is_changed_of_a_large_file_is_sent_and_the_rest_is_copied_by_the_b
     let (parts, copies) = (b.count(Op::UploadPart), b.count(Op::UploadPartCopy));
     b.put_large("large", &body).await;
     let (_, fh) = b.open("large", libc::O_RDWR).await;
-    b.fs.write(fh, body.len() as u64, b"!", false).await.unwrap();
+    b.fs.write(fh, Some(body.len() as u64), b"!", false).await.unwrap();
     b.fs.flush(CALLER, fh).await.unwrap();
     body.push(b'!');
     assert!(b.bytes_of("large").await == body);
     let sent = || (b.count(Op::UploadPart) - parts, b.count(Op::UploadPartCopy) - copies);
     assert_eq!(sent(), (1, 1), "the end of the last part; what is copied is one part");
     // Again, over what was committed: in the middle, and a cut.
-    b.fs.write(fh, 10 * MIB as u64, b"middle", false).await.unwrap();
+    b.fs.write(fh, Some(10 * MIB as u64), b"middle", false).await.unwrap();
     body[10 * MIB..10 * MIB + 6].copy_from_slice(b"middle");
     b.fs.flush(CALLER, fh).await.unwrap();
     assert!(b.bytes_of("large").await == body);
@@ -25,7 +25,7 @@ async fn what_is_changed_of_a_large_file_is_sent_and_the_rest_is_copied_by_the_b
     let cut = SetAttr { size: Some(30 * MIB as u64), ..SetAttr::default() };
     let (ino, _) = b.open("large", libc::O_RDONLY).await;
     b.fs.setattr(CALLER, ino, cut, true).await.unwrap();
-    b.fs.write(fh, 31 * MIB as u64, b"beyond", false).await.unwrap();
+    b.fs.write(fh, Some(31 * MIB as u64), b"beyond", false).await.unwrap();
     b.fs.flush(CALLER, fh).await.unwrap();
     body.truncate(30 * MIB);
     body.resize(31 * MIB, 0);
@@ -44,7 +44,7 @@ async fn a_bucket_that_copies_no_parts_is_sent_all() {
     let parts = b.count(Op::UploadPart);
     b.faults.fail_next(Op::UploadPartCopy, ErrorKind::NotImplemented, 99);
     let (_, fh) = b.open("large", libc::O_RDWR).await;
-    b.fs.write(fh, 0, b"new", false).await.unwrap();
+    b.fs.write(fh, Some(0), b"new", false).await.unwrap();
     b.fs.flush(CALLER, fh).await.unwrap();
     body[..3].copy_from_slice(b"new");
     assert!(b.bytes_of("large").await == body);
@@ -56,7 +56,7 @@ async fn theirs_is_never_mixed_with_ours() {
     let b = probed().await;
     b.put_large("large", &noise(24 * MIB)).await;
     let (_, fh) = b.open("large", libc::O_RDWR).await;
-    b.fs.write(fh, 0, b"ours", false).await.unwrap();
+    b.fs.write(fh, Some(0), b"ours", false).await.unwrap();
     // After the parts were copied, and before the upload is complete.
     let held = b.faults.hold_next(Op::CompleteUpload);
     let (fs, theirs) = (Arc::clone(&b.fs), noise(24 * MIB + 1));
@@ -79,7 +79,7 @@ async fn a_lost_answer_to_an_upload_of_copies_is_no_conflict() {
     let mut body = noise(24 * MIB);
     b.put_large("large", &body).await;
     let (_, fh) = b.open("large", libc::O_RDWR).await;
-    b.fs.write(fh, 9 * MIB as u64, b"ours", false).await.unwrap();
+    b.fs.write(fh, Some(9 * MIB as u64), b"ours", false).await.unwrap();
     body[9 * MIB..9 * MIB + 4].copy_from_slice(b"ours");
     b.faults.lose_next(Op::CompleteUpload, ErrorKind::Broken, 1);
     b.faults.fail_next(Op::Head, ErrorKind::Broken, 8);
@@ -97,7 +97,7 @@ async fn bytes_of_the_base_are_read_while_and_after_its_successor_is_made() {
     let mut body = noise(24 * MIB);
     b.put_large("large", &body).await;
     let (_, fh) = b.open("large", libc::O_RDWR).await;
-    b.fs.write(fh, 0, b"ours", false).await.unwrap();
+    b.fs.write(fh, Some(0), b"ours", false).await.unwrap();
     body[..4].copy_from_slice(b"ours");
     let held = b.faults.hold_next_answer(Op::CompleteUpload);
     let fs = Arc::clone(&b.fs);
@@ -124,7 +124,7 @@ async fn what_the_bucket_cannot_copy_any_more_is_taken_from_the_cache() {
     for at in (0..24 * MIB).step_by(64 << 10).rev() {
         whole[at..at + (64 << 10)].copy_from_slice(&b.fs.read(fh, at as u64, 64 << 10).await.unwrap());
     }
-    b.fs.write(fh, 0, b"ours", false).await.unwrap();
+    b.fs.write(fh, Some(0), b"ours", false).await.unwrap();
     let held = b.faults.hold_next(Op::UploadPartCopy);
     let fs = Arc::clone(&b.fs);
     let closing = tokio::spawn(async move { fs.flush(CALLER, fh).await });
@@ -145,12 +145,12 @@ async fn attributes_that_wait_for_a_commit_are_a_copy() {
     let body = noise(24 * MIB);
     b.put_large("large", &body).await;
     let (ino, fh) = b.open("large", libc::O_RDWR).await;
-    b.fs.write(fh, 0, &body[..1], false).await.unwrap();
+    b.fs.write(fh, Some(0), &body[..1], false).await.unwrap();
     b.fs.flush(CALLER, fh).await.unwrap();
     let (puts, parts, copies) = (b.count(Op::Put), b.count(Op::UploadPart), b.count(Op::Copy));
     // Staged again, but not written to.
     let held = b.faults.hold_next(Op::CompleteUpload);
-    b.fs.write(fh, 0, &body[..1], false).await.unwrap();
+    b.fs.write(fh, Some(0), &body[..1], false).await.unwrap();
     let fs = Arc::clone(&b.fs);
     let closing = tokio::spawn(async move { fs.flush(CALLER, fh).await });
     held.reached().await;
@@ -172,7 +172,7 @@ async fn a_mode_that_was_to_travel_with_a_version_that_is_gone_makes_no_file_of_
     b.put_large("a", &noise(20 * MIB)).await;
     let (ino, fh) = b.open("a", libc::O_RDWR).await;
     // Staged, and written to nowhere.
-    b.fs.write(fh, 0, b"", false).await.unwrap();
+    b.fs.write(fh, Some(0), b"", false).await.unwrap();
     b.fs.setattr(CALLER, ino, SetAttr { mode: Some(0o600), ..SetAttr::default() }, true).await.unwrap();
     b.foreign_delete("a").await;
     let flushed = b.fs.flush(CALLER, fh).await;
@@ -187,13 +187,13 @@ async fn what_is_appended_before_a_commit_takes_its_bytes_counts_in_the_size() {
     b.put_large("log", &noise(MIB)).await;
     let (ino, first) = b.open("log", libc::O_WRONLY | libc::O_APPEND).await;
     let (_, second) = b.open("log", libc::O_WRONLY | libc::O_APPEND).await;
-    b.fs.write(first, 0, b"first", false).await.unwrap();
+    b.fs.write(first, None, b"first", false).await.unwrap();
     // The rest of the file is fetched before the PUT.
     let held = b.faults.hold_next(Op::Get);
     let fs = Arc::clone(&b.fs);
     let closing = tokio::spawn(async move { fs.flush(CALLER, first).await });
     held.reached().await;
-    b.fs.write(second, 0, b"second", false).await.unwrap();
+    b.fs.write(second, None, b"second", false).await.unwrap();
     held.release();
     closing.await.unwrap().unwrap();
     b.close(second).await;

@@ -46,7 +46,7 @@ async fn a_journaled_file_survives_the_loss_of_the_catalogue() {
     let b = bench().await;
     let dir = b.fs.mkdir(CALLER, Ino::ROOT, name("d"), 0o755).await.unwrap().ino;
     let (_, opened) = b.fs.create(CALLER, dir, name("f"), 0o640, CREATE).await.unwrap();
-    b.fs.write(opened.fh, 0, b"precious", false).await.unwrap();
+    b.fs.write(opened.fh, Some(0), b"precious", false).await.unwrap();
     b.faults.fail_next(Op::Put, ErrorKind::Server, 99);
     assert!(b.fs.flush(CALLER, opened.fh).await.is_err());
     let b = b.remount_without_catalogue().await;
@@ -62,7 +62,7 @@ async fn a_deleted_file_does_not_come_back_from_the_journal() {
     let b = bench().await;
     b.faults.fail_next(Op::Put, ErrorKind::AccessDenied, 99);
     let (_, fh) = b.create("a").await;
-    b.fs.write(fh, 0, b"x", false).await.unwrap();
+    b.fs.write(fh, Some(0), b"x", false).await.unwrap();
     assert!(b.fs.flush(CALLER, fh).await.is_err());
     b.fs.unlink(Ino::ROOT, name("a")).await.unwrap();
     let b = b.remount().await;
@@ -75,7 +75,7 @@ async fn a_deleted_file_does_not_come_back_from_the_journal() {
 async fn a_running_upload_counts_as_pending_and_is_journaled_by_the_last_close() {
     let b = bench().await;
     let (_, fh) = b.create("a").await;
-    b.fs.write(fh, 0, b"precious", false).await.unwrap();
+    b.fs.write(fh, Some(0), b"precious", false).await.unwrap();
     b.faults.set(fault::Settings { latency_max: Duration::from_secs(1), ..fault::Settings::default() });
     let (fs, ours) = (Arc::clone(&b.fs), fh);
     let closing = tokio::spawn(async move { fs.flush(CALLER, ours).await });
@@ -99,7 +99,7 @@ async fn two_journaled_files_survive_the_loss_of_the_catalogue_in_any_order() {
     let mut open = Vec::new();
     for n in ["f1", "f2"] {
         let (_, opened) = b.fs.create(CALLER, dir, name(n), 0o644, CREATE).await.unwrap();
-        b.fs.write(opened.fh, 0, n.as_bytes(), false).await.unwrap();
+        b.fs.write(opened.fh, Some(0), n.as_bytes(), false).await.unwrap();
         open.push(opened.fh);
     }
     b.faults.fail_next(Op::Put, ErrorKind::Server, 99);

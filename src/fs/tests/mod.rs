@@ -177,7 +177,7 @@ impl Bench {
             Some(_) => self.open(n, libc::O_RDWR | libc::O_TRUNC).await,
             None => self.create(n).await,
         };
-        self.fs.write(fh, 0, bytes.as_bytes(), false).await.unwrap();
+        self.fs.write(fh, Some(0), bytes.as_bytes(), false).await.unwrap();
         let flushed = self.fs.flush(CALLER, fh).await;
         self.fs.release(fh).await;
         flushed

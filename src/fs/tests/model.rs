@@ -125,7 +125,8 @@ impl World {
             Some(entry) => fs.open(CALLER, entry.ino, libc::O_WRONLY | libc::O_TRUNC).await?.fh,
             None => fs.create(CALLER, parent, name, 0o644, CREATE | libc::O_TRUNC).await?.1.fh,
         };
-        let written = fs.write(fh, 0, content.as_bytes(), false).await;
+        let at = if append { None } else { Some(0) };
+        let written = fs.write(fh, at, content.as_bytes(), false).await;
         let flushed = fs.flush(CALLER, fh).await;
         fs.release(fh).await;
         written.and(flushed)

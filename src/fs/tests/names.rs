@@ -7,7 +7,7 @@ async fn saving_by_rename_is_one_put_when_the_new_file_is_not_uploaded_yet() {
     let b = bench().await;
     b.write("a", "old").await.unwrap();
     let (_, fh) = b.create("a.tmp").await;
-    b.fs.write(fh, 0, b"new", false).await.unwrap();
+    b.fs.write(fh, Some(0), b"new", false).await.unwrap();
     let (puts, copies) = (b.count(Op::Put), b.count(Op::Copy));
     b.fs.rename((Ino::ROOT, name("a.tmp")), (Ino::ROOT, name("a")), false).await.unwrap();
     b.fs.flush(CALLER, fh).await.unwrap();
@@ -26,7 +26,7 @@ async fn a_renamed_directory_takes_everything_along_or_nothing() {
     }
     let dir = b.fs.lookup(Ino::ROOT, &name("d")).await.unwrap().unwrap().ino;
     let (_, opened) = b.fs.create(CALLER, dir, name("new"), 0o644, CREATE).await.unwrap();
-    b.fs.write(opened.fh, 0, b"staged", false).await.unwrap();
+    b.fs.write(opened.fh, Some(0), b"staged", false).await.unwrap();
     b.faults.fail_next(Op::Copy, ErrorKind::AccessDenied, 1);
     assert!(b.fs.rename((Ino::ROOT, name("d")), (Ino::ROOT, name("e")), false).await.is_err());
     assert_eq!(b.object("d/s/b").await.as_deref(), Some("x"));
@@ -126,7 +126,7 @@ async fn appending_to_a_name_that_appeared_elsewhere_does_not_create_it_anew() {
     let create = b.fs.create(CALLER, Ino::ROOT, name("log"), 0o644, append).await.unwrap_err();
     assert_eq!(create.errno(), libc::ESTALE, "the kernel looks again, and opens what is there");
     let (_, fh) = b.open("log", libc::O_WRONLY | libc::O_APPEND).await;
-    b.fs.write(fh, 0, b" ours", false).await.unwrap();
+    b.fs.write(fh, None, b" ours", false).await.unwrap();
     b.fs.flush(CALLER, fh).await.unwrap();
     assert_eq!(b.object("log").await.as_deref(), Some("theirs ours"));
 }
@@ -137,7 +137,7 @@ async fn a_changed_file_that_was_changed_elsewhere_can_be_removed_and_replaced()
     for n in ["a", "b"] {
         b.write(n, "base").await.unwrap();
         let (_, fh) = b.open(n, libc::O_RDWR).await;
-        b.fs.write(fh, 0, b"ours", false).await.unwrap();
+        b.fs.write(fh, Some(0), b"ours", false).await.unwrap();
         b.foreign(n, "theirs").await;
     }
     b.fs.unlink(Ino::ROOT, name("a")).await.unwrap();

@@ -8,7 +8,7 @@ pub(super) async fn bench_with(writes: Writes) -> Bench {
     b.foreign("known", "known").await;
     // The first write of a mount probes the bucket.
     let (_, fh) = b.open("known", libc::O_RDWR).await;
-    b.fs.write(fh, 0, b"known", false).await.unwrap();
+    b.fs.write(fh, Some(0), b"known", false).await.unwrap();
     b.fs.fsync(fh).await.unwrap();
     b.fs.release(fh).await;
     b
@@ -62,7 +62,7 @@ async fn the_upload_waits_and_what_is_written_again_meanwhile_is_one() {
     assert_eq!(writes(&b), before);
     // A file that somebody goes on writing to waits for the close.
     let (_, fh) = b.open("a", libc::O_RDWR).await;
-    b.fs.write(fh, 0, b"T", false).await.unwrap();
+    b.fs.write(fh, Some(0), b"T", false).await.unwrap();
     b.advance(3);
     tokio::time::sleep(Duration::from_millis(700)).await;
     assert_eq!(writes(&b), before);
@@ -76,7 +76,7 @@ async fn the_upload_waits_and_what_is_written_again_meanwhile_is_one() {
     assert_eq!(writes(&b), (before.0 + 1, before.1, before.2));
     // fsync waits for the bucket all the same.
     let (_, fh) = b.create("synced").await;
-    b.fs.write(fh, 0, b"bytes", false).await.unwrap();
+    b.fs.write(fh, Some(0), b"bytes", false).await.unwrap();
     b.fs.fsync(fh).await.unwrap();
     assert_eq!(b.object("synced").await.as_deref(), Some("bytes"));
     background.abort();
@@ -109,7 +109,7 @@ async fn a_temporary_file_that_stays_is_uploaded_and_one_that_goes_is_not() {
     b.fs.unlink(Ino::ROOT, name("gone.part")).await.unwrap();
     b.write("stays.part", "x").await.unwrap();
     let (_, fh) = b.create("synced.part").await;
-    b.fs.write(fh, 0, b"x", false).await.unwrap();
+    b.fs.write(fh, Some(0), b"x", false).await.unwrap();
     b.fs.fsync(fh).await.unwrap();
     assert_eq!(b.count(Op::Put), 0);
     b.fs.release(fh).await;
@@ -162,4 +162,15 @@ async fn what_was_acknowledged_is_not_replaced_by_a_file_that_was_only_emptied()
     b.fs.handles.remove(fh);
     let b = b.crash().await;
     assert_eq!(b.read("known").await, "acknowledged");
+}
+
+#[tokio::test]
+async fn a_file_that_was_emptied_by_opening_it_for_reading_is_in_the_bucket_at_close() {
+    let b = bench_with(Writes::default()).await;
+    let ino = b.fs.lookup(Ino::ROOT, &name("known")).await.unwrap().unwrap().ino;
+    let opened = b.fs.open(CALLER, ino, libc::O_RDONLY | libc::O_TRUNC).await.unwrap();
+    assert!(!opened.no_flush);
+    b.fs.flush(CALLER, opened.fh).await.unwrap();
+    assert_eq!(b.object("known").await.as_deref(), Some(""));
+    b.fs.release(opened.fh).await;
 }

@@ -96,7 +96,7 @@ async fn our_own_new_headers_are_no_foreign_version() {
         assert_eq!(ino_of(&b, Ino::ROOT, n).await, Some(target), "{n}");
     }
     assert_eq!(b.fs.read(fh, 0, 9).await.unwrap(), &b"text"[..]);
-    b.fs.write(fh, 0, b"TEXT", false).await.unwrap();
+    b.fs.write(fh, Some(0), b"TEXT", false).await.unwrap();
     b.fs.flush(CALLER, fh).await.unwrap();
     b.fs.release(fh).await;
     assert_eq!((b.object("a").await.as_deref(), b.ls(Ino::ROOT).await.len()), (Some("TEXT"), 2));
@@ -124,7 +124,7 @@ async fn a_rename_that_meets_a_conflict_does_not_move_another_inode_than_the_ker
     let b = bench().await;
     b.write("a", "base").await.unwrap();
     let (ours, fh) = b.open("a", libc::O_RDWR).await;
-    b.fs.write(fh, 0, b"ours", false).await.unwrap();
+    b.fs.write(fh, Some(0), b"ours", false).await.unwrap();
     b.foreign("a", "theirs").await;
     assert_eq!(rename(&b, "a", "b").await.unwrap().unwrap_err().errno(), libc::ESTALE);
     assert_eq!(ino_of(&b, Ino::ROOT, "b").await, None);

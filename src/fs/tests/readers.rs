@@ -121,7 +121,7 @@ async fn what_is_written_after_a_foreign_change_to_an_open_file_is_refused_and_n
     b.foreign("log", "theirs").await;
     b.advance(120);
     b.fs.lookup(Ino::ROOT, &name("log")).await.unwrap().unwrap();
-    let refused = b.fs.write(fh, 3, b" two", false).await.unwrap_err();
+    let refused = b.fs.write(fh, Some(3), b" two", false).await.unwrap_err();
     assert_eq!(refused.errno(), libc::ESTALE);
     b.fs.release(fh).await;
     assert_eq!(b.object("log").await.as_deref(), Some("theirs"));
@@ -293,7 +293,7 @@ async fn the_last_copy_of_a_deleted_file_is_not_given_up_for_room() {
     b.write("other", "other").await.unwrap();
     for is_replaced in [false, true] {
         let (_, fh) = b.create("a").await;
-        b.fs.write(fh, 0, b"only here", false).await.unwrap();
+        b.fs.write(fh, Some(0), b"only here", false).await.unwrap();
         b.fs.fsync(fh).await.unwrap();
         if is_replaced {
             b.fs.rename((Ino::ROOT, name("other")), (Ino::ROOT, name("a")), false).await.unwrap();
@@ -346,8 +346,8 @@ async fn lost() -> (Bench, Ino, Fh) {
 async fn nothing_that_is_written_to_a_file_whose_name_is_gone_is_acknowledged() {
     let (b, _, fh) = lost().await;
     for _ in 0..2 {
-        assert!(b.fs.write_staged(fh, 0, b"late").is_none());
-        assert_eq!(b.fs.write(fh, 0, b"late", false).await.unwrap_err().errno(), libc::ESTALE);
+        assert!(b.fs.write_staged(fh, Some(0), b"late").is_none());
+        assert_eq!(b.fs.write(fh, Some(0), b"late", false).await.unwrap_err().errno(), libc::ESTALE);
     }
     b.fs.flush(CALLER, fh).await.unwrap();
     assert_eq!(b.fs.read(fh, 0, 100).await.unwrap_err().errno(), libc::ESTALE);
@@ -357,7 +357,7 @@ async fn nothing_that_is_written_to_a_file_whose_name_is_gone_is_acknowledged() 
         let (b, ino, fh) = lost().await;
         let staged = b.fs.writer.stage(ino, b.fs.handles.get(fh).unwrap().object()).unwrap();
         staged.write(Some(0), b"late").unwrap();
-        assert!(b.fs.write_staged(fh, 4, b"later").is_none());
+        assert!(b.fs.write_staged(fh, Some(4), b"later").is_none());
         let told = if is_synced { b.fs.fsync(fh).await } else { b.fs.flush(CALLER, fh).await };
         assert_eq!(told.unwrap_err().errno(), libc::ESTALE);
         b.fs.release(fh).await;

@@ -68,7 +68,7 @@ async fn what_an_open_file_replaces_is_not_lost_with_it() {
     let b = late_bench().await;
     b.write("b", "acknowledged").await.unwrap();
     let (_, fh) = b.create("a").await;
-    b.fs.write(fh, 0, b"not closed yet", false).await.unwrap();
+    b.fs.write(fh, Some(0), b"not closed yet", false).await.unwrap();
     b.mv("a", "b").await.unwrap();
     let b = b.crash().await;
     assert_eq!(b.drained(&["a", "b"]).await, ["nothing", "not closed yet"]);
@@ -98,7 +98,7 @@ async fn a_file_below_a_directory_that_was_a_file_before_is_there() {
     let b = late_bench().await;
     let dir = b.fs.mkdir(CALLER, Ino::ROOT, name("d"), 0o755).await.unwrap().ino;
     let (entry, opened) = b.fs.create(CALLER, dir, name("f"), 0o644, CREATE).await.unwrap();
-    b.fs.write(opened.fh, 0, b"below", false).await.unwrap();
+    b.fs.write(opened.fh, Some(0), b"below", false).await.unwrap();
     b.fs.flush(CALLER, opened.fh).await.unwrap();
     b.fs.release(opened.fh).await;
     let attr = b.fs.meta.get(entry.ino).unwrap().unwrap().attr;
