@@ -20,7 +20,11 @@ impl Fs {
         let result = self.commit_now(ino).await;
         let now = self.meta.now();
         match &result {
-            Ok(()) => self.queue().on_done(ino, now),
+            Ok(()) => {
+                self.queue().on_done(ino, now);
+                // Nobody may be there who would do it later.
+                self.drop_clean(ino);
+            }
             Err(e) => {
                 if let Err(unsafe_now) = self.journal(ino).await {
                     tracing::error!(inode = %ino, error = %unsafe_now, "a failed commit could not be journaled");
@@ -231,7 +235,12 @@ impl Fs {
         };
         let (size, written_at) = (staged.size(), staged.written_at());
         let recorded = self.writer.record(&staged, replaced, self.meta.now(), describe);
-        let stored = self.meta.change(ino, move |row| settle(row, size, written_at));
+        let kept = Arc::clone(&staged);
+        let stored = self.meta.change(ino, move |row| {
+            settle(row, size, written_at);
+            // What is acknowledged is ours, also if it was written in the moment in which a commit ended.
+            row.local |= kept.is_changed();
+        });
         let (recorded, stored) = tokio::join!(recorded, stored);
         stored?;
         recorded

@@ -135,13 +135,13 @@ impl Fs {
     /// What the staging disk says: ENOSPC before anything is lost.
     pub async fn write(self: &Arc<Self>, fh: Fh, offset: Option<u64>, data: &[u8], kill_suid: bool) -> Result<()> {
         let handle = self.handles.get(fh).filter(|h| h.writable).ok_or(FsError::BadHandle)?;
-        let row = self.row(handle.ino)?;
-        let staged = self.stage_for_write(&row).await?;
-        if kill_suid {
-            self.clear_suid(handle.ino).await?;
-        }
         let until = tokio::time::Instant::now() + ROOM_PATIENCE;
         loop {
+            // Each time: what was staged may have been committed while this waited for room.
+            let staged = self.stage_for_write(&self.row(handle.ino)?).await?;
+            if kill_suid {
+                self.clear_suid(handle.ino).await?;
+            }
             match self.write_now(&staged, offset, data) {
                 Err(e) if e.errno() == libc::ENOSPC && self.make_room(until).await => {}
                 written => return written,

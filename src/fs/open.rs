@@ -187,22 +187,24 @@ impl Fs {
         let Some(handle) = self.handles.remove(fh) else { return };
         let ino = handle.ino;
         let last = self.meta.pins().unpin(ino);
-        let owed = self.writer.get(ino).is_some_and(|s| s.is_changed() || s.is_journaled());
         let fs = Arc::clone(self);
-        let closing = to_the_end(async move {
-            let mut journaled = Ok(());
-            if owed && fs.meta.get(ino)?.is_some_and(|row| row.parent.is_some()) {
-                journaled = fs.journal_if_changed(ino).await;
-                fs.queue_commit_after(ino, fs.delay_of(ino));
-            }
-            if last {
-                fs.last_closed(ino).await?;
-            }
-            journaled
-        });
-        if let Err(e) = closing.await {
+        if let Err(e) = to_the_end(async move { fs.let_go(ino, last).await }).await {
             tracing::error!(inode = %ino, error = %e, "after the last close");
         }
+    }
+
+    /// A handle is gone, the last one or not: what is owed of the file is journaled and committed in the background.
+    async fn let_go(self: &Arc<Self>, ino: Ino, last: bool) -> Result<()> {
+        let mut journaled = Ok(());
+        let owed = self.writer.get(ino).is_some_and(|s| s.is_changed() || s.is_journaled());
+        if owed && self.meta.get(ino)?.is_some_and(|row| row.parent.is_some()) {
+            journaled = self.journal_if_changed(ino).await;
+            self.queue_commit_after(ino, self.delay_of(ino));
+        }
+        if last {
+            self.last_closed(ino).await?;
+        }
+        journaled
     }
 
     /// Nobody has the inode open any more.
@@ -219,31 +221,39 @@ impl Fs {
     }
 }
 
-/// Pins an inode for a handle that is about to be made, and unpins it if that comes to nothing: because of an error, or
+/// Pins an inode for a handle that is about to be made, and lets go of it if that comes to nothing: because of an error, or
 /// because the caller was interrupted.
-pub(super) struct PinGuard<'a>(Option<(&'a Fs, Ino)>);
+pub(super) struct PinGuard(Option<(Arc<Fs>, Ino)>);
 
-impl PinGuard<'_> {
-    pub(super) fn new(fs: &Fs, ino: Ino) -> PinGuard<'_> {
+impl PinGuard {
+    pub(super) fn new(fs: &Arc<Fs>, ino: Ino) -> PinGuard {
         fs.meta.pins().pin(ino);
-        PinGuard(Some((fs, ino)))
+        PinGuard(Some((Arc::clone(fs), ino)))
     }
 
     fn keep(mut self) {
         self.0 = None;
     }
 
-    /// Unpins as the close of a handle does.
+    /// Lets go as the close of a handle does.
     pub(super) async fn close(mut self) -> Result<()> {
         let Some((fs, ino)) = self.0.take() else { return Ok(()) };
-        if fs.meta.pins().unpin(ino) { fs.last_closed(ino).await } else { Ok(()) }
+        if fs.meta.pins().unpin(ino) { fs.let_go(ino, true).await } else { Ok(()) }
     }
 }
 
-impl Drop for PinGuard<'_> {
+impl Drop for PinGuard {
     fn drop(&mut self) {
-        if let Some((fs, ino)) = self.0 {
-            fs.meta.pins().unpin(ino);
+        if let Some((fs, ino)) = self.0.take()
+            && fs.meta.pins().unpin(ino)
+        {
+            let runtime = fs.runtime.clone();
+            // It may have been emptied half.
+            runtime.spawn(async move {
+                if let Err(e) = fs.let_go(ino, true).await {
+                    tracing::error!(inode = %ino, error = %e, "after an open that was given up");
+                }
+            });
         }
     }
 }

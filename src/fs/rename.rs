@@ -263,7 +263,15 @@ impl Fs {
             }
             result => result?,
         };
-        let moved = Moved { path: Vec::new(), is_dir: false, version: version.clone(), headers: to_meta(&headers) };
+        let from_version = row.version.as_ref().ok_or(FsError::Stale)?;
+        let moved = Moved {
+            path: Vec::new(),
+            is_dir: false,
+            from: from_version.etag.clone(),
+            version: version.clone(),
+            headers: to_meta(&headers),
+            storage_class: headers.storage_class.clone(),
+        };
         self.meta.rename(row.ino, to.parent, to.name.clone(), vec![moved]).await?;
         if let Some(copied) = row.version.clone() {
             self.note_rewritten(row, &ObjectRef { key: from.file.clone(), version: copied }, &to.file, &version);

@@ -143,28 +143,32 @@ impl Fs {
         copied: &[Copied],
         has_marker: bool,
     ) -> Result<()> {
-        let mut moved = Vec::with_capacity(copied.len());
+        let (mut moved, mut shown) = (Vec::with_capacity(copied.len()), Vec::with_capacity(copied.len()));
         for one in copied {
             let rest = one.to.as_str().strip_prefix(tree.as_str()).unwrap_or("");
             let path =
                 rest.split('/').filter(|c| !c.is_empty()).map(Name::parse).collect::<std::result::Result<Vec<_>, _>>();
             // A key that no path can express moves along in the bucket, and the catalogue has no row of it.
-            let path = path.unwrap_or_else(|_| vec![to.name.clone(); 2]);
-            let headers = super::headers::to_meta(&one.headers);
-            moved.push(Moved { path, is_dir: one.to.is_dir(), version: one.version.clone(), headers });
+            let Ok(path) = path else { continue };
+            moved.push(Moved {
+                path,
+                is_dir: one.to.is_dir(),
+                from: one.from_etag.clone(),
+                version: one.version.clone(),
+                headers: super::headers::to_meta(&one.headers),
+                storage_class: one.headers.storage_class.clone(),
+            });
+            shown.push(one);
         }
-        let noted = self.meta.rename(row.ino, to.parent, to.name.clone(), moved).await?;
-        for (before, index) in noted.iter().filter(|(row, _)| row.attr.kind != FileKind::Dir) {
-            if let Some(one) = copied.get(*index) {
+        let renamed = self.meta.rename(row.ino, to.parent, to.name.clone(), moved).await?;
+        for (before, index) in renamed.followed.iter().filter(|(row, _)| row.attr.kind != FileKind::Dir) {
+            if let Some(one) = shown.get(*index) {
                 let copied = Version { etag: one.from_etag.clone(), ..one.version.clone() };
-                self.note_rewritten(
-                    before,
-                    &ObjectRef { key: one.from.clone(), version: copied },
-                    &one.to,
-                    &one.version,
-                );
+                let copied = ObjectRef { key: one.from.clone(), version: copied };
+                self.note_rewritten(before, &copied, &one.to, &one.version);
             }
         }
+        self.announce(renamed.changes);
         let moved_marker = copied.iter().any(|c| c.to == *tree);
         let implied = !copied.is_empty();
         self.meta

@@ -2,11 +2,11 @@
 //!
 //! Owns: a rename in the catalogue, names and versions in one transaction. Does not own: the copies in the bucket (`fs`).
 
-use super::apply::{self, Loser};
-use super::reconcile::{self, Defaults, Headers};
+use super::apply::{self, Change, Context, Loser};
+use super::reconcile::{self, Found, Headers, Sighting};
 use super::{InodeRow, Marker, Meta, Result, touch};
 use crate::db::{RowResult, Rows};
-use crate::types::{FileKind, Ino, Name, Timestamp, Version};
+use crate::types::{ETag, FileKind, Ino, Name, Version};
 use std::sync::Arc;
 
 /// A version that an inode has at its new place.
@@ -16,25 +16,38 @@ pub struct Moved {
     pub path: Vec<Name>,
     /// Whether it is a directory's marker.
     pub is_dir: bool,
+    /// What was copied, which need not be what the catalogue has seen.
+    pub from: ETag,
     /// The version at the new place.
     pub version: Version,
     /// Its headers there.
     pub headers: Headers,
+    /// Its storage class, where told.
+    pub storage_class: Option<String>,
+}
+
+/// What a rename was in the catalogue.
+#[derive(Debug, Default)]
+pub struct Renamed {
+    /// The inodes whose version is at another place now, as they were, with their place among those that were moved.
+    pub followed: Vec<(InodeRow, usize)>,
+    /// What somebody else had written below that nobody here had seen yet.
+    pub changes: Vec<Change>,
 }
 
 impl Meta {
     /// Gives `ino` another name, and takes that name away from whoever has it. `moved` are the versions that it and what is
     /// below it have at the new place: name and versions change in one transaction, so that nobody sees the new names with
-    /// the old versions. Answers the inodes whose version changed, with their place in `moved`.
+    /// the old versions. Where another version was copied than the catalogue shows, it is taken for what it is: somebody else's.
     ///
     /// # Errors
     /// As [`Meta::get`].
-    pub async fn rename(&self, ino: Ino, parent: Ino, name: Name, moved: Vec<Moved>) -> Result<Vec<(InodeRow, usize)>> {
+    pub async fn rename(&self, ino: Ino, parent: Ino, name: Name, moved: Vec<Moved>) -> Result<Renamed> {
         let (pins, gone, now) = (Arc::clone(&self.pins), self.gone.clone(), self.clock.now());
-        let defaults = Arc::clone(&self.defaults);
+        let (defaults, watches) = (Arc::clone(&self.defaults), Arc::clone(&self.watches));
         self.catalogue
             .write(move |rows| {
-                let Some(mut row) = rows.get(ino)? else { return Ok(Vec::new()) };
+                let Some(mut row) = rows.get(ino)? else { return Ok(Renamed::default()) };
                 if let Some(loser) = rows.child(parent, &name)?.filter(|r| r.ino != ino) {
                     apply::detach(rows, &pins, &loser, Loser::ToUs)?;
                 }
@@ -52,43 +65,70 @@ impl Meta {
                     rows.confirm_dirs_below(ino, now)?;
                 }
                 touch(rows, parent, now)?;
-                note_moved(rows, ino, moved, now, &defaults)
+                let (defaults, pins, gone, watches) = (&*defaults, &*pins, &gone, &*watches);
+                let cx = Context { defaults, pins, gone, watches, began: now, is_known: true, hides: false };
+                note_moved(rows, cx, ino, moved)
             })
             .await
     }
 }
 
-/// Rows of what was moved show the versions that they have now. What the catalogue does not know is left out.
-fn note_moved(
-    rows: Rows<'_>,
-    top: Ino,
-    moved: Vec<Moved>,
-    now: Timestamp,
-    defaults: &Defaults,
-) -> RowResult<Vec<(InodeRow, usize)>> {
-    let mut noted = Vec::new();
+/// Rows of what was moved show the versions that they have now. What is below a directory that the catalogue does not know is left
+/// out.
+fn note_moved(rows: Rows<'_>, cx: Context<'_>, top: Ino, moved: Vec<Moved>) -> RowResult<Renamed> {
+    let mut renamed = Renamed::default();
     for (index, one) in moved.into_iter().enumerate() {
-        let mut at = rows.get(top)?;
-        for name in &one.path {
-            at = match at {
-                Some(dir) => rows.child(dir.ino, name)?,
-                None => None,
-            };
+        let Some((name, dirs)) = one.path.split_last() else {
+            if let Some(row) = rows.get(top)? {
+                renamed.followed.extend(follow(rows, cx, row, one)?.map(|before| (before, index)));
+            }
+            continue;
+        };
+        let mut dir = Some(top);
+        for name in dirs {
+            dir = dir.map(|dir| rows.child(dir, name)).transpose()?.flatten().map(|row| row.ino);
         }
-        let Some(mut row) = at.filter(|r| (r.attr.kind == FileKind::Dir) == one.is_dir) else { continue };
-        let before = row.clone();
-        // Of a row that nobody has read the attributes are defaults, which must not count as the object's.
-        reconcile::learn(&mut row, &one.headers, defaults);
-        if row.headers.is_some() {
-            row.headers = Some(one.headers.json);
+        let Some(dir) = dir else { continue };
+        let known = rows.child(dir, name)?;
+        let is_as_known = known.as_ref().and_then(|row| row.version.as_ref()).is_some_and(|v| v.etag == one.from);
+        match known {
+            Some(row) if one.is_dir || is_as_known => {
+                renamed.followed.extend(follow(rows, cx, row, one)?.map(|before| (before, index)));
+            }
+            None if one.is_dir => {}
+            _ => {
+                let Moved { version, headers, storage_class, .. } = one;
+                let found = Found::Object { version, storage_class, headers: Some(headers) };
+                apply::apply(rows, cx, dir, &Sighting { name: name.clone(), found }, &mut renamed.changes)?;
+            }
         }
-        row.version = Some(one.version);
-        row.checked_at = now;
-        if one.is_dir {
-            row.marker = Marker::Present;
-        }
-        rows.update(&row)?;
-        noted.push((before, index));
     }
-    Ok(noted)
+    Ok(renamed)
+}
+
+/// The row of what was moved. Answers what it was before, or nothing if it is of another kind.
+fn follow(rows: Rows<'_>, cx: Context<'_>, mut row: InodeRow, moved: Moved) -> RowResult<Option<InodeRow>> {
+    if (row.attr.kind == FileKind::Dir) != moved.is_dir {
+        return Ok(None);
+    }
+    let before = row.clone();
+    if row.version.as_ref().is_some_and(|version| version.etag != moved.from) {
+        // Somebody else's marker, or one more change in the moment of the copy: read anew.
+        row.headers = None;
+        if !moved.is_dir && !row.local {
+            row.attr.size = moved.version.size;
+        }
+    }
+    // Of a row that nobody has read the attributes are defaults, which must not count as the object's.
+    reconcile::learn(&mut row, &moved.headers, cx.defaults);
+    if row.headers.is_some() {
+        row.headers = Some(moved.headers.json);
+    }
+    row.version = Some(moved.version);
+    row.checked_at = cx.began;
+    if moved.is_dir {
+        row.marker = Marker::Present;
+    }
+    rows.update(&row)?;
+    Ok(Some(before))
 }

@@ -125,3 +125,57 @@ async fn known_directories_answer_while_the_bucket_does_not() {
     assert!(b.fs.lookup(Ino::ROOT, &name("a")).await.unwrap().is_some());
     assert_eq!(b.fs.lookup(Ino::ROOT, &name("nope")).await.unwrap_err().errno(), libc::EIO, "not known is not absent");
 }
+
+/// Written in the moment in which a commit ended: the row does not say that it is ours.
+#[tokio::test]
+async fn what_is_journaled_does_not_go_with_the_object_that_somebody_else_deletes() {
+    let b = bench().await;
+    b.write("a", "before").await.unwrap();
+    let (ino, fh) = b.open("a", libc::O_RDWR | libc::O_TRUNC).await;
+    b.fs.write(fh, Some(0), b"ours", false).await.unwrap();
+    b.fs.meta.change(ino, |row| row.local = false).await.unwrap();
+    b.fs.journal(ino).await.unwrap();
+    b.foreign_delete("a").await;
+    b.advance(120);
+    b.fs.refresh(Ino::ROOT).await.unwrap();
+    assert_eq!(b.fs.getattr(ino).unwrap().attr.size, 4);
+    b.fs.flush(CALLER, fh).await.unwrap();
+    b.fs.release(fh).await;
+    assert_eq!(b.object("a").await.as_deref(), Some("ours"));
+}
+
+#[tokio::test]
+async fn an_open_that_was_given_up_after_it_emptied_the_file_is_committed() {
+    let b = bench().await;
+    b.write("a", "before").await.unwrap();
+    let row = b.fs.lookup(Ino::ROOT, &name("a")).await.unwrap().unwrap();
+    let row = b.fs.meta.get(row.ino).unwrap().unwrap();
+    let pin = crate::fs::open::PinGuard::new(&b.fs, row.ino);
+    b.fs.stage_for_write(&row).await.unwrap().truncate(0).unwrap();
+    drop(pin);
+    let background = tokio::spawn(Arc::clone(&b.fs).run_background());
+    for _ in 0..2000 {
+        if b.object("a").await.as_deref() == Some("") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    background.abort();
+    assert_eq!(b.object("a").await.as_deref(), Some(""));
+}
+
+#[tokio::test]
+async fn a_file_that_was_parked_and_then_committed_by_a_rename_is_read_from_the_bucket_again() {
+    let b = bench().await;
+    b.write("a", "before").await.unwrap();
+    b.faults.fail_next(Op::Put, ErrorKind::AccessDenied, 1);
+    b.write("a", "ours").await.unwrap_err();
+    b.faults.set(fault::Settings::default());
+    b.fs.rename((Ino::ROOT, name("a")), (Ino::ROOT, name("b")), false).await.unwrap();
+    assert_eq!(b.object("b").await.as_deref(), Some("ours"));
+    b.foreign("b", "theirs").await;
+    b.advance(120);
+    assert_eq!(b.read("b").await, "theirs");
+    b.write("b", "newest").await.unwrap();
+    assert_eq!((b.object("b").await.as_deref(), b.fs.pending().unwrap().conflicts), (Some("newest"), 0));
+}

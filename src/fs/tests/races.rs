@@ -192,3 +192,62 @@ async fn a_name_is_removed_even_if_nobody_can_tell_whether_its_directory_is_empt
     b.fs.unlink(d, name("x")).await.unwrap();
     assert_eq!(b.fs.pending().unwrap().markers, 1, "the directory stays");
 }
+
+/// A directory is renamed in which somebody else has written what this mount has not seen.
+#[tokio::test]
+async fn a_renamed_directory_takes_what_others_wrote_in_it_for_theirs() {
+    for is_read in [false, true] {
+        let b = bench().await;
+        let d = b.fs.mkdir(CALLER, Ino::ROOT, name("d"), 0o755).await.unwrap().ino;
+        for k in ["d/open", "d/closed"] {
+            b.foreign(k, "before").await;
+        }
+        b.advance(120);
+        assert_eq!(b.ls(d).await, ["closed", "open"]);
+        let open = b.fs.lookup(d, &name("open")).await.unwrap().unwrap().ino;
+        let fh = b.fs.open(CALLER, open, libc::O_RDWR).await.unwrap().fh;
+        // Clean again, and still staged.
+        b.fs.write(fh, Some(0), b"BEFORE", false).await.unwrap();
+        b.fs.fsync(fh).await.unwrap();
+        let closed = b.fs.lookup(d, &name("closed")).await.unwrap().unwrap().ino;
+        if is_read {
+            let fh = b.fs.open(CALLER, closed, libc::O_RDONLY).await.unwrap().fh;
+            assert_eq!(b.fs.read(fh, 0, 100).await.unwrap(), "before");
+            b.fs.release(fh).await;
+        }
+        for k in ["d/open", "d/closed", "d/new"] {
+            b.foreign(k, "theirs, and longer").await;
+        }
+        b.fs.rename((Ino::ROOT, name("d")), (Ino::ROOT, name("e")), false).await.unwrap();
+        // Without asking again.
+        assert_eq!(b.fs.getattr(closed).unwrap().attr.size, 18);
+        let opened = b.fs.open(CALLER, closed, libc::O_RDONLY).await.unwrap();
+        assert!(!is_read || !opened.keep_cache, "the kernel's pages are of the version before");
+        assert_eq!(b.fs.read(opened.fh, 0, 100).await.unwrap(), "theirs, and longer");
+        b.fs.release(opened.fh).await;
+        let is_shown =
+            |n| b.fs.meta.child(d, &name(n)).unwrap().is_some_and(|row| row.attr.size == 18 && row.ino != open);
+        assert!(["open", "closed", "new"].into_iter().all(is_shown));
+        assert_eq!(b.fs.write(fh, Some(0), b"ours", false).await.unwrap_err().errno(), libc::ESTALE);
+        b.fs.release(fh).await;
+        assert_eq!(b.object("e/open").await.as_deref(), Some("theirs, and longer"));
+    }
+}
+
+#[tokio::test]
+async fn a_new_file_in_a_renamed_directory_does_not_replace_one_that_appeared_there() {
+    let b = bench().await;
+    let d = b.fs.mkdir(CALLER, Ino::ROOT, name("d"), 0o755).await.unwrap().ino;
+    let (made, opened) = b.fs.create(CALLER, d, name("n"), 0o644, CREATE).await.unwrap();
+    b.fs.write(opened.fh, Some(0), b"ours", false).await.unwrap();
+    b.foreign("d/n", "theirs").await;
+    b.fs.rename((Ino::ROOT, name("d")), (Ino::ROOT, name("e")), false).await.unwrap();
+    b.fs.flush(CALLER, opened.fh).await.unwrap();
+    b.fs.release(opened.fh).await;
+    assert_eq!(b.object("e/n").await.as_deref(), Some("theirs"));
+    let names = b.ls(d).await;
+    assert!(names.len() == 2 && names.contains(&"n".to_owned()), "{names:?}");
+    let copy = names.iter().find(|n| n.contains("conflict")).unwrap();
+    assert_eq!(b.object(&format!("e/{copy}")).await.as_deref(), Some("ours"));
+    assert_eq!(b.fs.lookup(d, &name(copy)).await.unwrap().unwrap().ino, made.ino);
+}
