@@ -11,8 +11,8 @@ use crate::store::Condition;
 use crate::types::Ino;
 use crate::write::{Span, Staged};
 use futures::StreamExt;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 /// How long an emptied directory waits for its marker: `rm -r` removes it within that, and no request is made.
@@ -92,8 +92,9 @@ impl Fs {
         if let Err(e) = self.delete_left_orphans().await {
             tracing::warn!(error = %e, "copies for readers of an earlier mount could not be deleted");
         }
-        if let Err(e) = self.writer.abort_left_uploads().await {
-            tracing::warn!(error = %e, "uploads that an earlier mount left could not be looked up");
+        let left = std::mem::take(&mut *self.left_uploads.lock().unwrap_or_else(PoisonError::into_inner));
+        for upload in left {
+            self.writer.abort_left(&upload).await;
         }
         self.end_left_renames().await;
     }

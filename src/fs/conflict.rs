@@ -132,7 +132,7 @@ impl Fs {
             return Ok(());
         }
         let (own_name, _) = self.free_conflict_name(parent, &name, 0)?;
-        self.meta.rename(row.ino, parent, own_name.clone(), Vec::new()).await?;
+        self.meta.rename(row.ino, parent, own_name.clone(), Vec::new()).await?.ok_or(FsError::Stale)?;
         // The bucket has no version of it: it is a file that only we know, and can be renamed and deleted as one.
         self.meta.change(row.ino, |row| row.version = None).await?;
         self.forget_attr(row.ino);
@@ -166,7 +166,7 @@ impl Fs {
                 .insert(CONFLICT_HEADER.to_owned(), percent_encode(name.as_bytes(), NON_ALPHANUMERIC).to_string());
             match self.upload(staged, &copy_key, headers, Condition::IfAbsent).await {
                 Ok(done) => {
-                    self.meta.rename(row.ino, parent, copy_name.clone(), Vec::new()).await?;
+                    self.meta.rename(row.ino, parent, copy_name.clone(), Vec::new()).await?.ok_or(FsError::Stale)?;
                     self.committed(staged, row, done).await?;
                     return Ok(copy_name);
                 }

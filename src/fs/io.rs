@@ -234,8 +234,11 @@ impl Fs {
     /// elsewhere while it was open, or its last handle is being closed. What we deleted ourselves lives on for those who hold it.
     pub(super) fn is_out_of_reach(&self, ino: Ino) -> Result<bool> {
         let Some(row) = self.meta.get(ino)? else { return Ok(true) };
-        let is_held = || !self.meta.pins().is_lost(ino) && !self.handles.of(ino).is_empty();
-        Ok(row.parent.is_none() && !is_held())
+        match row.parent {
+            None => Ok(self.meta.pins().is_lost(ino) || self.handles.of(ino).is_empty()),
+            // Its directory may be gone.
+            Some(_) => Ok(self.meta.path(ino)?.is_none()),
+        }
     }
 
     /// Set-user-ID and set-group-ID do not survive a write by somebody else (chmod(2), "set-user-ID mode bits").

@@ -56,7 +56,7 @@ mod watchers;
 use crate::meta::{InodeRow, Meta};
 use crate::read::Reader;
 use crate::remote::Remote;
-use crate::store::ObjectStore;
+use crate::store::{ObjectStore, Upload};
 use crate::types::{Attr, Ino, Key, ObjectRef, Version};
 use crate::write::{Claims, CommitQueue, Writer};
 use std::collections::HashMap;
@@ -170,6 +170,9 @@ pub struct Fs {
     seen: moka::sync::Cache<Ino, Version>,
     /// Copies that serve readers of files which were deleted or replaced while open.
     orphans: Mutex<HashMap<Ino, ObjectRef>>,
+    /// Such copies, and uploads, that an earlier mount left.
+    left_orphans: Mutex<Vec<Key>>,
+    left_uploads: Mutex<Vec<Upload>>,
     conflicts: AtomicU64,
     /// When the bucket is asked again, after it did not answer, in ns since the epoch.
     outage_until: AtomicI64,
@@ -210,6 +213,8 @@ impl Fs {
             makers: makers::Makers::default(),
             seen: moka::sync::Cache::new(SEEN_MAX),
             orphans: Mutex::default(),
+            left_orphans: Mutex::default(),
+            left_uploads: Mutex::default(),
             conflicts: AtomicU64::new(0),
             outage_until: AtomicI64::new(0),
             kernel: OnceLock::new(),

@@ -324,24 +324,45 @@ impl Fs {
 
     /// The list of copies is kept in the catalogue, so that a daemon that was killed leaves none behind for ever.
     async fn remember_orphans_with(&self, ino: Ino, orphan: Option<ObjectRef>) -> Result<()> {
-        let keys: Vec<String> = {
+        {
             let mut orphans = self.orphans.lock().unwrap_or_else(PoisonError::into_inner);
             match orphan {
                 Some(object) => drop(orphans.insert(ino, object)),
                 None => drop(orphans.remove(&ino)),
             }
-            orphans.values().map(|o| o.key.as_str().to_owned()).collect()
+        }
+        self.remember_orphans().await
+    }
+
+    async fn remember_orphans(&self) -> Result<()> {
+        let keys: Vec<String> = {
+            let orphans = self.orphans.lock().unwrap_or_else(PoisonError::into_inner);
+            let left = self.left_orphans.lock().unwrap_or_else(PoisonError::into_inner);
+            orphans.values().map(|o| &o.key).chain(left.iter()).map(ToString::to_string).collect()
         };
         self.meta.set_kv("orphans", keys.join("\n")).await?;
         Ok(())
     }
 
+    /// Notes what an earlier mount left, before this one makes copies and uploads of its own.
+    pub(super) fn find_left(&self) -> Result<()> {
+        let orphans = self.meta.kv("orphans")?.unwrap_or_default();
+        let orphans = orphans.lines().filter_map(|key| Key::parse(key).ok()).collect();
+        *self.left_orphans.lock().unwrap_or_else(PoisonError::into_inner) = orphans;
+        *self.left_uploads.lock().unwrap_or_else(PoisonError::into_inner) = self.writer.left_uploads()?;
+        Ok(())
+    }
+
     /// Deletes the copies that an earlier daemon left.
     pub(super) async fn delete_left_orphans(&self) -> Result<()> {
-        for key in self.meta.kv("orphans")?.unwrap_or_default().lines() {
-            self.store.delete(&Key::parse(key)?, None).await?;
+        let left = self.left_orphans.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if left.is_empty() {
+            return Ok(());
         }
-        self.meta.set_kv("orphans", String::new()).await?;
-        Ok(())
+        for key in left {
+            self.store.delete(&key, None).await?;
+            self.left_orphans.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| *other != key);
+        }
+        self.remember_orphans().await
     }
 }

@@ -22,6 +22,7 @@ impl Fs {
         if self.settings.read_only {
             return Ok(());
         }
+        self.find_left()?;
         let left = self.writer.recover()?;
         let journaled: Vec<Ino> = left.iter().map(|r| r.ino).collect();
         for row in self.meta.local()?.into_iter().filter(|r| !journaled.contains(&r.ino)) {
@@ -93,7 +94,7 @@ impl Fs {
         let name = &self.make_way(parent, name, elsewhere).await?;
         if let Some(row) = known {
             // The catalogue, which is not synced, has lost a rename that the journal knows of.
-            self.meta.rename(row.ino, parent, name.clone(), Vec::new()).await?;
+            self.meta.rename(row.ino, parent, name.clone(), Vec::new()).await?.ok_or(FsError::Stale)?;
             return Ok(row.ino);
         }
         let said = crate::meta::headers::from_user(&left.headers.user);

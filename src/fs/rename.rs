@@ -218,7 +218,7 @@ impl Fs {
             Some(old) if object.is_some() => Some(self.headers_to_keep(old, row, &to.file).await),
             _ => None,
         };
-        self.meta.rename(row.ino, to.parent, to.name.clone(), Vec::new()).await?;
+        self.meta.rename(row.ino, to.parent, to.name.clone(), Vec::new()).await?.ok_or(FsError::Stale)?;
         if let Some(object) = object {
             self.meta
                 .change(row.ino, move |row| {
@@ -272,7 +272,7 @@ impl Fs {
             headers: to_meta(&headers),
             storage_class: headers.storage_class.clone(),
         };
-        self.meta.rename(row.ino, to.parent, to.name.clone(), vec![moved]).await?;
+        self.meta.rename(row.ino, to.parent, to.name.clone(), vec![moved]).await?.ok_or(FsError::Stale)?;
         if let Some(copied) = row.version.clone() {
             self.note_rewritten(row, &ObjectRef { key: from.file.clone(), version: copied }, &to.file, &version);
         }

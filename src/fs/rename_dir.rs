@@ -145,11 +145,8 @@ impl Fs {
     ) -> Result<()> {
         let (mut moved, mut shown) = (Vec::with_capacity(copied.len()), Vec::with_capacity(copied.len()));
         for one in copied {
-            let rest = one.to.as_str().strip_prefix(tree.as_str()).unwrap_or("");
-            let path =
-                rest.split('/').filter(|c| !c.is_empty()).map(Name::parse).collect::<std::result::Result<Vec<_>, _>>();
             // A key that no path can express moves along in the bucket, and the catalogue has no row of it.
-            let Ok(path) = path else { continue };
+            let Some(path) = path_below(tree, &one.to) else { continue };
             moved.push(Moved {
                 path,
                 is_dir: one.to.is_dir(),
@@ -160,7 +157,7 @@ impl Fs {
             });
             shown.push(one);
         }
-        let renamed = self.meta.rename(row.ino, to.parent, to.name.clone(), moved).await?;
+        let renamed = self.meta.rename(row.ino, to.parent, to.name.clone(), moved).await?.ok_or(FsError::Stale)?;
         for (before, index) in renamed.followed.iter().filter(|(row, _)| row.attr.kind != FileKind::Dir) {
             if let Some(one) = shown.get(*index) {
                 let copied = Version { etag: one.from_etag.clone(), ..one.version.clone() };
@@ -319,5 +316,36 @@ impl Fs {
         });
         let failed = deleted.buffer_unordered(IN_FLIGHT).filter_map(|deleted| std::future::ready(deleted.err()));
         failed.collect::<Vec<_>>().await.pop().map_or(Ok(()), |e| Err(e.into()))
+    }
+}
+
+/// The names from a directory's key down to `key`; none for the directory's own marker. `None` if no path can express it.
+fn path_below(tree: &Key, key: &Key) -> Option<Vec<Name>> {
+    let rest = key.as_str().strip_prefix(tree.as_str())?;
+    if rest.is_empty() {
+        return Some(Vec::new());
+    }
+    rest.strip_suffix('/').unwrap_or(rest).split('/').map(|name| Name::parse(name).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_below_is_a_path_or_is_left_out() {
+        let names = |key: &str| {
+            let path = path_below(&Key::parse("t/").unwrap(), &Key::parse(key).unwrap())?;
+            Some(path.iter().map(ToString::to_string).collect::<Vec<_>>().join(":"))
+        };
+        let some = |path: &str| Some(path.to_owned());
+        assert_eq!(
+            [names("t/"), names("t/a"), names("t/a/b"), names("t/a/b/")],
+            [some(""), some("a"), some("a:b"), some("a:b")]
+        );
+        assert_eq!(
+            [names("t//"), names("t//x"), names("t/a//"), names("t/a//x"), names("t/../x")],
+            [const { None }; 5]
+        );
     }
 }

@@ -216,7 +216,7 @@ impl Meta {
         Ok(self.path(row.ino)?.map(|names| key_of(&names, row.attr.kind)))
     }
 
-    /// Makes an inode under a name. `None` if the name is taken.
+    /// Makes an inode under a name. `None` if the name is taken, or its directory is gone.
     ///
     /// # Errors
     /// As [`Meta::get`].
@@ -226,6 +226,10 @@ impl Meta {
         self.catalogue
             .write_small(move |rows| {
                 let Some(parent) = row.parent else { return Ok(None) };
+                // Somebody else may have deleted it in this moment: the new name would be in nobody's path.
+                if rows.path(parent)?.is_none() {
+                    return Ok(None);
+                }
                 let Some(ino) = rows.insert(&row)? else { return Ok(None) };
                 row.ino = ino;
                 touch(rows, parent, now)?;

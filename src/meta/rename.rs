@@ -39,15 +39,20 @@ impl Meta {
     /// Gives `ino` another name, and takes that name away from whoever has it. `moved` are the versions that it and what is
     /// below it have at the new place: name and versions change in one transaction, so that nobody sees the new names with
     /// the old versions. Where another version was copied than the catalogue shows, it is taken for what it is: somebody else's.
+    /// `None` if the inode or the directory is gone.
     ///
     /// # Errors
     /// As [`Meta::get`].
-    pub async fn rename(&self, ino: Ino, parent: Ino, name: Name, moved: Vec<Moved>) -> Result<Renamed> {
+    pub async fn rename(&self, ino: Ino, parent: Ino, name: Name, moved: Vec<Moved>) -> Result<Option<Renamed>> {
         let (pins, gone, now) = (Arc::clone(&self.pins), self.gone.clone(), self.clock.now());
         let (defaults, watches) = (Arc::clone(&self.defaults), Arc::clone(&self.watches));
         self.catalogue
             .write(move |rows| {
-                let Some(mut row) = rows.get(ino)? else { return Ok(Renamed::default()) };
+                let Some(mut row) = rows.get(ino)? else { return Ok(None) };
+                // Somebody else may have deleted it in this moment: the new name would be in nobody's path.
+                if rows.path(parent)?.is_none() {
+                    return Ok(None);
+                }
                 if let Some(loser) = rows.child(parent, &name)?.filter(|r| r.ino != ino) {
                     apply::detach(rows, &pins, &loser, Loser::ToUs)?;
                 }
@@ -67,7 +72,7 @@ impl Meta {
                 touch(rows, parent, now)?;
                 let (defaults, pins, gone, watches) = (&*defaults, &*pins, &gone, &*watches);
                 let cx = Context { defaults, pins, gone, watches, began: now, is_known: true, hides: false };
-                note_moved(rows, cx, ino, moved)
+                note_moved(rows, cx, ino, moved).map(Some)
             })
             .await
     }
@@ -79,21 +84,24 @@ fn note_moved(rows: Rows<'_>, cx: Context<'_>, top: Ino, moved: Vec<Moved>) -> R
     let mut renamed = Renamed::default();
     for (index, one) in moved.into_iter().enumerate() {
         let Some((name, dirs)) = one.path.split_last() else {
-            if let Some(row) = rows.get(top)? {
-                renamed.followed.extend(follow(rows, cx, row, one)?.map(|before| (before, index)));
+            if let Some(row) = rows.get(top)?.filter(|row| (row.attr.kind == FileKind::Dir) == one.is_dir) {
+                renamed.followed.push((follow(rows, cx, row, one)?, index));
             }
             continue;
         };
         let mut dir = Some(top);
         for name in dirs {
-            dir = dir.map(|dir| rows.child(dir, name)).transpose()?.flatten().map(|row| row.ino);
+            let below = dir.map(|dir| rows.child(dir, name)).transpose()?.flatten();
+            dir = below.filter(|row| row.attr.kind == FileKind::Dir).map(|row| row.ino);
         }
         let Some(dir) = dir else { continue };
         let known = rows.child(dir, name)?;
         let is_as_known = known.as_ref().and_then(|row| row.version.as_ref()).is_some_and(|v| v.etag == one.from);
         match known {
+            // An object beside keys below its name: the directory hides it.
+            Some(row) if (row.attr.kind == FileKind::Dir) != one.is_dir => {}
             Some(row) if one.is_dir || is_as_known => {
-                renamed.followed.extend(follow(rows, cx, row, one)?.map(|before| (before, index)));
+                renamed.followed.push((follow(rows, cx, row, one)?, index));
             }
             None if one.is_dir => {}
             _ => {
@@ -106,11 +114,8 @@ fn note_moved(rows: Rows<'_>, cx: Context<'_>, top: Ino, moved: Vec<Moved>) -> R
     Ok(renamed)
 }
 
-/// The row of what was moved. Answers what it was before, or nothing if it is of another kind.
-fn follow(rows: Rows<'_>, cx: Context<'_>, mut row: InodeRow, moved: Moved) -> RowResult<Option<InodeRow>> {
-    if (row.attr.kind == FileKind::Dir) != moved.is_dir {
-        return Ok(None);
-    }
+/// The row of what was moved. Answers what it was before.
+fn follow(rows: Rows<'_>, cx: Context<'_>, mut row: InodeRow, moved: Moved) -> RowResult<InodeRow> {
     let before = row.clone();
     if row.version.as_ref().is_some_and(|version| version.etag != moved.from) {
         // Somebody else's marker, or one more change in the moment of the copy: read anew.
@@ -130,5 +135,5 @@ fn follow(rows: Rows<'_>, cx: Context<'_>, mut row: InodeRow, moved: Moved) -> R
         row.marker = Marker::Present;
     }
     rows.update(&row)?;
-    Ok(Some(before))
+    Ok(before)
 }

@@ -16,7 +16,11 @@ struct Bench {
 }
 
 fn bench(settings: Settings) -> Bench {
-    let memory = Arc::new(MemoryStore::new());
+    bench_over(MemoryStore::new(), settings)
+}
+
+fn bench_over(memory: MemoryStore, settings: Settings) -> Bench {
+    let memory = Arc::new(memory);
     let faults = Arc::new(FaultStore::new(Arc::<MemoryStore>::clone(&memory), fault::Settings::default()));
     let observed = Observed::new(Arc::<FaultStore>::clone(&faults));
     let counters = observed.counters();
@@ -462,4 +466,17 @@ async fn two_mounts_do_not_share_a_folder() {
     let body = bytes_of(MIB);
     let object = other.put("a", &body).await;
     assert!(other.read_all(&object, &body, &Stream::default(), 64 * KIB).await);
+}
+
+#[tokio::test]
+async fn bytes_of_another_version_are_refused_where_a_server_ignores_the_condition() {
+    use crate::store::{Capabilities, Conditions, Support};
+    let lax = MemoryStore::with(Capabilities::default(), Conditions::all(Support::Ignored));
+    let b = bench_over(lax, Settings::default());
+    let object = b.put("k", &bytes_of(MIB)).await;
+    for size in [MIB + 1, MIB - 1] {
+        b.put("k", &bytes_of(size)).await;
+        let refused = b.reader.read(&object, range(0, KIB), None).await.unwrap_err();
+        assert_eq!(refused.kind, ErrorKind::Precondition);
+    }
 }

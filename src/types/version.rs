@@ -23,6 +23,11 @@ impl ETag {
         &self.0
     }
 
+    /// Whether both name the same bytes, by the weak comparison (RFC 9110, section 8.8.3.2): proxies weaken what they pass on.
+    pub fn is(&self, other: &ETag) -> bool {
+        self.0.trim_start_matches("W/") == other.0.trim_start_matches("W/")
+    }
+
     /// Without the quotes, as `aws s3api` and the catalogue show it.
     pub fn bare(&self) -> &str {
         self.0.trim_matches('"')

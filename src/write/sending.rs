@@ -291,20 +291,19 @@ impl Writer {
         }
     }
 
-    /// Aborts the uploads that an earlier mount left, as its journal says.
+    /// The uploads that the journal names: before the first one of this mount, those that an earlier one left.
     ///
     /// # Errors
     /// A journal that cannot be read.
-    pub async fn abort_left_uploads(&self) -> Result<(), crate::db::DbError> {
-        let mine: Vec<String> = {
-            let staged = self.lock();
-            staged.values().filter_map(|s| s.sending()).map(|s| s.upload.id.clone()).collect()
-        };
-        for (key, id) in self.journal.uploads()?.into_iter().filter(|(_, id)| !mine.contains(id)) {
-            tracing::info!(%key, "aborts an upload that an earlier mount left unfinished");
-            abort(&*self.store, &self.journal, &Upload { key, id, initiated: None }).await;
-        }
-        Ok(())
+    pub fn left_uploads(&self) -> Result<Vec<Upload>, crate::db::DbError> {
+        let left = self.journal.uploads()?.into_iter();
+        Ok(left.map(|(key, id)| Upload { key, id, initiated: None }).collect())
+    }
+
+    /// Aborts an upload that an earlier mount left.
+    pub async fn abort_left(&self, upload: &Upload) {
+        tracing::info!(key = %upload.key, "aborts an upload that an earlier mount left unfinished");
+        abort(&*self.store, &self.journal, upload).await;
     }
 }
 

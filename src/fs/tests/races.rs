@@ -251,3 +251,68 @@ async fn a_new_file_in_a_renamed_directory_does_not_replace_one_that_appeared_th
     assert_eq!(b.object(&format!("e/{copy}")).await.as_deref(), Some("ours"));
     assert_eq!(b.fs.lookup(d, &name(copy)).await.unwrap().unwrap().ino, made.ino);
 }
+
+#[tokio::test]
+async fn keys_that_are_hidden_or_have_no_path_move_along_and_change_nothing_that_is_shown() {
+    let b = bench().await;
+    for k in ["d/a", "d/a/b", "d//a", "d//", "d/x", "d//x"] {
+        b.foreign(k, "text").await;
+    }
+    let d = b.fs.lookup(Ino::ROOT, &name("d")).await.unwrap().unwrap().ino;
+    assert_eq!(b.ls(d).await, ["a", "x"]);
+    let inner = b.fs.lookup(d, &name("a")).await.unwrap().unwrap().ino;
+    let file = b.fs.lookup(inner, &name("b")).await.unwrap().unwrap().ino;
+    let x = b.fs.lookup(d, &name("x")).await.unwrap().unwrap().ino;
+    let fh = b.fs.open(CALLER, file, libc::O_RDWR).await.unwrap().fh;
+    b.fs.rename((Ino::ROOT, name("d")), (Ino::ROOT, name("e")), false).await.unwrap();
+    assert_eq!((ino_of(&b, d, "a").await, ino_of(&b, inner, "b").await), (Some(inner), Some(file)));
+    assert_eq!(ino_of(&b, d, "x").await, Some(x));
+    let row = b.fs.meta.get(x).unwrap().unwrap();
+    let there = b.memory.head(&key("e/x")).await.unwrap();
+    assert_eq!(row.version.unwrap().etag, there.version.etag);
+    b.fs.write(fh, Some(0), b"TEXT", false).await.unwrap();
+    b.fs.flush(CALLER, fh).await.unwrap();
+    b.fs.release(fh).await;
+    assert_eq!((b.object("e/a/b").await.as_deref(), b.object("e/a").await.as_deref()), (Some("TEXT"), Some("text")));
+    assert!(b.object("e//a").await.is_some() && b.object("e//x").await.is_some());
+}
+
+/// The directory goes in the bucket, between the look at it and the new name in it.
+#[tokio::test]
+async fn nothing_is_made_in_or_moved_to_a_directory_that_is_gone() {
+    let b = bench().await;
+    b.foreign("d/x", "x").await;
+    let d = b.fs.lookup(Ino::ROOT, &name("d")).await.unwrap().unwrap().ino;
+    let dir = b.fs.meta.get(d).unwrap().unwrap();
+    let (made, fh) = b.create("new").await;
+    b.fs.write(fh, Some(0), b"ours", false).await.unwrap();
+    b.foreign_delete("d/x").await;
+    b.advance(120);
+    b.fs.refresh(Ino::ROOT).await.unwrap();
+    assert_eq!(b.fs.getattr(d).unwrap_err().errno(), libc::ESTALE);
+    let attr = b.fs.new_attr(CALLER, &dir, FileKind::File, 0o644);
+    assert!(b.fs.meta.create(b.fs.meta.blank(d, &name("n"), attr)).await.unwrap().is_none());
+    assert!(b.fs.meta.rename(made, d, name("n"), Vec::new()).await.unwrap().is_none());
+    b.fs.flush(CALLER, fh).await.unwrap();
+    b.fs.release(fh).await;
+    assert_eq!(b.object("new").await.as_deref(), Some("ours"));
+}
+
+/// What an earlier mount left is deleted, and what this one needs is not.
+#[tokio::test]
+async fn copies_for_readers_that_this_mount_made_are_not_taken_for_left_ones() {
+    let b = bench().await;
+    b.write("a", "text").await.unwrap();
+    let b = b.remount().await;
+    b.fs.meta.set_kv("orphans", ".objfs/orphan/left".to_owned()).await.unwrap();
+    b.foreign(".objfs/orphan/left", "left").await;
+    let b = b.remount().await;
+    let (_, fh) = b.open("a", libc::O_RDONLY).await;
+    b.fs.unlink(Ino::ROOT, name("a")).await.unwrap();
+    assert!(b.fs.meta.kv("orphans").unwrap().unwrap().contains("left"), "until it is deleted");
+    b.fs.delete_left_orphans().await.unwrap();
+    assert_eq!(b.object(".objfs/orphan/left").await, None);
+    assert_eq!(b.fs.read(fh, 0, 100).await.unwrap(), "text");
+    assert_eq!(b.fs.meta.kv("orphans").unwrap().unwrap().lines().count(), 1);
+    b.fs.release(fh).await;
+}
