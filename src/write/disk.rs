@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Bytes that are copied at once to another file.
 const COPY_SIZE: u64 = 1 << 20;
@@ -22,6 +22,13 @@ pub trait Disk: Send + Sync + Debug {
     /// # Errors
     /// What the disk says.
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
+    /// Makes a file under a name that nobody has. It need not be on the disk before it is synced.
+    ///
+    /// # Errors
+    /// What the disk says.
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.open(name)
+    }
     /// Takes a file away. One that is not there is no error.
     ///
     /// # Errors
@@ -58,9 +65,18 @@ pub trait DiskFile: Send + Sync + Debug {
     fn sync_data(&self) -> io::Result<()>;
 }
 
+/// A file that is no larger stays in memory until it is synced: most small ones are in the bucket, or in the journal's row, before
+/// that, and to make a file and take it away takes longer than to send it.
+const SMALL_MAX: u64 = 64 << 10;
+/// Bytes that such files take together.
+const SMALL_TOTAL_MAX: u64 = 16 << 20;
+
 /// The real disk: a directory.
 #[derive(Debug)]
-pub struct DirDisk(PathBuf);
+pub struct DirDisk {
+    dir: PathBuf,
+    in_memory: Arc<AtomicU64>,
+}
 
 impl DirDisk {
     /// Staging files in `dir`, which is made, 0700, if it is not there.
@@ -70,45 +86,94 @@ impl DirDisk {
     pub fn new(dir: &Path) -> io::Result<DirDisk> {
         use std::os::unix::fs::DirBuilderExt;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        Ok(DirDisk(dir.to_owned()))
+        Ok(DirDisk { dir: dir.to_owned(), in_memory: Arc::default() })
     }
 }
 
 impl Disk for DirDisk {
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        let path = self.0.join(name);
+        let path = self.dir.join(name);
         let is_new = !path.exists();
         let file =
             fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
-        Ok(Arc::new(DirFile { file, dir: self.0.clone(), is_new: AtomicBool::new(is_new) }))
+        let opened = self.file(name);
+        opened.is_new.store(is_new, Ordering::SeqCst);
+        Ok(Arc::new(DirFile { file: OnceLock::from(file), ..opened }))
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(self.file(name)))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        match fs::remove_file(self.0.join(name)) {
+        match fs::remove_file(self.dir.join(name)) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             result => result,
         }
     }
 
     fn names(&self) -> io::Result<Vec<String>> {
-        fs::read_dir(&self.0)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+        fs::read_dir(&self.dir)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    }
+}
+
+impl DirDisk {
+    fn file(&self, name: &str) -> DirFile {
+        DirFile {
+            path: self.dir.join(name),
+            small: Mutex::new(Small { bytes: Vec::new(), total: Arc::clone(&self.in_memory) }),
+            file: OnceLock::new(),
+            is_new: AtomicBool::new(true),
+        }
     }
 }
 
 /// A file of a [`DirDisk`].
 #[derive(Debug)]
 struct DirFile {
-    file: File,
-    dir: PathBuf,
+    path: PathBuf,
+    /// Its bytes, as long as it is not on the disk.
+    small: Mutex<Small>,
+    file: OnceLock<File>,
     /// The directory was not synced since the file was made.
     is_new: AtomicBool,
 }
 
+impl DirFile {
+    /// Either the file on the disk, or its bytes in memory, which stay there as long as they are locked.
+    fn place(&self) -> Result<&File, MutexGuard<'_, Small>> {
+        if let Some(file) = self.file.get() {
+            return Ok(file);
+        }
+        let small = self.small.lock().unwrap_or_else(PoisonError::into_inner);
+        // It may have gone to the disk meanwhile.
+        self.file.get().ok_or(small)
+    }
+
+    /// The file on the disk, with what was in memory.
+    fn on_disk(&self, mut small: MutexGuard<'_, Small>) -> io::Result<&File> {
+        let file = fs::OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&self.path)?;
+        if let Err(e) = file.write_all_at(&small.bytes, 0) {
+            fs::remove_file(&self.path)?;
+            return Err(e);
+        }
+        small.forget();
+        Ok(self.file.get_or_init(|| file))
+    }
+}
+
 impl DiskFile for DirFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let file = match self.place() {
+            Ok(file) => file,
+            Err(small) => {
+                small.read_at(buffer, offset);
+                return Ok(());
+            }
+        };
         let mut done = 0;
         while done < buffer.len() {
-            match self.file.read_at(&mut buffer[done..], offset + done as u64) {
+            match file.read_at(&mut buffer[done..], offset + done as u64) {
                 Ok(0) => break,
                 Ok(n) => done += n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -120,20 +185,100 @@ impl DiskFile for DirFile {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.file.write_all_at(bytes, offset)
+        let file = match self.place() {
+            Ok(file) => file,
+            Err(mut small) => {
+                if small.write_at(bytes, offset) {
+                    return Ok(());
+                }
+                self.on_disk(small)?
+            }
+        };
+        file.write_all_at(bytes, offset)
     }
 
     fn set_len(&self, size: u64) -> io::Result<()> {
-        self.file.set_len(size)
+        let file = match self.place() {
+            Ok(file) => file,
+            Err(mut small) => {
+                if small.set_len(size) {
+                    return Ok(());
+                }
+                self.on_disk(small)?
+            }
+        };
+        file.set_len(size)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.file.sync_data()?;
+        let file = match self.place() {
+            Ok(file) => file,
+            Err(small) => self.on_disk(small)?,
+        };
+        file.sync_data()?;
         if self.is_new.load(Ordering::SeqCst) {
-            File::open(&self.dir)?.sync_all()?;
+            let dir = self.path.parent().ok_or(io::ErrorKind::NotFound)?;
+            File::open(dir)?.sync_all()?;
             self.is_new.store(false, Ordering::SeqCst);
         }
         Ok(())
+    }
+}
+
+/// The bytes of a small file in memory.
+#[derive(Debug)]
+struct Small {
+    bytes: Vec<u8>,
+    /// Of all such files.
+    total: Arc<AtomicU64>,
+}
+
+impl Small {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) {
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.bytes.len());
+        let len = buffer.len().min(self.bytes.len() - start);
+        buffer[..len].copy_from_slice(&self.bytes[start..start + len]);
+        buffer[len..].fill(0);
+    }
+
+    /// `false` if there is no room for it here.
+    fn write_at(&mut self, bytes: &[u8], offset: u64) -> bool {
+        let Some(end) = offset.checked_add(bytes.len() as u64) else { return false };
+        if end > self.bytes.len() as u64 && !self.set_len(end) {
+            return false;
+        }
+        // Within what is in memory.
+        let start = offset as usize;
+        self.bytes[start..start + bytes.len()].copy_from_slice(bytes);
+        true
+    }
+
+    /// `false` if there is no room for it here.
+    fn set_len(&mut self, size: u64) -> bool {
+        let before = self.bytes.len() as u64;
+        if size > before {
+            let grown = size - before;
+            let total = self.total.fetch_add(grown, Ordering::Relaxed) + grown;
+            if size > SMALL_MAX || total > SMALL_TOTAL_MAX {
+                self.total.fetch_sub(grown, Ordering::Relaxed);
+                return false;
+            }
+        } else {
+            self.total.fetch_sub(before - size, Ordering::Relaxed);
+        }
+        self.bytes.resize(size as usize, 0);
+        true
+    }
+
+    fn forget(&mut self) {
+        self.total.fetch_sub(self.bytes.len() as u64, Ordering::Relaxed);
+        self.bytes = Vec::new();
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        self.forget();
     }
 }
 
@@ -200,7 +345,7 @@ impl StagingFile {
             return Ok(());
         }
         let name = uuid::Uuid::new_v4().to_string();
-        let (old, new) = (self.file(), self.disk.open(&name)?);
+        let (old, new) = (self.file(), self.disk.create(&name)?);
         if let Err(e) = copy(&*old, &*new, present) {
             self.disk.remove(&name)?;
             return Err(e);
@@ -217,7 +362,7 @@ impl StagingFile {
     /// What the disk says; nothing has changed then.
     pub(super) fn start_over(&self) -> io::Result<()> {
         let name = uuid::Uuid::new_v4().to_string();
-        let new = self.disk.open(&name)?;
+        let new = self.disk.create(&name)?;
         let before = std::mem::replace(&mut *self.current(), (name, new));
         self.keep(0);
         self.remove(&before.0);
@@ -258,4 +403,66 @@ fn copy(old: &dyn DiskFile, new: &dyn DiskFile, present: impl Iterator<Item = By
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(file: &dyn DiskFile, len: usize) -> Vec<u8> {
+        let mut buffer = vec![1; len];
+        file.read_at(&mut buffer, 0).unwrap();
+        buffer
+    }
+
+    #[test]
+    fn small_files_are_on_the_disk_once_they_are_synced_or_grow() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = DirDisk::new(dir.path()).unwrap();
+        let on_disk = |name: &str| std::fs::read(dir.path().join(name)).unwrap();
+        let (synced, grown, cut) = (disk.create("synced").unwrap(), disk.create("grown").unwrap(), disk.create("cut").unwrap());
+        for file in [&synced, &grown, &cut] {
+            file.write_at(b"small", 3).unwrap();
+            file.set_len(6).unwrap();
+            file.set_len(7).unwrap();
+            assert_eq!(bytes(&**file, 9), b"\0\0\0sma\0\0\0");
+        }
+        assert!(disk.names().unwrap().is_empty());
+        synced.sync_data().unwrap();
+        assert_eq!(on_disk("synced"), b"\0\0\0sma\0");
+        synced.write_at(b"l", 6).unwrap();
+        assert_eq!(on_disk("synced"), b"\0\0\0smal");
+        grown.write_at(b"!", SMALL_MAX).unwrap();
+        assert_eq!((on_disk("grown").len() as u64, &bytes(&*grown, 7)[..]), (SMALL_MAX + 1, &b"\0\0\0sma\0"[..]));
+        cut.set_len(SMALL_MAX + 1).unwrap();
+        cut.set_len(4).unwrap();
+        assert_eq!(on_disk("cut"), b"\0\0\0s");
+        assert_eq!(disk.in_memory.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn small_files_do_not_take_more_memory_than_they_may() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = DirDisk::new(dir.path()).unwrap();
+        let body = vec![7; SMALL_MAX as usize];
+        let (fit, many) = (SMALL_TOTAL_MAX / SMALL_MAX, SMALL_TOTAL_MAX / SMALL_MAX + 3);
+        let files: Vec<_> = (0..many).map(|i| disk.create(&i.to_string()).unwrap()).collect();
+        files.iter().for_each(|file| file.write_at(&body, 0).unwrap());
+        assert_eq!(disk.names().unwrap().len() as u64, many - fit);
+        assert!(files.iter().all(|file| bytes(&**file, body.len()) == body));
+        drop(files);
+        assert_eq!(disk.in_memory.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_small_file_that_finds_no_room_on_the_disk_stays_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = DirDisk::new(&dir.path().join("gone")).unwrap();
+        let file = disk.create("a").unwrap();
+        file.write_at(b"bytes", 0).unwrap();
+        std::fs::remove_dir(dir.path().join("gone")).unwrap();
+        file.write_at(b"!", SMALL_MAX).unwrap_err();
+        file.sync_data().unwrap_err();
+        assert_eq!(bytes(&*file, 5), b"bytes");
+    }
 }

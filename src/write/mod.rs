@@ -171,7 +171,7 @@ impl Writer {
         }
         // Not the inode number: a recovered file may have been made under a number that another inode has by now.
         let name = uuid::Uuid::new_v4().to_string();
-        let file = self.disk.open(&name)?;
+        let file = self.disk.create(&name)?;
         let place = StagingFile::new(Arc::clone(&self.disk), name, file);
         let new = Arc::new(Staged::new(ino, place, Arc::clone(&self.room), Content::new(base), Vec::new()));
         staged.insert(ino, Arc::clone(&new));

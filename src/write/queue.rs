@@ -3,7 +3,7 @@
 //! Owns: due times, backoff, parking of what fails for good. Does not own: doing the commits (`fs::commit`).
 
 use crate::types::{Ino, Timestamp};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// First and longest pause between attempts.
@@ -31,6 +31,9 @@ struct Entry {
 #[derive(Debug, Default)]
 pub struct CommitQueue {
     entries: BTreeMap<Ino, Entry>,
+    /// Those that are due at a time, the earliest first: there may be many thousands.
+    due: BTreeSet<(Timestamp, Ino)>,
+    parked: usize,
 }
 
 /// An entry for status.
@@ -49,88 +52,116 @@ pub struct Waiting {
 impl CommitQueue {
     /// `ino` is to be committed at `due`, or earlier if it was to be already.
     pub fn push(&mut self, ino: Ino, due: Timestamp) {
-        let entry = self.entries.entry(ino).or_insert(Entry { state: State::Due(due), attempts: 0, reason: None });
-        match &mut entry.state {
-            State::Due(known) => *known = due.min(*known),
-            State::Running { again } => *again = true,
-            State::Parked => entry.state = State::Due(due),
-        }
+        let state = match self.entries.get(&ino).map(|entry| &entry.state) {
+            Some(State::Due(known)) => State::Due(due.min(*known)),
+            Some(State::Running { .. }) => State::Running { again: true },
+            Some(State::Parked) | None => State::Due(due),
+        };
+        self.set(ino, state);
     }
 
     /// An inode whose time has come. It counts as running until [`CommitQueue::on_done`] or [`CommitQueue::on_failed`].
     pub fn next_ready(&mut self, now: Timestamp) -> Option<Ino> {
-        let (ino, entry) = self.entries.iter_mut().find(|(_, e)| matches!(e.state, State::Due(due) if due <= now))?;
-        entry.state = State::Running { again: false };
-        Some(*ino)
+        let (_, ino) = self.due.first().filter(|(due, _)| *due <= now).copied()?;
+        self.set(ino, State::Running { again: false });
+        Some(ino)
     }
 
     /// When the next entry is due, or `None` if none will be by itself.
     pub fn next_due(&self) -> Option<Timestamp> {
-        self.entries.values().filter_map(|e| if let State::Due(due) = e.state { Some(due) } else { None }).min()
+        self.due.first().map(|(due, _)| *due)
     }
 
     /// The commit of `ino` is not begun yet, but at `due`.
     pub fn postpone(&mut self, ino: Ino, due: Timestamp) {
-        if let Some(entry) = self.entries.get_mut(&ino) {
-            entry.state = State::Due(due);
+        if self.entries.contains_key(&ino) {
+            self.set(ino, State::Due(due));
         }
     }
 
     /// What was begun for `ino` has ended, with whatever outcome. Where nobody has said what becomes of it, it is tried at `due`.
     pub fn on_ended(&mut self, ino: Ino, due: Timestamp) {
-        if let Some(entry) = self.entries.get_mut(&ino)
-            && matches!(entry.state, State::Running { .. })
-        {
-            entry.state = State::Due(due);
+        if self.entries.get(&ino).is_some_and(|entry| matches!(entry.state, State::Running { .. })) {
+            self.set(ino, State::Due(due));
         }
     }
 
     /// The commit of `ino` succeeded, in the background or elsewhere. An entry that was pushed meanwhile stays: what it
     /// stands for may have come too late for this commit, and a commit with nothing to do costs nothing.
     pub fn on_done(&mut self, ino: Ino, now: Timestamp) {
-        let Some(entry) = self.entries.get_mut(&ino) else { return };
-        match entry.state {
-            State::Running { again: true } | State::Due(_) => {
-                *entry = Entry { state: State::Due(now), attempts: 0, reason: None };
-            }
-            State::Running { again: false } | State::Parked => drop(self.entries.remove(&ino)),
+        let Some(entry) = self.entries.get(&ino) else { return };
+        let stays = matches!(entry.state, State::Running { again: true } | State::Due(_));
+        self.forget(ino);
+        if stays {
+            self.set(ino, State::Due(now));
         }
     }
 
     /// The commit of `ino` failed: again after a pause that doubles, or never for what will not pass by itself. `jitter`
     /// from 0 to 1 spreads the pauses.
     pub fn on_failed(&mut self, ino: Ino, now: Timestamp, reason: String, permanent: bool, jitter: f64) {
-        let entry = self.entries.entry(ino).or_insert(Entry { state: State::Parked, attempts: 0, reason: None });
-        let pause = BACKOFF_MIN.saturating_mul(1 << entry.attempts.min(16)).min(BACKOFF_MAX);
+        let known = self.entries.get(&ino);
+        let attempts = known.map_or(0, |entry| entry.attempts);
+        let pause = BACKOFF_MIN.saturating_mul(1 << attempts.min(16)).min(BACKOFF_MAX);
+        let is_asked_for = known.is_some_and(|entry| entry.state == State::Running { again: true });
+        let state = match permanent {
+            // Somebody has asked for it since it began: what it failed of may be over.
+            true if is_asked_for => State::Due(now),
+            true => State::Parked,
+            false => State::Due(now.plus(pause.mul_f64(0.5 + jitter / 2.0))),
+        };
+        let entry = self.set(ino, state);
         entry.attempts += 1;
         entry.reason = Some(reason);
-        entry.state = match entry.state {
-            // Somebody has asked for it since it began: what it failed of may be over.
-            State::Running { again: true } if permanent => State::Due(now),
-            _ if permanent => State::Parked,
-            _ => State::Due(now.plus(pause.mul_f64(0.5 + jitter / 2.0))),
-        };
     }
 
     /// The file is gone: nothing is to be committed any more.
     pub fn forget(&mut self, ino: Ino) {
-        self.entries.remove(&ino);
+        if let Some(entry) = self.entries.remove(&ino) {
+            self.left(ino, &entry.state);
+        }
     }
 
     /// Makes everything that waits due now: somebody unmounts, or asks to try again.
     pub fn hurry(&mut self, now: Timestamp, parked_too: bool) {
-        for entry in self.entries.values_mut() {
-            match &mut entry.state {
-                State::Due(due) => *due = now.min(*due),
-                State::Parked if parked_too => entry.state = State::Due(now),
-                _ => {}
-            }
+        let is_late = |state: &State| match state {
+            State::Due(due) => *due > now,
+            State::Parked => parked_too,
+            State::Running { .. } => false,
+        };
+        let late: Vec<Ino> = self.entries.iter().filter(|(_, e)| is_late(&e.state)).map(|(ino, _)| *ino).collect();
+        for ino in late {
+            self.set(ino, State::Due(now));
         }
     }
 
     /// How many are not parked.
     pub fn active(&self) -> usize {
-        self.entries.values().filter(|e| e.state != State::Parked).count()
+        self.entries.len() - self.parked
+    }
+
+    /// The entry of `ino`, which is in this state from now on.
+    fn set(&mut self, ino: Ino, state: State) -> &mut Entry {
+        if let Some(entry) = self.entries.get(&ino) {
+            let before = entry.state.clone();
+            self.left(ino, &before);
+        }
+        match state {
+            State::Due(due) => drop(self.due.insert((due, ino))),
+            State::Parked => self.parked += 1,
+            State::Running { .. } => {}
+        }
+        let entry = self.entries.entry(ino).or_insert(Entry { state: State::Parked, attempts: 0, reason: None });
+        entry.state = state;
+        entry
+    }
+
+    fn left(&mut self, ino: Ino, state: &State) {
+        match state {
+            State::Due(due) => drop(self.due.remove(&(*due, ino))),
+            State::Parked => self.parked -= 1,
+            State::Running { .. } => {}
+        }
     }
 
     /// Every entry.
@@ -180,6 +211,26 @@ mod tests {
         assert_eq!(q.next_ready(at(1)), Some(Ino(1)));
         q.on_done(Ino(1), at(1));
         assert_eq!(q.active(), 0);
+    }
+
+    #[test]
+    fn what_is_due_first_comes_first_and_the_counts_agree() {
+        let mut q = CommitQueue::default();
+        for (ino, due) in [(1, 30), (2, 10), (3, 20)] {
+            q.push(Ino(ino), at(due));
+        }
+        q.push(Ino(1), at(40));
+        assert_eq!((q.next_due(), q.next_ready(at(9)), q.active()), (Some(at(10)), None, 3));
+        assert_eq!([q.next_ready(at(30)), q.next_ready(at(30))], [Some(Ino(2)), Some(Ino(3))]);
+        q.on_failed(Ino(2), at(30), "403".into(), true, 0.0);
+        q.on_ended(Ino(3), at(31));
+        q.postpone(Ino(3), at(50));
+        assert_eq!((q.active(), q.next_ready(at(30)), q.next_ready(at(49))), (2, Some(Ino(1)), None));
+        q.forget(Ino(2));
+        q.on_done(Ino(1), at(50));
+        assert_eq!((q.active(), q.waiting().len(), q.next_due()), (1, 1, Some(at(50))));
+        q.hurry(at(45), false);
+        assert_eq!(q.next_ready(at(45)), Some(Ino(3)));
     }
 
     #[test]

@@ -531,11 +531,14 @@ mod tests {
         staged.write(Some(2), b"KN").unwrap();
         assert_eq!((on_disk("first"), bytes(18)), (b"acknowledged, more".to_vec(), "acKNowledged, more".into()));
         let second = staged.snapshot(|_| false).unwrap();
+        let sync = || staged.file.file().sync_data().unwrap();
+        sync();
         assert_eq!(disk.names().unwrap().len(), 2);
         staged.set_recorded(&second);
         assert_eq!(disk.names().unwrap(), [second.file.0.as_str()], "the journal names the second");
         staged.truncate(3).unwrap();
         staged.truncate(5).unwrap();
+        sync();
         assert_eq!((on_disk(&second.file.0), bytes(5)), (b"acKNowledged, more".to_vec(), "acK\0\0".into()));
         staged.set_not_recorded();
         assert_eq!(disk.names().unwrap().len(), 1);
