@@ -134,7 +134,7 @@ const KNOWN: [Known; 44] = [
     known("write", "through|back", "close waits for the bucket (through), or for the journal on this machine"),
     known("fsync", "bucket|local", "with write=back: what fsync waits for (default bucket)"),
     known("temp_names", "GLOB[:GLOB]", "names that are uploaded when they are renamed; none: no such names"),
-    known("upload_delay", "TIME", "how long an upload waits after its file was acknowledged (default 2s)"),
+    known("upload_delay", "TIME", "how long an upload waits after its file was acknowledged (default 5s)"),
     known("uploads", "N", "such uploads at once (default 8)"),
     known("upload_queue", "N", "files that may wait for that; then close waits for the bucket"),
     known("conflict", "keep-both|theirs|ours", "which version stays when somebody else wrote (default keep-both)"),

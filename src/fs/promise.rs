@@ -84,7 +84,7 @@ impl Default for Writes {
             mode: WriteMode::Through,
             fsync_local: false,
             temp_names: TempNames::usual(),
-            delay: Duration::from_secs(2),
+            delay: Duration::from_secs(5),
             uploads: 8,
             queue_max: 10_000,
             conflict: Conflicts::KeepBoth,
@@ -212,7 +212,7 @@ mod tests {
         let back = Writes { mode: WriteMode::Back, ..Writes::default() };
         let local = Writes { fsync_local: true, ..back.clone() };
         let temp = Closing { is_temp: true, ..plain };
-        let wait = Promise::Journal(Duration::from_secs(2));
+        let wait = Promise::Journal(Duration::from_secs(5));
         assert_eq!((through.on_close(plain), through.on_fsync(plain)), (Promise::Bucket, Promise::Bucket));
         assert_eq!((back.on_close(plain), back.on_fsync(plain), local.on_fsync(plain)), (wait, Promise::Bucket, wait));
         assert_eq!(through.on_close(temp), Promise::Journal(Duration::from_secs(5)));
