@@ -11,7 +11,7 @@ use fastrand::Rng;
 use futures::future::join_all;
 use objfs::db::Catalogue;
 use objfs::meta::{Defaults, Found, InodeRow, Meta, Page, Sighting};
-use objfs::types::{Attr, ETag, FileKind, Ino, Key, Name, SystemClock, Timestamp, Version, WallClock};
+use objfs::types::{Attr, ETag, FileKind, Ino, Key, Name, Pos, SystemClock, Timestamp, Version, WallClock};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -148,12 +148,12 @@ fn lookup(c: &mut Criterion, bench: &Bench, small: &[Ino]) {
 
 fn readdir(c: &mut Criterion, bench: &Bench, small: Ino, large: Ino) {
     let mut group = c.benchmark_group("catalogue/readdir");
-    let last_page = bench.meta.children(large, Ino(0), LARGE).unwrap()[LARGE - PAGE - 1].ino;
+    let last_page = bench.meta.children(large, Pos::START, LARGE).unwrap()[LARGE - PAGE - 1].pos();
     for (name, dir, after, limit) in [
         // As many as one READDIR asks for.
-        ("256 of 50,000", large, Ino(0), 256),
-        ("1,000 of 1,000", small, Ino(0), PAGE),
-        ("first 1,000 of 50,000", large, Ino(0), PAGE),
+        ("256 of 50,000", large, Pos::START, 256),
+        ("1,000 of 1,000", small, Pos::START, PAGE),
+        ("first 1,000 of 50,000", large, Pos::START, PAGE),
         ("last 1,000 of 50,000", large, last_page, PAGE),
     ] {
         assert_eq!(bench.meta.children(dir, after, limit).unwrap().len(), limit);
@@ -183,7 +183,7 @@ fn listing(c: &mut Criterion, bench: &Bench, small: Ino) {
 
 fn change(c: &mut Criterion, bench: &Bench, large: Ino) {
     let mut group = c.benchmark_group("catalogue/change");
-    let rows: Vec<Ino> = bench.meta.children(large, Ino(0), PAGE).unwrap().iter().map(|row| row.ino).collect();
+    let rows: Vec<Ino> = bench.meta.children(large, Pos::START, PAGE).unwrap().iter().map(|row| row.ino).collect();
     let change =
         |ino| bench.meta.change(ino, |row| row.attr.mtime = row.attr.mtime.plus(std::time::Duration::from_nanos(1)));
     // Each waits for its transaction; those that come at once share one.

@@ -10,7 +10,7 @@ use crate::daemon::{
     self, Filter, MountConfig, Ready, S3Settings, Secret, StaticCredentials, TempNames, WriteMode, Writes,
     default_cache_dir, default_state_dir,
 };
-use crate::types::Key;
+use crate::types::{Key, Unmappable};
 use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
@@ -155,8 +155,9 @@ fn place(source: Option<&str>, variables: Environment<'_>) -> Result<(String, Ke
     let prefix = prefix.trim_start_matches('/');
     let key = Key::parse(prefix).and_then(|key| key.to_dir()).map_err(|e| usage(e.to_string()))?;
     match key.unmappable() {
+        // Nobody sees its names.
+        None | Some(Unmappable::OtherSpelling) => Ok((bucket, if prefix.is_empty() { Key::root() } else { key })),
         Some(why) => Err(usage(format!("the prefix {prefix:?} cannot be a directory: {}", why.as_str()))),
-        None => Ok((bucket, if prefix.is_empty() { Key::root() } else { key })),
     }
 }
 

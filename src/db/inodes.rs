@@ -1,9 +1,10 @@
 //! The catalogue's rows: inodes with their names, and a small key-value table.
 //!
-//! Owns: SQL over the catalogue and the mapping between columns and types. Does not own: what the rows mean (`meta`).
+//! Owns: SQL over the catalogue and the mapping between columns and types. Does not own: directories as they are read
+//! (`children`) and listed (`listings`), what the rows mean (`meta`).
 
 use super::{Db, DbError, Durability, Schema};
-use crate::types::{Attr, ETag, FileKind, Ino, Name, Timestamp, Version};
+use crate::types::{Attr, ETag, FileKind, Ino, Name, Pos, Timestamp, Version};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use std::path::Path;
 
@@ -40,6 +41,8 @@ pub struct InodeRow {
     pub symlink: Option<Vec<u8>>,
     /// All headers of the object as JSON. `None` until they are read for this version.
     pub headers: Option<String>,
+    /// Extended attributes, as an object's metadata has them; empty if there are none. `None` until the headers are read.
+    pub xattrs: Option<String>,
     /// Holds changes that the bucket does not have.
     pub local: bool,
     /// When the bucket last confirmed it, or we wrote it.
@@ -48,6 +51,15 @@ pub struct InodeRow {
     pub complete_at: Option<Timestamp>,
     /// Directories: how it exists in the bucket.
     pub marker: Marker,
+    /// The place in the directory that came with the name. `None`: its number, because nobody had the name before.
+    pub place: Option<Pos>,
+}
+
+impl InodeRow {
+    /// Its place in the order of its directory.
+    pub fn pos(&self) -> Pos {
+        self.place.unwrap_or(Pos(self.ino.0))
+    }
 }
 
 /// How well an inode is known.
@@ -80,7 +92,7 @@ macro_rules! select_inodes {
     ($rest:literal) => {
         concat!(
             "SELECT ino, parent, name, mode, uid, gid, rdev, size, atime, mtime, ctime, etag, object_size, last_modified, ",
-            "storage_class, symlink, headers, local, checked_at, complete_at, marker FROM inode ",
+            "storage_class, symlink, headers, local, checked_at, complete_at, marker, pos, xattrs FROM inode ",
             $rest
         )
     };
@@ -140,47 +152,6 @@ impl Rows<'_> {
     /// The entry `name` of the directory `parent`.
     pub fn child(&self, parent: Ino, name: &Name) -> RowResult<Option<InodeRow>> {
         self.one(select_inodes!("WHERE parent = ?1 AND name = ?2"), params![sql(parent.0), name.as_bytes()])
-    }
-
-    /// Entries of `parent` with inode numbers above `after`, by inode number, `limit` at most.
-    pub fn children(&self, parent: Ino, after: Ino, limit: usize) -> RowResult<Vec<InodeRow>> {
-        let query = select_inodes!("WHERE parent = ?1 AND ino > ?2 ORDER BY ino LIMIT ?3");
-        self.many(query, params![sql(parent.0), sql(after.0), sql(limit as u64)])
-    }
-
-    /// Gives `visit` number, name, attributes and what is known of entries of `parent` with inode numbers above `after`, in that
-    /// order, until it says that it has enough. Only these are read, and nothing is copied.
-    pub fn each_child(
-        &self,
-        parent: Ino,
-        after: Ino,
-        mut visit: impl FnMut(Ino, &[u8], Attr, Known) -> bool,
-    ) -> RowResult<()> {
-        let mut statement = self.0.prepare_cached(
-            "SELECT ino, parent, name, mode, uid, gid, rdev, size, atime, mtime, ctime, checked_at, headers IS NOT NULL, local
-             FROM inode WHERE parent = ?1 AND ino > ?2 ORDER BY ino",
-        )?;
-        let mut rows = statement.query(params![sql(parent.0), sql(after.0)])?;
-        while let Some(row) = rows.next()? {
-            let name = row.get_ref(2)?.as_blob()?;
-            let known =
-                Known { checked_at: Timestamp::from_nanos(row.get(11)?), is_read: row.get(12)?, local: row.get(13)? };
-            if visit(ino_from(row.get(0)?), name, attr_of(row)?, known) {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether the directory has more than `limit` entries.
-    pub fn has_more_children_than(&self, parent: Ino, limit: usize) -> RowResult<bool> {
-        let query = "SELECT 1 FROM inode WHERE parent = ?1 LIMIT 1 OFFSET ?2";
-        self.exists(query, params![sql(parent.0), sql(limit as u64)])
-    }
-
-    /// Whether the directory has any entry.
-    pub fn has_children(&self, parent: Ino) -> RowResult<bool> {
-        self.exists("SELECT 1 FROM inode WHERE parent = ?1 LIMIT 1", params![sql(parent.0)])
     }
 
     /// Whether `ino` or anything below it holds changes of ours or owes a marker.
@@ -257,12 +228,19 @@ impl Rows<'_> {
         Ok(())
     }
 
+    /// A place behind all others, which no entry has or gets otherwise: an inode number that is given to nobody.
+    pub fn new_pos(&self) -> RowResult<Pos> {
+        let number = Ino(self.last_ino()?.0 + 1);
+        self.reserve(number)?;
+        Ok(Pos(number.0))
+    }
+
     /// Makes an inode of every column of `row` but its number, and gives it one. `None` if the name is taken.
     pub fn insert(&self, row: &InodeRow) -> RowResult<Option<Ino>> {
         let mut statement = self.0.prepare_cached(
             "INSERT OR IGNORE INTO inode(ino, parent, name, mode, uid, gid, rdev, size, atime, mtime, ctime, etag, object_size,
-                 last_modified, storage_class, symlink, headers, local, checked_at, complete_at, marker)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)",
+                 last_modified, storage_class, symlink, headers, local, checked_at, complete_at, marker, pos, xattrs)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23)",
         )?;
         let made = execute(&mut statement, None, row)?;
         Ok((made > 0).then(|| ino_from(self.0.last_insert_rowid())))
@@ -281,7 +259,8 @@ impl Rows<'_> {
         let mut statement = self.0.prepare_cached(
             "UPDATE inode SET parent = ?2, name = ?3, mode = ?4, uid = ?5, gid = ?6, rdev = ?7, size = ?8, atime = ?9,
                  mtime = ?10, ctime = ?11, etag = ?12, object_size = ?13, last_modified = ?14, storage_class = ?15,
-                 symlink = ?16, headers = ?17, local = ?18, checked_at = ?19, complete_at = ?20, marker = ?21
+                 symlink = ?16, headers = ?17, local = ?18, checked_at = ?19, complete_at = ?20, marker = ?21,
+                 pos = ?22, xattrs = ?23
              WHERE ino = ?1",
         )?;
         execute(&mut statement, Some(row.ino), row).map(drop)
@@ -353,6 +332,10 @@ pub(super) fn ino_from(value: i64) -> Ino {
     Ino(unsql(value))
 }
 
+pub(super) fn pos_from(value: i64) -> Pos {
+    Pos(unsql(value))
+}
+
 pub(super) use select_inodes;
 
 /// Runs a statement whose parameters are the columns of a row, in the order of [`select_inodes`].
@@ -384,11 +367,14 @@ fn execute(statement: &mut rusqlite::CachedStatement<'_>, ino: Option<Ino>, row:
             Marker::Present => 1,
             Marker::Owed => 2,
         },
+        row.place.map(|pos| sql(pos.0)),
+        // The column takes bytes only.
+        row.xattrs.as_deref().map(str::as_bytes),
     ])
 }
 
 /// The attributes of a row whose columns begin as those of [`select_inodes`].
-fn attr_of(r: &Row<'_>) -> RowResult<Attr> {
+pub(super) fn attr_of(r: &Row<'_>) -> RowResult<Attr> {
     let mode: u32 = r.get(3)?;
     let time = |i: usize| r.get(i).map(Timestamp::from_nanos);
     Ok(Attr {
@@ -425,5 +411,7 @@ fn inode_row(r: &Row<'_>) -> RowResult<InodeRow> {
             2 => Marker::Owed,
             _ => Marker::Implied,
         },
+        place: r.get::<_, Option<i64>>(21)?.map(pos_from),
+        xattrs: r.get::<_, Option<Vec<u8>>>(22)?.and_then(|text| String::from_utf8(text).ok()),
     })
 }

@@ -3,8 +3,8 @@
 //! Owns: SQL for what a listing confirms, leaves out and moves, for what was listed when, and for keys that no path can
 //! express. Does not own: rows one by one (`inodes`), what absence means (`meta`).
 
-use super::inodes::{InodeRow, RowResult, Rows, ino_from, select_inodes, sql, unsql};
-use crate::types::{Ino, Key, Timestamp};
+use super::inodes::{RowResult, Rows, ino_from, sql, unsql};
+use crate::types::{Ino, Timestamp};
 use rusqlite::{Row, params};
 
 /// Entries of ?1 that the bucket last confirmed before ?2, that hold no changes of ours and owe no marker.
@@ -22,25 +22,6 @@ pub struct FileVersion {
 }
 
 impl Rows<'_> {
-    /// Subdirectories of `parent` above `after` that were not listed since `since`, by inode number, `limit` at most.
-    pub fn unlisted_dirs(&self, parent: Ino, after: Ino, since: Timestamp, limit: usize) -> RowResult<Vec<Ino>> {
-        // 0x4000 of 0xf000: S_IFDIR of S_IFMT (inode(7)).
-        let query = "SELECT ino FROM inode WHERE parent = ?1 AND ino > ?2 AND mode & 0xf000 = 0x4000
-             AND (complete_at IS NULL OR complete_at < ?3) ORDER BY ino LIMIT ?4";
-        let mut statement = self.0.prepare_cached(query)?;
-        let params = params![sql(parent.0), sql(after.0), since.nanos(), sql(limit as u64)];
-        let inos = statement.query_map(params, |r| r.get(0).map(ino_from))?;
-        inos.collect()
-    }
-
-    /// Entries of `parent` above `after` that have an object whose headers were not read, by inode number, `limit` at most.
-    pub fn unread(&self, parent: Ino, after: Ino, limit: usize) -> RowResult<Vec<InodeRow>> {
-        let query = select_inodes!(
-            "WHERE parent = ?1 AND ino > ?2 AND headers IS NULL AND local = 0 AND etag IS NOT NULL ORDER BY ino LIMIT ?3"
-        );
-        self.many(query, params![sql(parent.0), sql(after.0), sql(limit as u64)])
-    }
-
     /// Entries of `parent` that the bucket last confirmed before `before`, that hold no changes of ours and owe no marker.
     pub fn unconfirmed(&self, parent: Ino, before: Timestamp) -> RowResult<Vec<Ino>> {
         let mut statement = self.0.prepare_cached(&format!("SELECT ino {UNCONFIRMED}"))?;
@@ -122,12 +103,12 @@ impl Rows<'_> {
     }
 
     /// Remembers a key that no path can express, found in the listing of `parent`.
-    pub fn put_unmappable(&self, parent: Ino, key: &Key, why: &str, size: u64, seen_at: Timestamp) -> RowResult<()> {
+    pub fn put_unmappable(&self, parent: Ino, key: &str, why: &str, size: u64, seen_at: Timestamp) -> RowResult<()> {
         self.0
             .prepare_cached(
                 "INSERT OR REPLACE INTO unmappable(key, parent, why, size, seen_at) VALUES (?1, ?2, ?3, ?4, ?5)",
             )?
-            .execute(params![key.as_str(), sql(parent.0), why, sql(size), seen_at.nanos()])?;
+            .execute(params![key, sql(parent.0), why, sql(size), seen_at.nanos()])?;
         Ok(())
     }
 

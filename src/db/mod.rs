@@ -17,12 +17,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 mod checkpoint;
+mod children;
 mod damage;
 mod inodes;
 mod journal;
 mod listings;
 mod schema;
 
+pub use children::Child;
 pub use damage::set_aside;
 pub use inodes::{Catalogue, InodeRow, Known, Marker, RowResult, Rows};
 pub use journal::{Journal, RenamePhase, RenameRow, StagedRow};

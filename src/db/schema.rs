@@ -58,6 +58,16 @@ CREATE INDEX unmappable_parent ON unmappable(parent);
 CREATE TABLE kv(key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 ";
 
+/// Version 2: a name keeps its place in the order of readdir when another inode gets it. SQLite takes an index on an expression
+/// for queries that have the same expression, word for word (`children`). The second index counts subdirectories, for st_nlink,
+/// and finds those that were not listed; 0x4000 of 0xf000 is S_IFDIR of S_IFMT (inode(7)).
+const CATALOGUE_2: &str = "
+ALTER TABLE inode ADD COLUMN pos INTEGER; -- place in the directory; NULL: the inode number, because nobody had the name before
+DROP INDEX inode_parent;
+CREATE INDEX inode_pos ON inode(parent, coalesce(pos, ino));
+CREATE INDEX inode_dir ON inode(parent, coalesce(pos, ino)) WHERE mode & 0xf000 = 0x4000;
+";
+
 /// Version 1 of the journal: one row for each staged file whose bytes the bucket does not have and that was acknowledged or
 /// refused, so that a new daemon can go on with it.
 const JOURNAL_1: &str = "
@@ -100,7 +110,7 @@ CREATE TABLE rename(
 
 impl Schema {
     /// `catalogue.db`: what we believe of the bucket. Can be rebuilt from it.
-    pub const CATALOGUE: Schema = Schema { name: "catalogue", migrations: &[CATALOGUE_1] };
+    pub const CATALOGUE: Schema = Schema { name: "catalogue", migrations: &[CATALOGUE_1, CATALOGUE_2] };
     /// `journal.db`: what is owed to the bucket.
     pub const JOURNAL: Schema = Schema { name: "journal", migrations: &[JOURNAL_1, JOURNAL_2] };
 
@@ -126,11 +136,11 @@ impl Schema {
 mod tests {
     use super::*;
     use crate::db::{Catalogue, Journal};
-    use crate::types::{Ino, Name};
+    use crate::types::{Ino, Name, Pos};
     use rusqlite::Connection;
 
     /// Databases as each version made them, oldest first.
-    const CATALOGUES: [&str; 1] = [include_str!("frozen/catalogue-1.sql")];
+    const CATALOGUES: [&str; 2] = [include_str!("frozen/catalogue-1.sql"), include_str!("frozen/catalogue-2.sql")];
     const JOURNALS: [&str; 2] = [include_str!("frozen/journal-1.sql"), include_str!("frozen/journal-2.sql")];
 
     fn shape(conn: &Connection) -> Vec<(String, String)> {
@@ -168,7 +178,7 @@ mod tests {
             let path = |name: &str| dir.path().join(format!("{name}-{version}.db"));
             Connection::open(path("catalogue")).unwrap().execute_batch(catalogue).unwrap();
             let catalogue = Catalogue::open(&path("catalogue")).unwrap();
-            let rows = catalogue.read(|rows| rows.children(Ino(7), Ino(0), 9)).unwrap();
+            let rows = catalogue.read(|rows| rows.children(Ino(7), Pos::START, 9)).unwrap();
             let names: Vec<_> = rows.iter().map(|r| (r.ino.0, r.name.as_ref().map(Name::as_bytes))).collect();
             assert_eq!(names, [(9, Some(&b"a.epub"[..])), (10, Some(&b"link"[..]))]);
             assert_eq!((rows[0].attr.size, rows[1].symlink.as_deref()), (42, Some(&b"a.epub"[..])));

@@ -1,14 +1,15 @@
 //! Attributes.
 //!
-//! Owns: getattr, setattr (size, mode, owner, times), statfs; writing changed attributes into the object's headers.
-//! Does not own: permission checks (the kernel's, `default_permissions`), the headers' names (`meta::headers`).
+//! Owns: getattr, setattr (size, mode, owner, times), statfs; writing changed attributes into the object's headers, extended ones
+//! as well. Does not own: permission checks (the kernel's, `default_permissions`), the headers' names (`meta::headers`), which
+//! extended attributes there are (`xattr`).
 
 use super::dir::new_write_id;
-use super::headers::for_rewrite;
+use super::headers::{for_new, for_rewrite, xattrs_of};
 use super::invalidate::Touched;
 use super::open::PinGuard;
 use super::{Caller, Entry, Fs, FsError, Result};
-use crate::meta::{InodeRow, Marker};
+use crate::meta::{InodeRow, Marker, xattrs};
 use crate::store::{Condition, CopyRequest, ErrorKind, ObjectHeaders, StoreError};
 use crate::types::{Attr, FileKind, Ino, Key, ObjectRef, Timestamp, Version};
 use std::sync::Arc;
@@ -65,18 +66,28 @@ impl Fs {
     pub async fn setattr(self: &Arc<Self>, caller: Caller, ino: Ino, set: SetAttr, has_handle: bool) -> Result<Entry> {
         self.writable()?;
         let fs = Arc::clone(self);
+        self.changing_attr(ino, async move { fs.set_attr(caller, ino, set, has_handle).await }).await?;
+        self.getattr(ino)
+    }
+
+    /// Runs `change`, which is about the attributes of `ino`, to its end even if whoever waits for it is interrupted.
+    pub(super) async fn changing_attr(
+        self: &Arc<Self>,
+        ino: Ino,
+        change: impl Future<Output = Result<()>> + Send + 'static,
+    ) -> Result<()> {
+        let fs = Arc::clone(self);
         let touched = Touched { names: Vec::new(), inodes: vec![ino] };
         self.changing(touched.clone(), async move {
             // Open for as long as this takes: nobody may drop what is staged meanwhile.
             let pin = PinGuard::new(&fs, ino);
-            let result = fs.set_attr(caller, ino, set, has_handle).await;
+            let result = change.await;
             if result.is_err() {
                 // Some of it may be done.
                 fs.forget_touched(&touched);
             }
             pin.close().await?;
-            result?;
-            fs.getattr(ino)
+            result
         })
         .await
     }
@@ -86,13 +97,13 @@ impl Fs {
             self.truncate(caller, ino, size).await?;
         }
         let row = self.row_with_attr(ino).await?;
-        let wanted = Wanted { set, caller, now: self.meta.now() };
+        let wanted = Wanted::Attr { set, now: self.meta.now() };
         if set.mtime.is_some()
             && let Some(staged) = self.writer.get(ino)
         {
             staged.set_written_at(None);
         }
-        if wanted.of(&row.attr) != row.attr {
+        if wanted.applied_to(&row).attr != row.attr {
             self.store_attr(row, wanted).await?;
         }
         if set.size.is_some() && !has_handle {
@@ -102,7 +113,7 @@ impl Fs {
     }
 
     /// The row of an inode whose attributes are about to be changed: with those that the bucket has, not with defaults.
-    async fn row_with_attr(self: &Arc<Self>, ino: Ino) -> Result<InodeRow> {
+    pub(super) async fn row_with_attr(self: &Arc<Self>, ino: Ino) -> Result<InodeRow> {
         let row = self.row(ino)?;
         if row.headers.is_some() || row.parent.is_none() || row.marker == Marker::Owed {
             return Ok(row);
@@ -140,11 +151,11 @@ impl Fs {
     }
 
     /// Writes changed attributes: into the row if a commit will carry them, else into the object's headers first.
-    async fn store_attr(self: &Arc<Self>, row: InodeRow, wanted: Wanted) -> Result<()> {
+    pub(super) async fn store_attr(self: &Arc<Self>, row: InodeRow, wanted: Wanted) -> Result<()> {
         let ino = row.ino;
         let staged = self.writer.get(ino).filter(|s| s.is_changed());
         if let Some(staged) = staged {
-            self.meta.change(ino, move |row| row.attr = wanted.of(&row.attr)).await?;
+            self.meta.change(ino, move |row| wanted.apply(row)).await?;
             staged.touch();
             // The commit under way may be past its headers, and without a handle no close will follow.
             if self.handles.of(ino).is_empty() {
@@ -155,7 +166,7 @@ impl Fs {
         }
         // Without a name (unlinked, still open) or an object (the bucket's root): only we remember.
         if row.parent.is_none() {
-            self.meta.change(ino, move |row| row.attr = wanted.of(&row.attr)).await?;
+            self.meta.change(ino, move |row| wanted.apply(row)).await?;
             return Ok(());
         }
         match row.attr.kind {
@@ -179,18 +190,19 @@ impl Fs {
             }
             result => result?,
         };
-        let headers = for_rewrite(headers, &wanted.of(&row.attr));
-        self.copy_to_itself(row, key, headers, move |attr| wanted.of(attr)).await
+        let headers = for_rewrite(headers, &wanted.applied_to(&row));
+        let headers = headers.fitting(self.store.capabilities().user_metadata_max);
+        self.copy_to_itself(row, key, headers, move |row| wanted.apply(row)).await
     }
 
-    /// Copies the object that `row` shows to itself with these headers, and gives the row the attributes that go with them. The
-    /// caller holds the claim on the key.
+    /// Copies the object that `row` shows to itself with these headers, and changes the row as goes with them. The caller holds the
+    /// claim on the key.
     pub(super) async fn copy_to_itself(
         self: &Arc<Self>,
         row: InodeRow,
         key: Key,
         headers: ObjectHeaders,
-        attr: impl Fn(&Attr) -> Attr + Send + 'static,
+        change: impl FnOnce(&mut InodeRow) + Send + 'static,
     ) -> Result<()> {
         let Some(version) = row.version.clone() else { return Err(FsError::Stale) };
         let id = new_write_id();
@@ -217,7 +229,7 @@ impl Fs {
             Ok(written) => {
                 let before = version.clone();
                 let version = Version { etag: written.etag, last_modified: written.last_modified, ..version };
-                self.meta.change(row.ino, move |row| row.attr = attr(&row.attr)).await?;
+                self.meta.change(row.ino, change).await?;
                 // The row first: who stages the file now must find the new version.
                 self.note_written(&row, version.clone(), &headers).await?;
                 self.note_rewritten(&row, &ObjectRef { key: key.clone(), version: before }, &key, &version);
@@ -258,13 +270,17 @@ impl Fs {
 
     /// Directories keep their attributes in their marker, which is made if there is none.
     async fn rewrite_marker(self: &Arc<Self>, row: InodeRow, wanted: Wanted) -> Result<()> {
-        let (row, key, _claim) = self.claim_inode(row.ino).await?;
-        let attr = wanted.of(&row.attr);
+        let (mut row, key, _claim) = self.claim_inode(row.ino).await?;
         let marker = self.remote.head(&key).await?;
+        if let Some(marker) = &marker {
+            // One attribute is changed: those that somebody else has set there since stay.
+            row.xattrs = Some(xattrs::in_user(&marker.headers.user));
+        }
+        let after = wanted.applied_to(&row);
         let size = marker.as_ref().map_or(0, |marker| marker.version.size);
         let (headers, condition) = match marker {
-            Some(m) => (for_rewrite(m.headers, &attr), Condition::IfMatch(m.version.etag)),
-            None => (super::headers::for_new(&attr, &key), Condition::IfAbsent),
+            Some(m) => (for_rewrite(m.headers, &after), Condition::IfMatch(m.version.etag)),
+            None => (for_new(&after, &key), Condition::IfAbsent),
         };
         let headers = headers.with_write_id(&new_write_id());
         let _rewrite = self.meta.pins().rewrite(row.ino);
@@ -281,7 +297,8 @@ impl Fs {
         let version = Version { etag: written.etag, last_modified: written.last_modified, size };
         self.meta
             .change(row.ino, move |row| {
-                row.attr = attr;
+                row.attr = after.attr;
+                row.xattrs = after.xattrs;
                 row.marker = Marker::Present;
             })
             .await?;
@@ -298,22 +315,37 @@ impl Fs {
     }
 }
 
-/// What a SETATTR makes of whatever attributes there are.
-#[derive(Debug, Clone, Copy)]
-struct Wanted {
-    set: SetAttr,
-    caller: Caller,
-    now: Timestamp,
+/// What an operation makes of whatever attributes there are.
+#[derive(Debug, Clone)]
+pub(super) enum Wanted {
+    /// A SETATTR.
+    Attr { set: SetAttr, now: Timestamp },
+    /// An extended attribute with this value, or none.
+    Xattr { name: Vec<u8>, value: Option<Vec<u8>>, now: Timestamp },
 }
 
 impl Wanted {
-    fn of(self, attr: &Attr) -> Attr {
-        changed(attr, self.set, self.caller, self.now)
+    /// Changes a row so. Pure.
+    pub(super) fn apply(&self, row: &mut InodeRow) {
+        match self {
+            Wanted::Attr { set, now } => row.attr = changed(&row.attr, *set, *now),
+            Wanted::Xattr { name, value, now } => {
+                row.xattrs = Some(xattrs::with(&xattrs_of(row), name, value.as_deref()));
+                row.attr.ctime = *now;
+            }
+        }
+    }
+
+    /// The row as it will be.
+    pub(super) fn applied_to(&self, row: &InodeRow) -> InodeRow {
+        let mut after = row.clone();
+        self.apply(&mut after);
+        after
     }
 }
 
 /// The attributes after a SETATTR. Pure.
-fn changed(attr: &Attr, set: SetAttr, caller: Caller, now: Timestamp) -> Attr {
+fn changed(attr: &Attr, set: SetAttr, now: Timestamp) -> Attr {
     let time = |set: Option<SetTime>, old: Timestamp| match set {
         None => old,
         Some(SetTime::Now) => now,
@@ -324,8 +356,9 @@ fn changed(attr: &Attr, set: SetAttr, caller: Caller, now: Timestamp) -> Attr {
         new.perm = (mode & 0o7777) as u16;
     }
     let chowned = set.uid.is_some() || set.gid.is_some();
-    if chowned && set.mode.is_none() && caller.uid != 0 && attr.kind == FileKind::File {
-        // chown(2): an unprivileged change of owner takes set-user-ID and set-group-ID away.
+    if chowned && set.mode.is_none() && attr.kind != FileKind::Dir {
+        // Whoever changes the owner, root too, takes set-user-ID and set-group-ID away (fs/open.c, chown_common), and with
+        // HANDLE_KILLPRIV_V2 that is left to us (fs/fuse/dir.c, fuse_setattr).
         new.perm &= if attr.perm & 0o010 != 0 { !0o6000 } else { !0o4000 };
     }
     new.uid = set.uid.unwrap_or(attr.uid);
@@ -356,13 +389,13 @@ mod tests {
             mtime: t(1),
             ctime: t(1),
         };
-        let caller = Caller { uid: 1, gid: 1, tid: 0 };
-        let new = changed(&old, SetAttr { gid: Some(2), ..SetAttr::default() }, caller, t(5));
+        let group = SetAttr { gid: Some(2), ..SetAttr::default() };
+        let new = changed(&old, group, t(5));
         assert_eq!((new.perm, new.gid, new.ctime, new.mtime), (0o755, 2, t(5), t(1)));
-        let root = Caller { uid: 0, ..caller };
-        assert_eq!(changed(&old, SetAttr { gid: Some(2), ..SetAttr::default() }, root, t(5)).perm, 0o6755);
-        let touched = changed(&old, SetAttr { mtime: Some(SetTime::At(t(3))), ..SetAttr::default() }, caller, t(5));
+        let dir = Attr { kind: FileKind::Dir, ..old.clone() };
+        assert_eq!(changed(&dir, group, t(5)).perm, 0o6755, "of a directory they mean something else");
+        let touched = changed(&old, SetAttr { mtime: Some(SetTime::At(t(3))), ..SetAttr::default() }, t(5));
         assert_eq!((touched.mtime, touched.ctime), (t(3), t(5)));
-        assert_eq!(changed(&old, SetAttr::default(), caller, t(5)), old);
+        assert_eq!(changed(&old, SetAttr::default(), t(5)), old);
     }
 }

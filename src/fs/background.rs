@@ -231,7 +231,7 @@ impl Fs {
         let Some(row) = self.meta.get(ino)?.filter(|r| r.marker == Marker::Owed && self.has_key(r, &key)) else {
             return Ok(());
         };
-        let version = match self.put_marker(&key, &row.attr, Condition::IfAbsent).await {
+        let version = match self.put_marker(&key, &row, Condition::IfAbsent).await {
             Ok(version) => Some(version),
             // Somebody else made it: just as good.
             Err(FsError::Exists) => None,

@@ -6,7 +6,7 @@
 use super::{Fs, FsError, Result};
 use crate::meta::InodeRow;
 use crate::store::{Condition, ObjectHeaders, ObjectMeta};
-use crate::types::{Ino, Key, ObjectRef, WriteId};
+use crate::types::{ContentSum, Ino, Key, ObjectRef, WriteId};
 use crate::write::{CommitError, Committed, Span, Staged};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -130,8 +130,10 @@ impl Fs {
             return Ok(());
         }
         let Some(row) = self.meta.get(staged.ino())?.filter(|row| self.has_key(row, &key)) else { return Ok(()) };
-        let attr = row.attr.clone();
-        self.copy_to_itself(row, key, wanted.clone(), move |_| attr.clone()).await
+        let (attr, mut wanted) = (row.attr.clone(), wanted.clone());
+        // It is that of the version before.
+        wanted.user.remove(ContentSum::HEADER);
+        self.copy_to_itself(row, key, wanted, move |row| row.attr = attr).await
     }
 
     /// The commit writes all attributes: those that only the object knows are read first. Of a version that is gone none can be,
@@ -230,8 +232,8 @@ impl Fs {
             let row = self.settled(&staged)?;
             let Some(key) = self.meta.key(&row)? else { return Ok(None) };
             // No HEAD here: what is not known of the old object's headers is kept by the commit, which asks.
-            let known = row.headers.as_deref().and_then(|json| serde_json::from_str::<ObjectHeaders>(json).ok());
-            Ok::<_, FsError>(Some((key?, super::headers::for_rewrite(known.unwrap_or_default(), &row.attr))))
+            let known = super::headers::known(&row).unwrap_or_default();
+            Ok::<_, FsError>(Some((key?, super::headers::for_rewrite(known, &row))))
         };
         let (size, written_at) = (staged.size(), staged.written_at());
         let recorded = self.writer.record(&staged, replaced, self.meta.now(), describe);
@@ -266,6 +268,7 @@ fn lacks(made: &ObjectHeaders, wanted: &ObjectHeaders, is_time_set: bool) -> boo
     let comparable = |headers: &ObjectHeaders| {
         let mut headers = headers.clone();
         headers.user.remove(WriteId::HEADER);
+        headers.user.remove(ContentSum::HEADER);
         if !is_time_set {
             crate::meta::headers::remove_times(&mut headers.user);
         }

@@ -4,11 +4,11 @@
 //! mount says otherwise. Does not own: finding out (`commit`), names of conflict copies (`write::conflict`).
 
 use super::commit::{condition_of, is_ours};
-use super::headers::{for_new, found_object};
+use super::headers::{for_new, for_rewrite, found_object, known, written_len};
 use super::{Fs, FsError, Result};
 use crate::meta::{Change, InodeRow};
 use crate::store::{Condition, ObjectHeaders, ObjectMeta};
-use crate::types::{Ino, Key, Name, ObjectRef};
+use crate::types::{ContentSum, Ino, Key, Name, ObjectRef, Pos};
 use crate::write::{CommitError, Staged, conflict_name};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 use std::sync::Arc;
@@ -57,10 +57,10 @@ impl Fs {
             Conflicts::Theirs => return self.take_theirs(staged, &row, &key, theirs).await,
         }
         let unresolved = |e: FsError| FsError::ConflictUnresolved(Box::new(e));
-        let copy = self.commit_copy(staged, &row, &key).await.map_err(unresolved)?;
+        let (copy, place) = self.commit_copy(staged, &row, &key).await.map_err(unresolved)?;
         self.conflicts.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(%key, copy = %copy, "conflict: changed elsewhere while it was changed here; both are kept");
-        self.give_name_to(&row, theirs).await
+        self.give_name_to(&row, theirs, place).await
     }
 
     /// `conflict=ours`: their version is replaced, knowingly.
@@ -110,6 +110,7 @@ impl Fs {
                 row.attr.size = theirs.version.size;
                 row.version = Some(theirs.version);
                 row.headers = None;
+                row.xattrs = None;
             })
             .await?;
         if let Some(kernel) = self.kernel.get() {
@@ -132,7 +133,7 @@ impl Fs {
             return Ok(());
         }
         let (own_name, _) = self.free_conflict_name(parent, &name, 0)?;
-        self.meta.rename(row.ino, parent, own_name.clone(), Vec::new()).await?.ok_or(FsError::Stale)?;
+        let place = self.meta.make_way(row.ino, parent, own_name.clone()).await?.ok_or(FsError::Stale)?.left;
         // The bucket has no version of it: it is a file that only we know, and can be renamed and deleted as one.
         self.meta.change(row.ino, |row| row.version = None).await?;
         self.forget_attr(row.ino);
@@ -142,13 +143,19 @@ impl Fs {
         let gone = Change::Removed { parent, name: name.clone(), ghost };
         self.announce(vec![gone, Change::Added { parent, name: own_name, kind, is_news: true }]);
         match theirs {
-            Some(theirs) => self.give_name_to(&row, theirs).await,
+            Some(theirs) => self.give_name_to(&row, theirs, place).await,
             None => Ok(()),
         }
     }
 
-    /// Commits our version under a conflict name, which our inode then has.
-    async fn commit_copy(self: &Arc<Self>, staged: &Arc<Staged>, row: &InodeRow, key: &Key) -> Result<Name> {
+    /// Commits our version under a conflict name, which our inode then has. Answers that name, and the place in the directory that
+    /// stays with the old one.
+    async fn commit_copy(
+        self: &Arc<Self>,
+        staged: &Arc<Staged>,
+        row: &InodeRow,
+        key: &Key,
+    ) -> Result<(Name, Option<Pos>)> {
         let (Some(parent), Some(name)) = (row.parent, &row.name) else { return Err(FsError::Stale) };
         let dir = self.dir_key(&self.dir_row(parent)?)?;
         let mut attempt = 0;
@@ -156,19 +163,17 @@ impl Fs {
         loop {
             let (copy_name, tried) = self.free_conflict_name(parent, name, attempt)?;
             let copy_key = dir.child(&copy_name)?;
-            let known = row.headers.as_deref().and_then(|json| serde_json::from_str::<ObjectHeaders>(json).ok());
-            let mut headers = match known {
-                Some(headers) => super::headers::for_rewrite(headers, &row.attr),
-                None => for_new(&row.attr, key),
+            let headers = match known(row) {
+                Some(headers) => for_rewrite(headers, row),
+                None => for_new(row, key),
             };
-            headers
-                .user
-                .insert(CONFLICT_HEADER.to_owned(), percent_encode(name.as_bytes(), NON_ALPHANUMERIC).to_string());
+            let headers = marked(headers, name, self.store.capabilities().user_metadata_max);
             match self.upload(staged, &copy_key, headers, Condition::IfAbsent).await {
                 Ok(done) => {
-                    self.meta.rename(row.ino, parent, copy_name.clone(), Vec::new()).await?.ok_or(FsError::Stale)?;
+                    let place =
+                        self.meta.make_way(row.ino, parent, copy_name.clone()).await?.ok_or(FsError::Stale)?.left;
                     self.committed(staged, row, done).await?;
-                    return Ok(copy_name);
+                    return Ok((copy_name, place));
                 }
                 Err(CommitError::Conflict) => attempt = tried + 1,
                 Err(e) => return Err(e.into()),
@@ -192,11 +197,11 @@ impl Fs {
         Err(FsError::Exists)
     }
 
-    /// Their version gets the name, with an inode of its own.
-    async fn give_name_to(&self, row: &InodeRow, theirs: ObjectMeta) -> Result<()> {
+    /// Their version gets the name and its place in the directory, with an inode of its own.
+    async fn give_name_to(&self, row: &InodeRow, theirs: ObjectMeta, place: Option<Pos>) -> Result<()> {
         let (Some(parent), Some(name)) = (row.parent, row.name.clone()) else { return Ok(()) };
         let asked = self.meta.observe();
-        let (theirs, _) = self.meta.apply_lookup(parent, name.clone(), Some(found_object(&theirs)), &asked).await?;
+        let theirs = self.meta.take_place((parent, name.clone()), found_object(&theirs), place, &asked).await?;
         if let Some(theirs) = theirs {
             self.announce(vec![Change::Replaced { parent, name, ino: theirs.ino }]);
         }
@@ -207,12 +212,22 @@ impl Fs {
     ///
     /// # Errors
     /// [`FsError::Stale`] if the inode is gone.
-    pub fn conflict_of(&self, ino: Ino) -> Result<Option<Vec<u8>>> {
-        let row = self.row(ino)?;
-        let headers = row.headers.and_then(|json| serde_json::from_str::<ObjectHeaders>(&json).ok());
-        let name = headers.and_then(|headers| headers.user.get(CONFLICT_HEADER).cloned());
+    pub(super) fn conflict_of(&self, ino: Ino) -> Result<Option<Vec<u8>>> {
+        let name = known(&self.row(ino)?).and_then(|headers| headers.user.get(CONFLICT_HEADER).cloned());
         Ok(name.map(|name| percent_decode_str(&name).collect()))
     }
+}
+
+/// The headers of a conflict copy of `name`, which they tell unless they are full of other metadata: better a copy that does not say
+/// whose than none.
+fn marked(mut headers: ObjectHeaders, name: &Name, user_metadata_max: usize) -> ObjectHeaders {
+    // It is that of the version before.
+    headers.user.remove(ContentSum::HEADER);
+    headers.user.insert(CONFLICT_HEADER.to_owned(), percent_encode(name.as_bytes(), NON_ALPHANUMERIC).to_string());
+    if written_len(&headers) > user_metadata_max {
+        headers.user.remove(CONFLICT_HEADER);
+    }
+    headers
 }
 
 /// Local readers sort names: year first, and no colon, which other systems refuse.

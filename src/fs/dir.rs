@@ -5,11 +5,12 @@
 
 use super::headers::for_new;
 use super::invalidate::Touched;
+use super::links::links;
 use super::place::Place;
 use super::{Caller, Entry, Fs, FsError, Result};
-use crate::meta::{InodeRow, Marker};
+use crate::meta::{Child, InodeRow, Marker};
 use crate::store::{Condition, ErrorKind, StoreError};
-use crate::types::{Attr, FileKind, Ino, Key, Name, Timestamp, Version, WriteId};
+use crate::types::{Attr, FileKind, Ino, Key, Name, Pos, Timestamp, Version, WriteId};
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -24,7 +25,8 @@ pub struct DirEntry<'a> {
     pub cookie: u64,
 }
 
-/// Cookies of `.` and `..`. An entry's cookie is its inode number and this: stable for as long as it has a name here.
+/// Cookies of `.` and `..`. An entry's cookie is its place in the directory and this: stable for as long as the name is there,
+/// whichever inode has it. So whoever reads a directory that changes meets what is there all the time once (readdir(3p)).
 const COOKIE_DOT: u64 = 1;
 const COOKIE_DOTDOT: u64 = 2;
 
@@ -88,7 +90,7 @@ impl Fs {
                 }
             }
         }
-        let after = Ino(cookie.saturating_sub(COOKIE_DOTDOT));
+        let after = Pos(cookie.saturating_sub(COOKIE_DOTDOT));
         self.show_if_unwatched(ino);
         self.unread.showing(ino);
         let hidden = self.meta.watches().hidden_in(ino, self.meta.now());
@@ -100,11 +102,13 @@ impl Fs {
         };
         let all_shown = hidden.is_none() && filter.is_off();
         let now = self.meta.now();
-        self.meta.each_child(ino, after, |ino, name, attr, known| {
+        self.meta.each_child(ino, after, |child| {
+            let Child { ino, pos, name, attr, known, subdirs } = child;
             if !all_shown && !is_shown(name, attr.kind) {
                 return false;
             }
-            add(DirEntry { name, entry: self.entry_of(ino, attr, known, now), cookie: ino.0 + COOKIE_DOTDOT })
+            let nlink = links(attr.kind, subdirs);
+            add(DirEntry { name, entry: self.entry_of(ino, attr, nlink, known, now), cookie: pos.0 + COOKIE_DOTDOT })
         })?;
         Ok(())
     }
@@ -128,11 +132,11 @@ impl Fs {
             let (dir, key) = (fs.dir_row(parent)?, place.tree()?);
             let attr = fs.new_attr(caller, &dir, FileKind::Dir, mode);
             let mut row = fs.meta.blank(parent, &name, attr);
-            let marker = fs.put_marker(&key, &row.attr, Condition::IfAbsent).await;
+            let marker = fs.put_marker(&key, &row, Condition::IfAbsent).await;
             row.version = Some(fs.seeing_what_is_there(marker, &place).await?);
             row.marker = Marker::Present;
             row.complete_at = Some(fs.meta.now());
-            row.headers = Some(super::headers::to_meta(&for_new(&row.attr, &key)).json);
+            row.headers = Some(super::headers::to_meta(&for_new(&row, &key)).json);
             let row = fs.create_or_find(row).await?;
             Ok(fs.entry(&row))
         })
@@ -140,8 +144,8 @@ impl Fs {
     }
 
     /// Writes the marker object of a directory.
-    pub(super) async fn put_marker(&self, key: &Key, attr: &Attr, condition: Condition) -> Result<Version> {
-        let headers = for_new(attr, key).with_write_id(&new_write_id());
+    pub(super) async fn put_marker(&self, key: &Key, row: &InodeRow, condition: Condition) -> Result<Version> {
+        let headers = for_new(row, key).with_write_id(&new_write_id());
         let written = self.store.put(key, Bytes::new(), &headers, &condition).await.map_err(|e| match e.kind {
             ErrorKind::Precondition if condition == Condition::IfAbsent => FsError::Exists,
             _ => FsError::Store(e),
@@ -176,7 +180,7 @@ impl Fs {
 
     /// Whether the directory has entries that only we know.
     pub(super) fn holds_local_entries(&self, ino: Ino) -> Result<bool> {
-        let mut after = Ino(0);
+        let mut after = Pos::START;
         loop {
             let page = self.meta.children(ino, after, 1000)?;
             let Some(last) = page.last() else { return Ok(false) };
@@ -185,7 +189,7 @@ impl Fs {
                     return Ok(true);
                 }
             }
-            after = last.ino;
+            after = last.pos();
         }
     }
 

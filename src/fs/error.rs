@@ -35,6 +35,9 @@ pub enum FsError {
     /// The handle was not opened for this, or is not one.
     #[error("the file is not open for that")]
     BadHandle,
+    /// Nothing follows there: neither data nor a hole.
+    #[error("nothing follows there in the file")]
+    PastEnd,
     /// The arguments make no sense together.
     #[error("invalid argument")]
     Invalid,
@@ -44,6 +47,15 @@ pub enum FsError {
     /// Not offered (yet).
     #[error("not supported")]
     NotSupported,
+    /// There is no such extended attribute.
+    #[error("no such attribute")]
+    NoAttribute,
+    /// An extended attribute that only tells something.
+    #[error("the attribute cannot be set or removed")]
+    FixedAttribute,
+    /// The store would not take so much metadata of one object.
+    #[error("the object has no room for more metadata")]
+    MetadataFull,
     /// A name of objfs' own.
     #[error("the name belongs to objfs")]
     Reserved,
@@ -110,14 +122,17 @@ impl FsError {
             FsError::NotEmpty => libc::ENOTEMPTY,
             FsError::ReadOnly => libc::EROFS,
             FsError::BadHandle => libc::EBADF,
+            FsError::PastEnd => libc::ENXIO,
             FsError::Invalid => libc::EINVAL,
             FsError::Impossible => libc::EPERM,
             FsError::NotSupported => libc::EOPNOTSUPP,
+            FsError::NoAttribute => libc::ENODATA,
+            FsError::FixedAttribute => libc::EPERM,
+            FsError::MetadataFull => libc::ENOSPC,
             FsError::Reserved | FsError::Hidden => libc::EACCES,
             FsError::Interrupted => libc::EINTR,
             FsError::Name(KeyError::KeyTooLong | KeyError::NameTooLong) => libc::ENAMETOOLONG,
             FsError::Name(KeyError::NameInvalid) => libc::EINVAL,
-            FsError::Name(KeyError::NotUtf8) => libc::EILSEQ,
             FsError::Store(e) => store_errno(e.kind),
             FsError::Disk(e) => disk_errno(e),
             FsError::Journal(JournalError::Disk(e)) => disk_errno(e),
@@ -179,6 +194,7 @@ fn store_errno(kind: ErrorKind) -> i32 {
         ErrorKind::Archived => libc::ENODATA,
         ErrorKind::Quota => libc::EDQUOT,
         ErrorKind::TooLarge => libc::EFBIG,
+        ErrorKind::MetadataTooLarge => libc::ENOSPC,
         ErrorKind::NotImplemented => libc::EOPNOTSUPP,
         ErrorKind::Timeout => libc::ETIMEDOUT,
         ErrorKind::NoSuchUpload
@@ -206,6 +222,7 @@ fn disk_errno(error: &io::Error) -> i32 {
 mod tests {
     use super::*;
     use crate::store::Op;
+    use crate::write::TooLarge;
 
     fn store(kind: ErrorKind) -> i32 {
         FsError::Store(StoreError::new(kind, Op::Get, None, "x")).errno()
@@ -218,6 +235,7 @@ mod tests {
         assert_eq!(store(ErrorKind::Precondition), libc::ESTALE);
         assert_eq!(store(ErrorKind::Archived), libc::ENODATA);
         assert_eq!(store(ErrorKind::Quota), libc::EDQUOT);
+        assert_eq!(store(ErrorKind::MetadataTooLarge), libc::ENOSPC);
         assert_eq!(store(ErrorKind::Timeout), libc::ETIMEDOUT);
         assert_eq!(store(ErrorKind::Throttled), libc::EIO);
         assert_eq!(store(ErrorKind::Damaged), libc::EIO);
@@ -226,5 +244,6 @@ mod tests {
         assert_eq!(FsError::Disk(io::Error::from_raw_os_error(libc::ENOSPC)).errno(), libc::ENOSPC);
         assert_eq!(FsError::Disk(io::Error::from_raw_os_error(libc::EACCES)).errno(), libc::EIO);
         assert_eq!(FsError::ReadOnly.errno(), libc::EROFS);
+        assert_eq!(FsError::Commit(CommitError::TooLarge(TooLarge(1))).errno(), libc::EFBIG);
     }
 }

@@ -482,10 +482,12 @@ mod tests {
             storage_class: None,
             symlink: None,
             headers: None,
+            xattrs: None,
             local: false,
             checked_at: now,
             complete_at: None,
             marker: crate::meta::Marker::Implied,
+            place: None,
         })
     }
 

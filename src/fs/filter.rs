@@ -5,7 +5,8 @@
 
 use crate::types::{FileKind, Name};
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
-use std::borrow::Cow;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 /// Patterns of one option. Those without a slash mean the name, the others the path from the mount's root.
 #[derive(Debug, Clone, Default)]
@@ -37,8 +38,9 @@ impl Patterns {
         Ok(Patterns { names: build(false)?, paths: build(true)?, is_empty: globs.is_empty() })
     }
 
-    fn matches(&self, name: &str, dir: &str) -> bool {
-        self.names.is_match(name) || !self.paths.is_empty() && self.paths.is_match(format!("{dir}{name}"))
+    fn matches(&self, name: &[u8], dir: &[u8]) -> bool {
+        self.names.is_match(OsStr::from_bytes(name))
+            || !self.paths.is_empty() && self.paths.is_match(OsString::from_vec([dir, name].concat()))
     }
 }
 
@@ -65,11 +67,10 @@ impl Filter {
     }
 
     /// Whether a name in the directory `dir` (its path from the root, with a slash at the end; empty for the root) is shown.
-    pub fn shows(&self, name: &Name, dir: &str, kind: FileKind) -> bool {
+    pub fn shows(&self, name: &Name, dir: &[u8], kind: FileKind) -> bool {
         let Some(both) = &self.0 else { return true };
-        let (include, exclude) = &**both;
-        let name: Cow<'_, str> = String::from_utf8_lossy(name.as_bytes());
-        !exclude.matches(&name, dir) && (kind == FileKind::Dir || include.is_empty || include.matches(&name, dir))
+        let ((include, exclude), name) = (&**both, name.as_bytes());
+        !exclude.matches(name, dir) && (kind == FileKind::Dir || include.is_empty || include.matches(name, dir))
     }
 }
 
@@ -79,7 +80,7 @@ mod tests {
 
     fn shown(filter: &Filter, path: &str, kind: FileKind) -> bool {
         let (dir, name) = path.rsplit_once('/').map_or(("", path), |(dir, name)| (&path[..=dir.len()], name));
-        filter.shows(&Name::parse(name).unwrap(), dir, kind)
+        filter.shows(&Name::parse(name).unwrap(), dir.as_bytes(), kind)
     }
 
     #[test]
@@ -90,6 +91,8 @@ mod tests {
         assert!(!file("tmp.pdf") && !file("old/a.pdf") && file("x/old/a.pdf"), "a slash means the path from the root");
         let dir = |path| shown(&filter, path, FileKind::Dir);
         assert!(dir("x") && !dir("tmp1") && !dir("old/y") && filter.needs_paths());
+        let latin = Name::parse(b"caf\xe9.PDF").unwrap();
+        assert!(filter.shows(&latin, b"\xff/", FileKind::File) && !filter.shows(&latin, b"old/\xff/", FileKind::File));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Owns: the table of file handles and what each remembers. Does not own: pins of inodes (`meta::Pins`).
 
 use crate::read::Stream;
-use crate::types::{Fh, Ino, ObjectRef};
+use crate::types::{Fh, Ino, ObjectRef, Pos};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub(super) struct FileHandle {
     /// Its inode.
     pub(super) ino: Ino,
-    /// The directory that it was opened in.
-    pub(super) dir: Option<Ino>,
+    /// The directory that it was opened in, and its place there.
+    pub(super) dir: Option<(Ino, Pos)>,
     /// Opened for writing, or emptied by being opened.
     pub(super) writable: bool,
     /// The process that opened it, as /proc names it. 0 if that is not known.
@@ -25,8 +25,13 @@ pub(super) struct FileHandle {
 }
 
 impl FileHandle {
-    /// A handle on `ino` in `dir` at `object`.
-    pub(super) fn new((ino, dir): (Ino, Option<Ino>), flags: i32, tgid: u32, object: Option<ObjectRef>) -> FileHandle {
+    /// A handle on `ino` at its place in `dir`, at `object`.
+    pub(super) fn new(
+        (ino, dir): (Ino, Option<(Ino, Pos)>),
+        flags: i32,
+        tgid: u32,
+        object: Option<ObjectRef>,
+    ) -> FileHandle {
         let access = flags & libc::O_ACCMODE;
         FileHandle {
             ino,

@@ -3,17 +3,36 @@
 //! Owns: turning the store's headers into what the catalogue keeps and back, and the headers of a rewrite, which keeps all
 //! that is not ours. Does not own: names of the metadata entries (`meta::headers`).
 
+use super::dir::new_write_id;
 use super::{Fs, FsError, Result};
-use crate::meta::{self, Found, Headers, InodeRow};
+use crate::meta::{self, Found, Headers, InodeRow, xattrs};
 use crate::remote::Entry;
 use crate::store::{ObjectHeaders, ObjectMeta};
-use crate::types::{Attr, Key, Version};
+use crate::types::{FileKind, Key, Version};
 
 /// What the catalogue keeps of an object's headers.
 pub(super) fn to_meta(headers: &ObjectHeaders) -> Headers {
     // Serialising a map of strings cannot fail; an empty text would only mean that they are read again.
     let json = serde_json::to_string(headers).unwrap_or_default();
     Headers { json, user: headers.user.clone() }
+}
+
+/// The headers of the version that a row shows, if they were read.
+pub(super) fn known(row: &InodeRow) -> Option<ObjectHeaders> {
+    row.headers.as_deref().and_then(|json| serde_json::from_str(json).ok())
+}
+
+/// The extended attributes of a row, as its object's metadata has them. An older objfs has left them among the headers.
+pub(super) fn xattrs_of(row: &InodeRow) -> String {
+    match &row.xattrs {
+        Some(text) => text.clone(),
+        None => known(row).map(|headers| xattrs::in_user(&headers.user)).unwrap_or_default(),
+    }
+}
+
+/// Bytes of user metadata of an object that is written with these headers.
+pub(super) fn written_len(headers: &ObjectHeaders) -> usize {
+    headers.clone().with_write_id(&new_write_id()).user_len()
 }
 
 /// A remote entry in the catalogue's words.
@@ -26,21 +45,19 @@ pub(super) fn to_found(entry: Entry) -> Found {
     }
 }
 
-/// The headers of a new object with these attributes.
-pub(super) fn for_new(attr: &Attr, key: &Key) -> ObjectHeaders {
-    let content_type = match attr.kind {
-        crate::types::FileKind::Dir => "application/x-directory".to_owned(),
-        crate::types::FileKind::File => mime_guess::from_path(key.as_str()).first_or_octet_stream().to_string(),
+/// The headers of a new object with the attributes of a row.
+pub(super) fn for_new(row: &InodeRow, key: &Key) -> ObjectHeaders {
+    let content_type = match row.attr.kind {
+        FileKind::Dir => "application/x-directory".to_owned(),
+        FileKind::File => mime_guess::from_path(key.as_str()).first_or_octet_stream().to_string(),
         _ => "application/octet-stream".to_owned(),
     };
-    let mut headers = ObjectHeaders { content_type: Some(content_type), ..ObjectHeaders::default() };
-    meta::headers::to_user(attr, &mut headers.user);
-    headers
+    for_rewrite(ObjectHeaders { content_type: Some(content_type), ..ObjectHeaders::default() }, row)
 }
 
-/// The headers of an object that is rewritten with these attributes: all else stays as it is.
-pub(super) fn for_rewrite(mut headers: ObjectHeaders, attr: &Attr) -> ObjectHeaders {
-    meta::headers::to_user(attr, &mut headers.user);
+/// The headers of an object that is rewritten with the attributes of a row: all else stays as it is.
+pub(super) fn for_rewrite(mut headers: ObjectHeaders, row: &InodeRow) -> ObjectHeaders {
+    meta::headers::to_user(&row.attr, row.xattrs.as_deref(), &mut headers.user);
     headers
 }
 
@@ -54,8 +71,7 @@ impl Fs {
     }
 
     async fn read_headers_of(&self, row: &InodeRow, key: &Key) -> Result<ObjectHeaders> {
-        let known = row.headers.as_deref().and_then(|json| serde_json::from_str::<ObjectHeaders>(json).ok());
-        if let Some(headers) = known {
+        if let Some(headers) = known(row) {
             return Ok(headers);
         }
         let meta = self.store.head(key).await?;
@@ -80,13 +96,13 @@ impl Fs {
     /// Headers for the commit of `row` under `key`.
     pub(super) async fn headers_for_commit(&self, row: &InodeRow, key: &Key) -> Result<ObjectHeaders> {
         if row.version.is_none() {
-            return Ok(for_new(&row.attr, key));
+            return Ok(for_new(row, key));
         }
         match self.headers_of(row, key).await {
-            Ok(headers) => Ok(for_rewrite(headers, &row.attr)),
+            Ok(headers) => Ok(for_rewrite(headers, row)),
             // Replaced or deleted elsewhere: the commit's condition decides what that means.
-            Err(FsError::Stale) => Ok(for_new(&row.attr, key)),
-            Err(FsError::Store(e)) if e.kind == crate::store::ErrorKind::NotFound => Ok(for_new(&row.attr, key)),
+            Err(FsError::Stale) => Ok(for_new(row, key)),
+            Err(FsError::Store(e)) if e.kind == crate::store::ErrorKind::NotFound => Ok(for_new(row, key)),
             Err(e) => Err(e),
         }
     }

@@ -19,7 +19,7 @@ use std::time::Duration;
 /// Files from this size on are copied by the bucket; smaller ones are read and written in less time.
 const COPY_SIZE_MIN: u64 = 1 << 20;
 /// How long a write waits for room in staging, while uploads go on.
-const ROOM_PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const ROOM_PATIENCE: Duration = Duration::from_secs(30);
 /// Bytes of one COPY_FILE_RANGE, whose answer has 32 bits (`fuse_write_out`, include/uapi/linux/fuse.h).
 const COPY_LEN_MAX: u64 = 1 << 31;
 
@@ -66,8 +66,8 @@ impl Fs {
         let Some(object) = pinned.map_or_else(|| self.current_object(handle.ino), |o| Ok(Some(o)))? else {
             return Ok(Bytes::new());
         };
-        if let Some(dir) = handle.dir.filter(|_| range.start() == 0 && Reader::is_small(object.version.size)) {
-            self.on_small_read(dir, handle.ino);
+        if let Some((dir, pos)) = handle.dir.filter(|_| range.start() == 0 && Reader::is_small(object.version.size)) {
+            self.on_small_read(dir, pos);
         }
         match self.reader.read(&object, range, Some(&handle.stream)).await {
             Err(e) if matches!(e.kind, ErrorKind::Precondition | ErrorKind::NotFound) => {
@@ -150,7 +150,7 @@ impl Fs {
     }
 
     /// Staging is full: gives back what the bucket has, or waits until it has more. `false` if there is nothing to wait for.
-    async fn make_room(&self, until: tokio::time::Instant) -> bool {
+    pub(super) async fn make_room(&self, until: tokio::time::Instant) -> bool {
         let room = self.writer.room();
         let before = room.used();
         self.writer.give_room();

@@ -264,11 +264,11 @@ impl Fs {
     async fn list_dir_and_below(&self, ino: Ino, news: &mut News, progress: &watch::Sender<Progress>) -> Result<bool> {
         let listing = self.meta.begin_listing(ino)?;
         let key = self.dir_key(&self.dir_row(ino)?)?;
-        let (objects, next) = self.remote.list_flat(&key, None).await?;
-        if next.is_some() {
+        let page = self.remote.list_flat(&key, None).await?;
+        if page.next.is_some() {
             return self.list_dir(ino, news, progress).await;
         }
-        let parts = TreeWalk::below(key).page(objects, true).into_iter().map(tree_part).collect();
+        let parts = TreeWalk::below(key).page(page).into_iter().map(tree_part).collect();
         let (changes, _) = self.meta.apply_tree(parts, Leftover::default(), true, &listing).await?;
         self.polled.listed(ino, 1, listing.began());
         news.add(self, changes);
@@ -293,15 +293,16 @@ impl Fs {
                 true => None,
                 false => Some(self.remote.list_flat(&Key::root(), continuation).await),
             };
-            let Some(Ok((objects, next))) = page else {
+            let Some(Ok(listed)) = page else {
                 // Directories that were seen to their end are known by now: so is what is gone from them.
                 let (changes, _) = self.meta.apply_tree(Vec::new(), leftover, true, &listing).await?;
                 news.add(self, changes);
                 return page.transpose().map(|_| None).map_err(Into::into);
             };
             pages += 1;
+            let next = listed.next.clone();
             let is_last = next.is_none();
-            let parts = walk.page(objects, is_last).into_iter().map(tree_part).collect();
+            let parts = walk.page(listed).into_iter().map(tree_part).collect();
             let (changes, left) = self.meta.apply_tree(parts, leftover, is_last, &listing).await?;
             news.add(self, changes);
             (leftover, continuation) = (left, next);

@@ -91,11 +91,12 @@ impl Fs {
     }
 
     /// The path of a directory for the filter, if that needs it.
-    pub(super) fn filter_path(&self, dir: Ino) -> String {
+    pub(super) fn filter_path(&self, dir: Ino) -> Vec<u8> {
         if !self.settings.filter.needs_paths() || dir == Ino::ROOT {
-            return String::new();
+            return Vec::new();
         }
-        format!("{}/", self.path_of(dir))
+        let names = self.meta.path(dir).ok().flatten().unwrap_or_default();
+        names.iter().flat_map(|name| [name.as_bytes(), b"/"].concat()).collect()
     }
 
     /// A name that the filter hides cannot be made: nobody would see it.

@@ -7,19 +7,22 @@
 //! |---|---|
 //! | lookup, freshness | `lookup` |
 //! | getattr, setattr, statfs | `attr` |
+//! | getxattr, setxattr, listxattr, removexattr | `xattr` |
 //! | opendir, readdir, mkdir, rmdir | `dir` |
 //! | create, mknod, symlink, readlink, unlink | `name` |
 //! | rename; ending what an earlier mount began | `rename`, `rename_dir`, `resume` |
 //! | open, flush, release | `open` |
 //! | read, write, fsync | `io` |
+//! | fallocate, SEEK_DATA, SEEK_HOLE | `allocate` |
 //! | waiting, trying again, saving elsewhere, dropping | `parked` |
 //! | what close and fsync wait for; databases | `promise`, `sqlite` |
 //! | commits, conflicts, background | `commit`, `background` |
 //! | listing, ahead of walks, for who makes files, by the poller | `listing`, `walk`, `makers`, `poll` |
 //! | headers that listings do not show | `unread` |
-//! | how long the kernel believes an answer | `ttl` |
+//! | how long the kernel believes an answer; st_nlink | `ttl`, `links` |
 //! | events of changes made elsewhere, those who watch | `events`, `watchers` |
 
+mod allocate;
 mod attr;
 mod background;
 mod begin;
@@ -33,6 +36,7 @@ mod handle;
 mod headers;
 mod invalidate;
 mod io;
+mod links;
 mod listing;
 mod lookup;
 mod makers;
@@ -52,12 +56,13 @@ mod ttl;
 mod unread;
 mod walk;
 mod watchers;
+mod xattr;
 
 use crate::meta::{InodeRow, Meta};
 use crate::read::Reader;
 use crate::remote::Remote;
 use crate::store::{ObjectStore, Upload};
-use crate::types::{Attr, Ino, Key, ObjectRef, Version};
+use crate::types::{Attr, FileKind, Ino, Key, ObjectRef, Version};
 use crate::write::{Claims, CommitQueue, Writer};
 use std::collections::HashMap;
 use std::future::Future;
@@ -140,7 +145,10 @@ pub struct Entry {
     pub ino: Ino,
     /// Its attributes.
     pub attr: Attr,
-    /// How long the kernel may believe both.
+    /// st_nlink (inode(7)): 0 once it has no name any more; of a directory 2 and one for each subdirectory, or 1 if these were not
+    /// counted.
+    pub nlink: u32,
+    /// How long the kernel may believe all that.
     pub ttl: Duration,
 }
 
@@ -308,7 +316,10 @@ impl Fs {
     }
 
     fn entry(&self, row: &InodeRow) -> Entry {
-        self.entry_of(row.ino, row.attr.clone(), row.into(), self.meta.now())
+        if row.attr.kind == FileKind::Dir {
+            self.polled.note_told();
+        }
+        self.entry_of(row.ino, row.attr.clone(), self.links(row), row.into(), self.meta.now())
     }
 
     fn queue(&self) -> MutexGuard<'_, CommitQueue> {

@@ -21,7 +21,23 @@ use std::sync::{Arc, PoisonError};
 const TARGET_LEN_MAX: u64 = 4096;
 
 impl Fs {
-    /// CREATE: a new file, open. The bucket gets it at close or fsync.
+    /// Before CREATE, and interruptible, as nothing is changed yet: whether the name is free still. Who neither empties the file nor
+    /// insists on a new one (`>>`) means what is there, and a listing that was complete a while ago is not enough to say that
+    /// nothing is.
+    ///
+    /// # Errors
+    /// What the store says, unless it cannot be reached.
+    pub async fn look_before_create(self: &Arc<Self>, parent: Ino, name: &Name, flags: i32) -> Result<()> {
+        self.writable()?;
+        let dir = self.dir_row(parent)?;
+        if flags & (libc::O_EXCL | libc::O_TRUNC) != 0 || dir.complete_at.is_some_and(|at| self.is_just_confirmed(at)) {
+            return Ok(());
+        }
+        let seen = self.look_at(&self.place(parent, name)?).await;
+        seen.or_else(|e| if e.is_outage() { Ok(()) } else { Err(e) })
+    }
+
+    /// CREATE: a new file, open, after [`Fs::look_before_create`]. The bucket gets it at close or fsync.
     ///
     /// # Errors
     /// [`FsError::Exists`] if the name is taken by now: the kernel looks again.
@@ -40,14 +56,6 @@ impl Fs {
             fs.check_shown(parent, &name, FileKind::File)?;
             // The kernel believed that the name is free: if it is not, it should look again and open what is there.
             let taken = if flags & libc::O_EXCL != 0 { FsError::Exists } else { FsError::Stale };
-            // Who neither empties the file nor insists on a new one (`>>`) means what is there. A listing that was complete a
-            // while ago is not enough to say that nothing is.
-            if flags & (libc::O_EXCL | libc::O_TRUNC) == 0
-                && !dir.complete_at.is_some_and(|at| fs.is_just_confirmed(at))
-            {
-                let seen = fs.look_at(&fs.place(parent, &name)?).await;
-                seen.or_else(|e| if e.is_outage() { Ok(()) } else { Err(e) })?;
-            }
             match fs.check_new(&fs.place(parent, &name)?) {
                 Err(FsError::Exists) => return Err(taken),
                 result => result?,
@@ -111,8 +119,8 @@ impl Fs {
             let mut attr = fs.new_attr(caller, &dir, kind, mode);
             attr.rdev = rdev;
             attr.size = body.len() as u64;
-            let headers = for_new(&attr, &key).with_write_id(&new_write_id());
             let mut row = fs.meta.blank(parent, &name, attr);
+            let headers = for_new(&row, &key).with_write_id(&new_write_id());
             row.symlink = (kind == FileKind::Symlink).then(|| body.to_vec());
             let written = fs.store.put(&key, body, &headers, &Condition::IfAbsent).await.map_err(|e| match e.kind {
                 ErrorKind::Precondition => FsError::Exists,

@@ -86,7 +86,8 @@ impl Fs {
     }
 
     fn handle_for(&self, row: &InodeRow, flags: i32, tid: u32, object: Option<ObjectRef>) -> Opened {
-        let handle = FileHandle::new((row.ino, row.parent), flags, tgid_of(tid), object);
+        let place = row.parent.map(|dir| (dir, row.pos()));
+        let handle = FileHandle::new((row.ino, place), flags, tgid_of(tid), object);
         let no_flush = !handle.writable;
         let fh = self.handles.insert(handle);
         Opened { fh, keep_cache: self.is_seen_version(row), no_flush }

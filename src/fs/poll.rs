@@ -7,6 +7,7 @@ use super::Fs;
 use crate::remote::{Budget, Held, Next, Periods, Whole};
 use crate::types::{Ino, Timestamp};
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -34,6 +35,8 @@ struct HeldDir {
 #[derive(Debug)]
 pub(super) struct Polled {
     held: Mutex<HashMap<Ino, HeldDir>>,
+    /// The kernel was told of a directory, and whoever knows its name can watch it without opening it.
+    told: AtomicBool,
     /// The whole tree, if its pages were counted: until when that is believed.
     whole: Mutex<Option<(Whole, Timestamp)>>,
     /// To be listed in the background, or being listed.
@@ -45,6 +48,7 @@ impl Default for Polled {
     fn default() -> Polled {
         Polled {
             held: Mutex::default(),
+            told: AtomicBool::new(false),
             whole: Mutex::default(),
             later: Mutex::default(),
             permits: Semaphore::new(LATER_AT_ONCE),
@@ -94,9 +98,17 @@ impl Polled {
         whole.filter(|(_, until)| *until > now).map(|(whole, _)| whole)
     }
 
-    /// Whether the kernel holds any directory.
-    pub(super) fn holds_any(&self) -> bool {
-        !self.held().is_empty()
+    /// The kernel is told of a directory.
+    pub(super) fn note_told(&self) {
+        // Nearly always it is set: others' caches keep it then.
+        if !self.told.load(Ordering::Relaxed) {
+            self.told.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the kernel may hold any directory.
+    pub(super) fn may_hold_any(&self) -> bool {
+        self.told.load(Ordering::Relaxed)
     }
 
     /// The kernel holds nothing of it any more.

@@ -7,6 +7,8 @@ use super::conflict::Conflicts;
 use super::sqlite::{Databases, Role};
 use crate::types::Name;
 use globset::{Glob, GlobSet, GlobSetBuilder};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 /// Names under which programs write what they rename when it is whole: downloads (browsers, curl, torrents), rsync's
@@ -117,7 +119,7 @@ impl TempNames {
 
     /// Whether `name` is one.
     pub fn contains(&self, name: &Name) -> bool {
-        self.0.is_match(name.to_string())
+        self.0.is_match(OsStr::from_bytes(name.as_bytes()))
     }
 }
 
@@ -204,6 +206,8 @@ mod tests {
         for name in ["film.mkv", "part", "Part 1.mkv", ".hidden", "book (lock).epub", "a.tmpl", "template.html"] {
             assert!(!is_temp(name), "{name}");
         }
+        let rsync = Name::parse(b".caf\xe9.Xa81bc").unwrap();
+        assert!(TempNames::usual().contains(&rsync), "{rsync}");
     }
 
     #[test]

@@ -6,8 +6,10 @@
 //! The journal is synced and the catalogue is not: after power loss the latter may be older, or new. So the journal is right
 //! wherever they differ, and what the catalogue shows in the place of a file that the journal knows goes.
 
+use super::headers::to_meta;
 use super::{Fs, FsError, Result};
-use crate::meta::InodeRow;
+use crate::meta::{InodeRow, headers, xattrs};
+use crate::store::ObjectHeaders;
 use crate::types::{FileKind, Ino, Key, Name, Timestamp};
 use crate::write::Recovered;
 use std::collections::{HashMap, HashSet};
@@ -72,6 +74,7 @@ impl Fs {
                 row.attr.size = row.version.as_ref().map_or(0, |v| v.size);
                 row.checked_at = crate::types::Timestamp::default();
                 row.headers = None;
+                row.xattrs = None;
             })
             .await?;
         Ok(())
@@ -85,7 +88,9 @@ impl Fs {
         {
             return Ok(row.ino);
         }
-        let names = left.key.as_str().split('/').map(Name::parse).collect::<std::result::Result<Vec<_>, _>>()?;
+        // A daemon that knew no escapes has taken them for the name itself.
+        let name = |component: &str| Name::from_component(component).or_else(|_| Name::parse(component));
+        let names = left.key.as_str().split('/').map(name).collect::<std::result::Result<Vec<_>, _>>()?;
         let Some((name, dirs)) = names.split_last() else { return Err(FsError::Stale) };
         let mut parent = Ino::ROOT;
         for dir in dirs {
@@ -97,7 +102,6 @@ impl Fs {
             self.meta.rename(row.ino, parent, name.clone(), Vec::new()).await?.ok_or(FsError::Stale)?;
             return Ok(row.ino);
         }
-        let said = crate::meta::headers::from_user(&left.headers.user);
         // What is kept apart has a base under another name, which is lost.
         let base = left.staged.content().base().filter(|base| base.key == left.key).cloned();
         let size = left.staged.size();
@@ -105,19 +109,19 @@ impl Fs {
         let row = match known {
             Some(row) => row,
             None => {
-                let caller = self.own_caller();
-                let mut attr = self.new_attr(caller, &self.row(parent)?, crate::types::FileKind::File, 0o644);
-                attr.perm = said.perm.unwrap_or(self.meta.defaults().file_perm);
-                attr.mtime = said.mtime.unwrap_or(attr.mtime);
+                let mode = u32::from(self.meta.defaults().file_perm);
+                let attr = self.new_attr(self.own_caller(), &self.row(parent)?, FileKind::File, mode);
                 let row = self.meta.blank(parent, name, attr);
                 self.meta.create(row).await?.ok_or(FsError::Exists)?
             }
         };
+        let headers = left.headers.clone();
         self.meta
             .change(row.ino, move |row| {
                 row.local = true;
                 row.attr.size = size;
                 row.version = base.map(|b| b.version);
+                take_over(row, &headers);
             })
             .await?;
         Ok(row.ino)
@@ -169,6 +173,25 @@ impl Fs {
         let defaults = self.meta.defaults();
         super::Caller { uid: defaults.uid, gid: defaults.gid, tid: 0 }
     }
+}
+
+/// What the journal says of a file's attributes is what they are. Only of an object whose headers nobody had read it says defaults:
+/// then the object's own are read before the commit. Every answer of a server names a content type, and what we wrote has a write
+/// id, so that the two can be told apart.
+fn take_over(row: &mut InodeRow, journaled: &ObjectHeaders) {
+    let is_read = journaled.content_type.is_some() || journaled.write_id().is_some();
+    if !is_read && row.version.is_some() && row.headers.is_some() {
+        return;
+    }
+    let (said, attr) = (headers::from_user(&journaled.user), &mut row.attr);
+    attr.perm = said.perm.unwrap_or(attr.perm);
+    attr.uid = said.uid.unwrap_or(attr.uid);
+    attr.gid = said.gid.unwrap_or(attr.gid);
+    attr.atime = said.atime.unwrap_or(attr.atime);
+    attr.mtime = said.mtime.unwrap_or(attr.mtime);
+    attr.ctime = said.ctime.unwrap_or(attr.ctime);
+    row.headers = row.version.as_ref().filter(|_| is_read).map(|_| to_meta(journaled).json);
+    row.xattrs = (is_read || row.version.is_none()).then(|| xattrs::in_user(&journaled.user));
 }
 
 /// Files whose name another one had taken when the crash came: of those that are to have the same key, all but the one whose row

@@ -237,7 +237,7 @@ impl Fs {
             Ok(headers) => headers,
             Err(e) => {
                 tracing::debug!(%key, error = %e, "the headers of what is replaced are not known: it gets those of a new file");
-                for_new(&row.attr, key)
+                for_new(row, key)
             }
         };
         to_meta(&headers).json

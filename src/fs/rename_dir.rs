@@ -28,6 +28,15 @@ struct Copied {
     headers: ObjectHeaders,
 }
 
+/// The names that lead from the directory `tree` to a key at or below it. `None` if no path can express the key.
+fn path_below(tree: &Key, key: &Key) -> Option<Vec<Name>> {
+    let rest = key.as_str().strip_prefix(tree.as_str())?;
+    if rest.is_empty() {
+        return Some(Vec::new());
+    }
+    rest.strip_suffix('/').unwrap_or(rest).split('/').map(|component| Name::from_component(component).ok()).collect()
+}
+
 impl Fs {
     pub(super) async fn rename_dir(
         self: &Arc<Self>,
@@ -222,6 +231,10 @@ impl Fs {
         loop {
             let request = ListRequest { prefix: tree.clone(), delimited: false, continuation, max_keys: 1000 };
             let page = self.store.list(&request).await?;
+            if !page.invalid.is_empty() {
+                // It could not be taken along.
+                return Err(KeyError::KeyTooLong.into());
+            }
             objects.extend(page.objects);
             continuation = page.next;
             if continuation.is_none() {
@@ -317,15 +330,6 @@ impl Fs {
         let failed = deleted.buffer_unordered(IN_FLIGHT).filter_map(|deleted| std::future::ready(deleted.err()));
         failed.collect::<Vec<_>>().await.pop().map_or(Ok(()), |e| Err(e.into()))
     }
-}
-
-/// The names from a directory's key down to `key`; none for the directory's own marker. `None` if no path can express it.
-fn path_below(tree: &Key, key: &Key) -> Option<Vec<Name>> {
-    let rest = key.as_str().strip_prefix(tree.as_str())?;
-    if rest.is_empty() {
-        return Some(Vec::new());
-    }
-    rest.strip_suffix('/').unwrap_or(rest).split('/').map(|name| Name::parse(name).ok()).collect()
 }
 
 #[cfg(test)]

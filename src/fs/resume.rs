@@ -8,7 +8,7 @@
 
 use super::{Fs, FsError, Result};
 use crate::store::{Condition, CopyRequest, ErrorKind, ObjectMeta, StoreError};
-use crate::types::{ETag, Key, WriteId};
+use crate::types::{ETag, Ino, Key, Name, WriteId};
 use crate::write::{RenamePhase, RenameRow, Span};
 use futures::TryStreamExt;
 use std::sync::Arc;
@@ -117,9 +117,9 @@ impl Fs {
     async fn list_around(self: &Arc<Self>, dir: &Key) {
         let mut names: Vec<&str> = dir.as_str().trim_end_matches('/').split('/').collect();
         names.pop();
-        let mut at = crate::types::Ino::ROOT;
+        let mut at = Ino::ROOT;
         for name in names {
-            let known = crate::types::Name::parse(name).ok().and_then(|name| self.meta.child(at, &name).ok().flatten());
+            let known = Name::from_component(name).ok().and_then(|name| self.meta.child(at, &name).ok().flatten());
             let Some(row) = known else { return };
             at = row.ino;
         }

@@ -1,12 +1,12 @@
 //! Small files that are read one after another in the order of their directory: the next ones are fetched ahead.
 //!
-//! Owns: seeing that, and how many are fetched ahead. Does not own: fetching (`read`), the order of a directory (`meta`: that of
-//! inode numbers, in which it is listed).
+//! Owns: seeing that, and how many are fetched ahead. Does not own: fetching (`read`), the order of a directory (`meta`: the one in
+//! which readdir gives it).
 
 use super::{Fs, Result};
 use crate::meta::InodeRow;
 use crate::read::Reader;
-use crate::types::{FileKind, Ino, ObjectRef};
+use crate::types::{FileKind, Ino, ObjectRef, Pos};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
@@ -22,44 +22,44 @@ const DIRS_MAX: usize = 64;
 /// Who reads small files in a directory.
 #[derive(Debug)]
 struct Run {
-    last: Ino,
+    last: Pos,
     /// Small files that follow the last one.
-    expected: VecDeque<(Ino, ObjectRef)>,
+    expected: VecDeque<(Pos, ObjectRef)>,
     /// Of these, how many were fetched ahead.
     asked: usize,
     /// Siblings up to this one were looked up.
-    looked_up: Ino,
+    looked_up: Pos,
     /// How many are fetched ahead now.
     window: usize,
 }
 
 impl Run {
-    fn new(last: Ino) -> Run {
+    fn new(last: Pos) -> Run {
         Run { last, expected: VecDeque::new(), asked: 0, looked_up: last, window: 0 }
     }
 
     /// Whether siblings have to be looked up before [`Run::on_read`].
-    fn is_curious(&self, ino: Ino) -> bool {
-        ino > self.last && self.expected.len() <= self.window
+    fn is_curious(&self, pos: Pos) -> bool {
+        pos > self.last && self.expected.len() <= self.window
     }
 
-    fn learn(&mut self, siblings: impl IntoIterator<Item = (Ino, Option<ObjectRef>)>) {
-        for (ino, object) in siblings {
-            self.looked_up = self.looked_up.max(ino);
-            self.expected.extend(object.map(|object| (ino, object)));
+    fn learn(&mut self, siblings: impl IntoIterator<Item = (Pos, Option<ObjectRef>)>) {
+        for (pos, object) in siblings {
+            self.looked_up = self.looked_up.max(pos);
+            self.expected.extend(object.map(|object| (pos, object)));
         }
     }
 
-    /// The file is read: which others are to be fetched ahead. Pure.
-    fn on_read(&mut self, ino: Ino) -> Vec<ObjectRef> {
-        if ino == self.last {
+    /// The file at this place is read: which others are to be fetched ahead. Pure.
+    fn on_read(&mut self, pos: Pos) -> Vec<ObjectRef> {
+        if pos == self.last {
             return Vec::new();
         }
-        let Some(place) = self.expected.iter().take(SKIP + 1).position(|(expected, _)| *expected == ino) else {
-            *self = Run::new(ino);
+        let Some(place) = self.expected.iter().take(SKIP + 1).position(|(expected, _)| *expected == pos) else {
+            *self = Run::new(pos);
             return Vec::new();
         };
-        self.last = ino;
+        self.last = pos;
         self.expected.drain(..=place);
         self.asked = self.asked.saturating_sub(place + 1);
         self.window = if place == 0 { (self.window * 2).clamp(1, AHEAD_MAX) } else { (self.window / 2).max(1) };
@@ -74,19 +74,20 @@ impl Run {
 pub(super) struct Siblings(Mutex<HashMap<Ino, Run>>);
 
 impl Siblings {
-    fn with<T>(&self, dir: Ino, change: impl FnOnce(&mut Run) -> T, ino: Ino) -> T {
+    fn with<T>(&self, dir: Ino, change: impl FnOnce(&mut Run) -> T, pos: Pos) -> T {
         let mut runs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if runs.len() >= DIRS_MAX && !runs.contains_key(&dir) {
             runs.clear();
         }
-        change(runs.entry(dir).or_insert_with(|| Run::new(ino)))
+        change(runs.entry(dir).or_insert_with(|| Run::new(pos)))
     }
 }
 
 impl Fs {
-    /// A small file begins to be read: if others of its directory were before it, those that follow are fetched ahead.
-    pub(super) fn on_small_read(&self, dir: Ino, ino: Ino) {
-        let looked_up = self.siblings.with(dir, |run| run.is_curious(ino).then_some(run.looked_up), ino);
+    /// The small file at this place begins to be read: if others of its directory were before it, those that follow are fetched
+    /// ahead.
+    pub(super) fn on_small_read(&self, dir: Ino, pos: Pos) {
+        let looked_up = self.siblings.with(dir, |run| run.is_curious(pos).then_some(run.looked_up), pos);
         if let Some(after) = looked_up {
             match self.siblings_after(dir, after) {
                 Ok(siblings) => self.siblings.with(
@@ -96,25 +97,25 @@ impl Fs {
                             run.learn(siblings)
                         }
                     },
-                    ino,
+                    pos,
                 ),
                 Err(e) => tracing::debug!(error = %e, "nothing is fetched ahead"),
             }
         }
-        for next in self.siblings.with(dir, |run| run.on_read(ino), ino) {
+        for next in self.siblings.with(dir, |run| run.on_read(pos), pos) {
             self.reader.fetch_ahead(next);
         }
     }
 
-    /// Entries of a directory, and the objects of those that are small files.
-    fn siblings_after(&self, dir: Ino, after: Ino) -> Result<Vec<(Ino, Option<ObjectRef>)>> {
+    /// Places in a directory, and the objects of those that are small files.
+    fn siblings_after(&self, dir: Ino, after: Pos) -> Result<Vec<(Pos, Option<ObjectRef>)>> {
         let key = self.key(&self.row(dir)?)?;
         let small = |row: InodeRow| {
             let is_clean_file = row.attr.kind == FileKind::File && !row.local;
             let version = row.version.filter(|v| is_clean_file && Reader::is_small(v.size))?;
             Some(ObjectRef { key: key.child(&row.name?).ok()?, version })
         };
-        Ok(self.meta.children(dir, after, LOOK)?.into_iter().map(|row| (row.ino, small(row))).collect())
+        Ok(self.meta.children(dir, after, LOOK)?.into_iter().map(|row| (row.pos(), small(row))).collect())
     }
 }
 
@@ -129,37 +130,37 @@ mod tests {
     }
 
     /// Reads, in a directory of a thousand small files. Answers what is fetched ahead.
-    fn read(run: &mut Run, ino: u64) -> Vec<u64> {
-        if run.is_curious(Ino(ino)) {
+    fn read(run: &mut Run, pos: u64) -> Vec<u64> {
+        if run.is_curious(Pos(pos)) {
             let after = run.looked_up.0;
-            run.learn((after + 1..after + 1 + LOOK as u64).filter(|n| *n < 1000).map(|n| (Ino(n), Some(object(n)))));
+            run.learn((after + 1..after + 1 + LOOK as u64).filter(|n| *n < 1000).map(|n| (Pos(n), Some(object(n)))));
         }
-        run.on_read(Ino(ino)).iter().map(|object| object.version.size).collect()
+        run.on_read(Pos(pos)).iter().map(|object| object.version.size).collect()
     }
 
     #[test]
     fn who_reads_in_order_finds_the_next_files_there() {
-        let mut run = Run::new(Ino(10));
+        let mut run = Run::new(Pos(10));
         assert_eq!(read(&mut run, 11), [12]);
         assert_eq!(read(&mut run, 12), [13, 14]);
         assert_eq!(read(&mut run, 13), [15, 16, 17]);
         assert!(read(&mut run, 13).is_empty(), "it was read a moment ago");
         let mut fetched = 17;
-        for ino in 14..1000 {
-            for next in read(&mut run, ino) {
+        for pos in 14..1000 {
+            for next in read(&mut run, pos) {
                 assert_eq!(next, fetched + 1, "each once");
                 fetched = next;
             }
-            assert!(fetched == 999 || fetched <= ino + AHEAD_MAX as u64);
+            assert!(fetched == 999 || fetched <= pos + AHEAD_MAX as u64);
         }
         assert_eq!(fetched, 999);
     }
 
     #[test]
     fn who_does_not_read_in_order_fetches_nothing_else() {
-        let mut run = Run::new(Ino(10));
-        for ino in [500, 3, 400, 30, 29, 28, 100, 90] {
-            assert!(read(&mut run, ino).is_empty(), "{ino}");
+        let mut run = Run::new(Pos(10));
+        for pos in [500, 3, 400, 30, 29, 28, 100, 90] {
+            assert!(read(&mut run, pos).is_empty(), "{pos}");
         }
         assert_eq!(read(&mut run, 92), [93], "one was left out");
         assert_eq!(read(&mut run, 94), [95], "and again");

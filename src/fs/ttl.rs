@@ -31,8 +31,8 @@ fn ttl(known: Known, now: Timestamp, fresh: Duration) -> Duration {
 
 impl Fs {
     /// An inode as the kernel is told of it at `now`.
-    pub(super) fn entry_of(&self, ino: Ino, attr: Attr, known: Known, now: Timestamp) -> Entry {
-        Entry { ino, attr: self.shown(ino, attr), ttl: ttl(known, now, self.settings.poll_interval) }
+    pub(super) fn entry_of(&self, ino: Ino, attr: Attr, nlink: u32, known: Known, now: Timestamp) -> Entry {
+        Entry { ino, attr: self.shown(ino, attr), nlink, ttl: ttl(known, now, self.settings.poll_interval) }
     }
 }
 

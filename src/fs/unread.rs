@@ -10,7 +10,7 @@
 use super::Fs;
 use crate::meta::headers::from_user;
 use crate::store::ObjectHeaders;
-use crate::types::{Ino, Timestamp};
+use crate::types::{Ino, Pos, Timestamp};
 use futures::StreamExt;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -79,6 +79,11 @@ impl Unread {
             && self.samples.fetch_add(1, Ordering::Relaxed) < SAMPLES_MAX
     }
 
+    /// The same for extended attributes, of which a listing tells nothing, where objects are known to carry attributes.
+    pub(super) fn is_worth_listing(&self, dir: Ino) -> bool {
+        self.carries.load(Ordering::Relaxed) || self.is_worth_asking(dir)
+    }
+
     fn again(&self, dir: Ino) {
         self.read.lock().unwrap_or_else(PoisonError::into_inner).remove(&dir);
     }
@@ -127,11 +132,11 @@ impl Fs {
     }
 
     async fn read_unread(self: &Arc<Self>, dir: Ino) -> super::Result<()> {
-        let (mut after, mut left) = (Ino(0), READ_MAX);
+        let (mut after, mut left) = (Pos::START, READ_MAX);
         loop {
             let rows = self.meta.unread(dir, after, PAGE.min(left))?;
             let Some(last) = rows.last() else { return Ok(()) };
-            after = last.ino;
+            after = last.pos();
             left -= rows.len();
             let reads = rows.into_iter().map(|row| async move {
                 // Never closed, so that a failure to acquire cannot be.

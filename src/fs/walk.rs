@@ -2,13 +2,13 @@
 //!
 //! Owns: recognising a walk, and which directories are listed before they are opened. Does not own: listing (`listing`).
 //!
-//! A walk opens the subdirectories of a directory one after another in the order of readdir, which is that of inode numbers.
+//! A walk opens the subdirectories of a directory one after another in the order of readdir, which is that of their places.
 //! From the second on, the next ones are listed ahead, several at once, each with all that is below it in one LIST if that
 //! fits into a page.
 
 use super::{Fs, Result};
 use crate::meta::InodeRow;
-use crate::types::Ino;
+use crate::types::{Ino, Pos};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
@@ -24,12 +24,12 @@ const AT_ONCE: usize = 16;
 /// One walk through the subdirectories of a directory.
 #[derive(Debug, Default)]
 struct Walk {
-    last: Option<Ino>,
+    last: Option<Pos>,
     steps: u32,
     /// Up to this one all were listed ahead.
-    ahead: Option<Ino>,
+    ahead: Option<Pos>,
     /// Listed ahead and not opened yet.
-    waiting: VecDeque<Ino>,
+    waiting: VecDeque<Pos>,
 }
 
 /// What the opening of a subdirectory means.
@@ -38,12 +38,12 @@ struct Next {
     /// Somebody walks: what is below is wanted too.
     is_walk: bool,
     /// List so many of those that come after this one.
-    ahead: Option<(Ino, usize)>,
+    ahead: Option<(Pos, usize)>,
 }
 
 impl Walk {
-    /// Somebody opens the subdirectory `dir`, which `was_listed` before. Pure.
-    fn on_open(&mut self, dir: Ino, was_listed: bool) -> Next {
+    /// Somebody opens the subdirectory at `dir`, which `was_listed` before. Pure.
+    fn on_open(&mut self, dir: Pos, was_listed: bool) -> Next {
         if Some(dir) <= self.last {
             *self = Walk { last: Some(dir), steps: u32::from(!was_listed), ..Walk::default() };
             return Next::default();
@@ -55,7 +55,7 @@ impl Walk {
             return Next::default();
         }
         self.steps += 1;
-        while self.waiting.front().is_some_and(|ino| *ino <= dir) {
+        while self.waiting.front().is_some_and(|pos| *pos <= dir) {
             self.waiting.pop_front();
         }
         if self.steps < 2 {
@@ -68,9 +68,11 @@ impl Walk {
         Next { is_walk: true, ahead }
     }
 
-    fn listing_ahead(&mut self, dirs: &[Ino]) {
-        self.ahead = self.ahead.max(dirs.last().copied());
-        self.waiting.extend(dirs);
+    fn listing_ahead(&mut self, dirs: impl IntoIterator<Item = Pos>) {
+        for pos in dirs {
+            self.ahead = self.ahead.max(Some(pos));
+            self.waiting.push_back(pos);
+        }
     }
 }
 
@@ -106,12 +108,12 @@ impl Fs {
             (None, true) => return Ok(false),
             (None, false) => self.walks.walks.get_with(parent, Arc::default),
         };
-        let next = walk.lock().unwrap_or_else(PoisonError::into_inner).on_open(dir.ino, was_listed);
+        let next = walk.lock().unwrap_or_else(PoisonError::into_inner).on_open(dir.pos(), was_listed);
         let Some((after, count)) = next.ahead else { return Ok(next.is_walk) };
         let fresh_since = self.meta.now().minus(self.settings.poll_interval);
         let dirs = self.meta.unlisted_dirs(parent, after, fresh_since, count)?;
-        walk.lock().unwrap_or_else(PoisonError::into_inner).listing_ahead(&dirs);
-        for ino in dirs {
+        walk.lock().unwrap_or_else(PoisonError::into_inner).listing_ahead(dirs.iter().map(|(pos, _)| *pos));
+        for (_, ino) in dirs {
             let (fs, permits) = (Arc::clone(self), Arc::clone(&self.walks.permits));
             tokio::spawn(async move {
                 // Never closed, so that a failure to acquire cannot be.
@@ -136,9 +138,9 @@ mod tests {
     fn walk(walk: &mut Walk, dirs: impl IntoIterator<Item = u64>) -> Vec<Vec<u64>> {
         let mut all = Vec::new();
         for dir in dirs {
-            let next = walk.on_open(Ino(dir), Some(Ino(dir)) <= walk.ahead);
+            let next = walk.on_open(Pos(dir), Some(Pos(dir)) <= walk.ahead);
             let ahead = next.ahead.map_or(vec![], |(after, n)| (after.0 + 1..=after.0 + n as u64).collect());
-            walk.listing_ahead(&ahead.iter().map(|i| Ino(*i)).collect::<Vec<_>>());
+            walk.listing_ahead(ahead.iter().map(|n| Pos(*n)));
             all.push(ahead);
         }
         all
@@ -161,8 +163,8 @@ mod tests {
     fn going_back_or_here_and_there_is_no_walk() {
         let mut state = Walk::default();
         assert_eq!(walk(&mut state, [50, 40, 30, 20]), vec![Vec::<u64>::new(); 4]);
-        assert_eq!(state.on_open(Ino(25), true), Next::default(), "known from before");
-        assert!(state.on_open(Ino(26), false).is_walk);
+        assert_eq!(state.on_open(Pos(25), true), Next::default(), "known from before");
+        assert!(state.on_open(Pos(26), false).is_walk);
     }
 
     #[test]

@@ -29,7 +29,7 @@ impl Fs {
 
     /// Whether somebody could be watching: the kernel holds a directory.
     pub fn may_be_watched(&self) -> bool {
-        self.polled.holds_any()
+        self.polled.may_hold_any()
     }
 
     /// Somebody reads a directory that has just appeared in a watched one. Who watches it by now hears of what is in it; else

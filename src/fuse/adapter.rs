@@ -13,7 +13,7 @@ use bytes::Bytes;
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, KernelConfig,
     LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
-    ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use std::ffi::OsStr;
 use std::io;
@@ -21,11 +21,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
-
-/// The attribute that tells which name a conflict copy had.
-const CONFLICT: &str = "user.objfs.conflict";
-/// Setting this attribute, to whatever value, asks the bucket at once.
-const REFRESH: &str = "user.objfs.refresh";
 
 pub(super) struct Adapter {
     pub(super) fs: Arc<Fs>,
@@ -266,11 +261,18 @@ impl Filesystem for Adapter {
         if let Some(made) = self.replayed_creation(request, parent, file) {
             return reply::to_created(reply, made.map(|entry| (entry, self.fs.replayed_open())), false);
         }
-        let (fs, caller, file) = (Arc::clone(&self.fs), caller(request), name(file));
+        let (fs, caller, parent) = (Arc::clone(&self.fs), caller(request), ino(parent));
         let noflush = self.settings.allows("noflush");
+        let answer = move |outcome| reply::to_created(reply, outcome, noflush);
+        let file = match name(file) {
+            Ok(file) => file,
+            Err(e) => return answer(Err(e)),
+        };
+        let (looks, looked_for) = (Arc::clone(&self.fs), file.clone());
+        let look = async move { looks.look_before_create(parent, &looked_for, flags).await };
         // Not interrupted: a handle that nobody was told of would never be released.
-        let work = async move { fs.create(caller, ino(parent), file?, mode, flags).await };
-        self.spawn_whole(work, move |outcome| reply::to_created(reply, outcome, noflush));
+        let work = async move { fs.create(caller, parent, file, mode, flags).await };
+        self.spawn_after(request, look, work, answer);
     }
 
     fn read(
@@ -345,6 +347,29 @@ impl Filesystem for Adapter {
             Ok(None) => reply.error(Errno::EOPNOTSUPP),
             Err(e) => reply.error(reply::errno("copy_file_range", &e)),
         });
+    }
+
+    fn fallocate(
+        &self,
+        request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let (fs, caller) = (Arc::clone(&self.fs), caller(request));
+        let work = async move { fs.fallocate(caller, Fh(fh.0), offset, length, mode).await };
+        // What the journal counts on may have to be copied first.
+        self.spawn_waiting(request, work, reply::to_empty("fallocate", reply));
+    }
+
+    fn lseek(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+        match self.fs.seek(Fh(fh.0), offset, whence) {
+            Ok(place) => reply.offset(i64::try_from(place).unwrap_or(i64::MAX)),
+            Err(e) => reply.error(reply::errno("lseek", &e)),
+        }
     }
 
     fn flush(&self, request: &Request, _ino: INodeNo, fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
@@ -427,25 +452,16 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn getxattr(&self, _request: &Request, inode: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        if name != CONFLICT {
-            // Not ENOSYS: the kernel would never ask again, and user attributes are to come.
-            return reply.error(Errno::EOPNOTSUPP);
-        }
-        match self.fs.conflict_of(ino(inode)) {
-            Ok(Some(name)) => reply::xattr(reply, size, &name),
-            Ok(None) => reply.error(Errno::ENODATA),
-            Err(e) => reply.error(reply::errno("getxattr", &e)),
-        }
+    fn getxattr(&self, request: &Request, inode: INodeNo, attribute: &OsStr, size: u32, reply: ReplyXattr) {
+        let (fs, attribute) = (Arc::clone(&self.fs), attribute.as_bytes().to_vec());
+        let work = async move { fs.getxattr(ino(inode), &attribute).await };
+        self.spawn(request, work, reply::to_xattr("getxattr", size, reply));
     }
 
-    fn listxattr(&self, _request: &Request, inode: INodeNo, size: u32, reply: ReplyXattr) {
-        match self.fs.conflict_of(ino(inode)) {
-            // Each name ends with a zero (listxattr(2)).
-            Ok(Some(_)) => reply::xattr(reply, size, &[CONFLICT.as_bytes(), b"\0"].concat()),
-            Ok(None) => reply::xattr(reply, size, &[]),
-            Err(e) => reply.error(reply::errno("listxattr", &e)),
-        }
+    fn listxattr(&self, request: &Request, inode: INodeNo, size: u32, reply: ReplyXattr) {
+        let fs = Arc::clone(&self.fs);
+        let work = async move { fs.listxattr(ino(inode)).await };
+        self.spawn(request, work, reply::to_xattr("listxattr", size, reply));
     }
 
     fn setxattr(
@@ -453,20 +469,19 @@ impl Filesystem for Adapter {
         request: &Request,
         inode: INodeNo,
         attribute: &OsStr,
-        _value: &[u8],
-        _flags: i32,
+        value: &[u8],
+        flags: i32,
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        if attribute != REFRESH {
-            return reply.error(Errno::EOPNOTSUPP);
-        }
-        let fs = Arc::clone(&self.fs);
-        let work = async move { fs.refresh(ino(inode)).await };
-        self.spawn(request, work, reply::to_empty("refresh", reply));
+        let (fs, attribute, value) = (Arc::clone(&self.fs), attribute.as_bytes().to_vec(), value.to_vec());
+        let work = async move { fs.setxattr(ino(inode), attribute, value, flags).await };
+        self.spawn(request, work, reply::to_empty("setxattr", reply));
     }
 
-    fn removexattr(&self, _request: &Request, _ino: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
-        reply.error(Errno::EOPNOTSUPP);
+    fn removexattr(&self, request: &Request, inode: INodeNo, attribute: &OsStr, reply: ReplyEmpty) {
+        let (fs, attribute) = (Arc::clone(&self.fs), attribute.as_bytes().to_vec());
+        let work = async move { fs.removexattr(ino(inode), attribute).await };
+        self.spawn(request, work, reply::to_empty("removexattr", reply));
     }
 }

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 /// How often the watcher looks, and how old a request must be to be looked at. Together they bound the time from a signal
 /// to its effect; /proc is read only for requests that wait for the network anyway.
 const PERIOD: Duration = Duration::from_millis(50);
-const AGE_MIN: Duration = Duration::from_millis(100);
+const AGE_MIN: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]
 struct Waiting {

@@ -37,8 +37,7 @@ pub(super) fn attr(entry: &Entry) -> FileAttr {
         crtime: Timestamp::default().to_system(),
         kind: file_type(attr.kind),
         perm: attr.perm,
-        // There are no hard links. 1 for directories tells find(1) not to count on subdirectories.
-        nlink: 1,
+        nlink: entry.nlink,
         uid: attr.uid,
         gid: attr.gid,
         rdev: attr.rdev,
@@ -69,11 +68,23 @@ pub(super) fn open_flags(opened: Opened, noflush_allowed: bool) -> FopenFlags {
 }
 
 /// The value of an extended attribute, or how long it is, or that the caller's buffer is too small for it (getxattr(2)).
-pub(super) fn xattr(reply: ReplyXattr, size: u32, value: &[u8]) {
+fn xattr(reply: ReplyXattr, size: u32, value: &[u8]) {
     match u32::try_from(value.len()) {
         Ok(len) if size == 0 => reply.size(len),
         Ok(len) if len <= size => reply.data(value),
         _ => reply.error(Errno::ERANGE),
+    }
+}
+
+/// Answers of GETXATTR and LISTXATTR, for a buffer of `size` bytes.
+pub(super) fn to_xattr(
+    operation: &'static str,
+    size: u32,
+    reply: ReplyXattr,
+) -> impl FnOnce(Result<Vec<u8>, FsError>) + Send {
+    move |outcome| match outcome {
+        Ok(value) => xattr(reply, size, &value),
+        Err(e) => reply.error(errno(operation, &e)),
     }
 }
 

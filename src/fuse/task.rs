@@ -43,6 +43,27 @@ impl Adapter {
         });
     }
 
+    /// The same for what is interrupted only before it has begun: during `look`.
+    pub(super) fn spawn_after<T, L, W, A>(&self, request: &Request, look: L, work: W, answer: A)
+    where
+        T: Send + 'static,
+        L: Future<Output = Result<(), FsError>> + Send + 'static,
+        W: Future<Output = Result<T, FsError>> + Send + 'static,
+        A: FnOnce(Result<T, FsError>) + Send + 'static,
+    {
+        let (ticket, interrupted) = self.in_flight.enter(request.unique().0, request.pid());
+        let whole = async move {
+            tokio::select! {
+                biased;
+                seen = look => seen?,
+                Ok(()) = interrupted => return Err(FsError::Interrupted),
+            }
+            drop(ticket);
+            work.await
+        };
+        self.spawn_whole(whole, answer);
+    }
+
     /// The same for what is not interrupted.
     pub(super) fn spawn_whole<T, W, A>(&self, work: W, answer: A)
     where

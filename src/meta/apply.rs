@@ -7,7 +7,7 @@ use super::pins::{Pins, RecentlyGone};
 use super::reconcile::{self, Defaults, Found, Sighting, Verdict};
 use super::watches::Watches;
 use crate::db::{InodeRow, RowResult, Rows};
-use crate::types::{FileKind, Ino, Key, Name, Timestamp};
+use crate::types::{FileKind, Ino, Name, Pos, Timestamp};
 
 /// A change of the catalogue that came from the bucket, and that the kernel may have cached otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,8 +57,8 @@ pub enum Change {
 /// A key of a listing that no path can express.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnmappableKey {
-    /// The key, relative to the mount.
-    pub key: Key,
+    /// The key, relative to the mount; what the server sent, if that is no key.
+    pub key: String,
     /// Why, in one word.
     pub why: &'static str,
     /// Size of the object in bytes.
@@ -77,6 +77,8 @@ pub(super) struct Context<'a> {
     pub(super) is_known: bool,
     /// Whether new names are hidden until their event is raised.
     pub(super) hides: bool,
+    /// The place that the name had when another inode had it. What is new comes at the end.
+    pub(super) place: Option<Pos>,
 }
 
 impl Context<'_> {
@@ -145,7 +147,8 @@ fn apply_to(
     }
 }
 
-/// Gives the name to a new inode. A file that takes the place of another is no news of a directory: one name, other content.
+/// Gives the name to a new inode, which keeps its place: whoever reads the directory just now meets it once. A file that takes the
+/// place of another is no news of a directory: one name, other content.
 fn replace(
     rows: Rows<'_>,
     cx: Context<'_>,
@@ -154,6 +157,7 @@ fn replace(
     seen: &Sighting,
     changes: &mut Vec<Change>,
 ) -> RowResult<Option<InodeRow>> {
+    let cx = Context { place: Some(old.pos()), ..cx };
     let of_files = old.attr.kind != FileKind::Dir && !is_dir(&seen.found);
     if !of_files {
         lose(rows, cx, parent, old, changes)?;
@@ -195,6 +199,7 @@ fn insert(
     changes: &mut Vec<Change>,
 ) -> RowResult<Option<InodeRow>> {
     let mut row = super::blank(parent, &seen.name, seen.found.kind(), cx.began);
+    row.place = cx.place;
     reconcile::adopt(&mut row, &seen.found, cx.defaults, cx.began);
     let Some(ino) = rows.insert(&row)? else { return Ok(None) };
     row.ino = ino;

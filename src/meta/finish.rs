@@ -98,7 +98,7 @@ fn settle_hidden(
         match (dir, &seen.found, key.child(&seen.name)) {
             (Some(_), Found::Object { version, .. }, Ok(key)) => {
                 let why = Unmappable::HiddenByDirectory.as_str();
-                rows.put_unmappable(parent, &key, why, version.size, cx.began)?;
+                rows.put_unmappable(parent, key.as_str(), why, version.size, cx.began)?;
             }
             (Some(_), _, _) => {}
             (None, _, _) => drop(apply::apply(rows, cx, parent, seen, changes)?),
@@ -165,6 +165,7 @@ fn by_content(files: &[FileVersion]) -> HashMap<(&str, u64), Option<Ino>> {
 fn apply_move(rows: Rows<'_>, cx: Context<'_>, from: Ino, to: Ino) -> RowResult<Option<Change>> {
     let (Some(mut row), Some(new)) = (rows.get(from)?, rows.get(to)?) else { return Ok(None) };
     let (Some(old_parent), Some(old_name)) = (row.parent, row.name.take()) else { return Ok(None) };
+    let pos = new.pos();
     let (Some(parent), Some(name)) = (new.parent, new.name) else { return Ok(None) };
     // Of another kind, as far as anybody has read: an inode never changes its kind.
     let fits = row.attr.kind == FileKind::File && new.attr.kind == FileKind::File;
@@ -174,9 +175,13 @@ fn apply_move(rows: Rows<'_>, cx: Context<'_>, from: Ino, to: Ino) -> RowResult<
     rows.delete(to)?;
     row.parent = Some(parent);
     row.name = Some(name.clone());
+    row.place = Some(pos);
     row.version = new.version;
     row.storage_class = new.storage_class;
     // A copy may have been given other metadata; until somebody reads them, what was known of the file is shown.
+    if new.headers.is_some() {
+        row.xattrs = new.xattrs;
+    }
     row.headers = new.headers;
     row.attr.ctime = cx.began;
     row.checked_at = new.checked_at;

@@ -3,8 +3,9 @@
 //! Owns: which names carry mode, owner and times in an object's user metadata. We write s3fs' names (decimal; mode with
 //! S_IFMT, times as seconds with nanoseconds behind a point) and read s3fs, rclone (`mtime` in float seconds), the
 //! `file-*` family (DataSync, s5cmd), `goog-reserved-*` and goofys/geesefs names.
-//! Does not own: the HTTP side of headers (`store`).
+//! Does not own: the HTTP side of headers (`store`), the form of extended attributes (`xattrs`).
 
+use super::xattrs;
 use crate::types::{Attr, FileKind, Timestamp};
 use std::collections::BTreeMap;
 
@@ -37,7 +38,8 @@ const MTIME: [&str; 3] = ["mtime", "file-mtime", "goog-reserved-file-mtime"];
 const ATIME: [&str; 2] = ["atime", "file-atime"];
 const CTIME: [&str; 2] = ["ctime", "file-ctime"];
 
-/// Every name that [`to_user`] writes: what a rewrite replaces. All other user metadata is kept as it is.
+/// Every name that [`to_user`] writes, but for that of extended attributes: what a rewrite replaces. All other user metadata is kept
+/// as it is.
 const OURS: [&str; 7] = ["mode", "uid", "gid", "mtime", "ctime", "atime", "rdev"];
 
 /// Reads the attributes out of user metadata. A value that makes no sense counts as absent.
@@ -58,9 +60,16 @@ pub fn from_user(user: &BTreeMap<String, String>) -> HeaderAttrs {
     }
 }
 
-/// Puts the attributes into user metadata, and leaves what is not ours alone.
-pub fn to_user(attr: &Attr, user: &mut BTreeMap<String, String>) {
+/// Puts the attributes into user metadata, and leaves what is not ours alone. So are extended attributes if they are not known
+/// (`None`); without any (empty) their entry goes.
+pub fn to_user(attr: &Attr, extended: Option<&str>, user: &mut BTreeMap<String, String>) {
     OURS.iter().for_each(|name| drop(user.remove(*name)));
+    if let Some(text) = extended {
+        match text {
+            "" => drop(user.remove(xattrs::HEADER)),
+            text => drop(user.insert(xattrs::HEADER.to_owned(), text.to_owned())),
+        }
+    }
     let mut put = |name: &str, value: String| drop(user.insert(name.to_owned(), value));
     put("mode", attr.mode().to_string());
     put("uid", attr.uid.to_string());
@@ -154,9 +163,14 @@ mod tests {
             mtime: Timestamp::from_nanos(1),
             ctime: Timestamp::from_parts(7, 0),
         };
-        let mut map = user(&[("author", "Ada"), ("rdev", "9")]);
-        to_user(&attr, &mut map);
+        let mut map = user(&[("author", "Ada"), ("rdev", "9"), ("xattr", "theirs")]);
+        to_user(&attr, None, &mut map);
         assert_eq!(map.get("author").map(String::as_str), Some("Ada"));
+        assert_eq!(xattrs::in_user(&map), "theirs");
+        to_user(&attr, Some("ours"), &mut map);
+        assert_eq!(xattrs::in_user(&map), "ours");
+        to_user(&attr, Some(""), &mut map);
+        assert_eq!(map.get("xattr"), None);
         let read = from_user(&map);
         assert_eq!(read.kind, Some(FileKind::Symlink));
         assert_eq!((read.atime, read.mtime, read.ctime), (Some(attr.atime), Some(attr.mtime), Some(attr.ctime)));

@@ -7,7 +7,7 @@ use super::apply::{self, Change, Context, UnmappableKey};
 use super::finish::{self, Leftover};
 use super::{Marker, Meta, Observation, Result, Sighting};
 use crate::db::{InodeRow, RowResult, Rows};
-use crate::types::{FileKind, Ino, Key, Name, Timestamp, Version};
+use crate::types::{FileKind, Ino, Key, Name, Pos, Timestamp, Version};
 
 /// A listing under way, of a directory or of the tree below it.
 #[derive(Debug)]
@@ -73,19 +73,20 @@ impl Meta {
         Ok(Listing { asked, top, path, since, was_empty })
     }
 
-    /// Subdirectories of `parent` above `after` that were not listed since `since`, `limit` at most.
+    /// Subdirectories of `parent` beyond `after` that were not listed since `since`, with their places, in their order, `limit` at
+    /// most.
     ///
     /// # Errors
     /// As [`Meta::get`].
-    pub fn unlisted_dirs(&self, parent: Ino, after: Ino, since: Timestamp, limit: usize) -> Result<Vec<Ino>> {
+    pub fn unlisted_dirs(&self, parent: Ino, after: Pos, since: Timestamp, limit: usize) -> Result<Vec<(Pos, Ino)>> {
         self.catalogue.read(|rows| rows.unlisted_dirs(parent, after, since, limit))
     }
 
-    /// Entries of `parent` above `after` that have an object whose headers were not read, `limit` at most.
+    /// Entries of `parent` beyond `after` that have an object whose headers were not read, in their order, `limit` at most.
     ///
     /// # Errors
     /// As [`Meta::get`].
-    pub fn unread(&self, parent: Ino, after: Ino, limit: usize) -> Result<Vec<InodeRow>> {
+    pub fn unread(&self, parent: Ino, after: Pos, limit: usize) -> Result<Vec<InodeRow>> {
         self.catalogue.read(|rows| rows.unread(parent, after, limit))
     }
 

@@ -4,9 +4,11 @@
 //! Does not own: the network, the kernel, staged bytes.
 //!
 //! Invariants: an inode number never changes its kind and is never used twice; a directory that is not complete never
-//! answers that a name does not exist; what we wrote after a question was asked is not undone by its answer.
+//! answers that a name does not exist; what we wrote after a question was asked is not undone by its answer; a name keeps its
+//! place in the order of its directory whoever has it.
 
 pub mod headers;
+pub mod xattrs;
 
 mod apply;
 mod finish;
@@ -18,13 +20,13 @@ mod totals;
 mod watches;
 
 use crate::db::{RowResult, Rows, set_aside};
-use crate::types::{Attr, FileKind, Ino, Key, KeyError, Name, Timestamp, Version, WallClock};
+use crate::types::{Attr, FileKind, Ino, Key, KeyError, Name, Pos, Timestamp, Version, WallClock};
 use pins::RecentlyGone;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-pub use crate::db::{Catalogue, DbError, InodeRow, Known, Marker};
+pub use crate::db::{Catalogue, Child, DbError, InodeRow, Known, Marker};
 pub use apply::{Change, UnmappableKey};
 pub use finish::Leftover;
 pub use listing::{Listing, Page, TreePart};
@@ -145,25 +147,19 @@ impl Meta {
         self.catalogue.read(|rows| rows.child(parent, name))
     }
 
-    /// Entries of `parent` with inode numbers above `after`, in that order.
+    /// Entries of `parent` beyond `after`, in their order.
     ///
     /// # Errors
     /// As [`Meta::get`].
-    pub fn children(&self, parent: Ino, after: Ino, limit: usize) -> Result<Vec<InodeRow>> {
+    pub fn children(&self, parent: Ino, after: Pos, limit: usize) -> Result<Vec<InodeRow>> {
         self.catalogue.read(|rows| rows.children(parent, after, limit))
     }
 
-    /// Gives `visit` number, name, attributes and what is known of entries of `parent` with inode numbers above `after`, in that
-    /// order, until it says that it has enough.
+    /// Gives `visit` the entries of `parent` beyond `after`, in their order, until it says that it has enough.
     ///
     /// # Errors
     /// As [`Meta::get`].
-    pub fn each_child(
-        &self,
-        parent: Ino,
-        after: Ino,
-        visit: impl FnMut(Ino, &[u8], Attr, Known) -> bool,
-    ) -> Result<()> {
+    pub fn each_child(&self, parent: Ino, after: Pos, visit: impl FnMut(Child<'_>) -> bool) -> Result<()> {
         self.catalogue.read(|rows| rows.each_child(parent, after, visit))
     }
 
@@ -380,9 +376,9 @@ impl Meta {
         let (watches, began) = (Arc::clone(&self.watches), asked.began());
         self.catalogue
             .write(move |rows| {
-                let (is_known, hides) = (false, false);
+                let (is_known, hides, place) = (false, false, None);
                 let (defaults, pins, gone, watches) = (&defaults, &pins, &gone, &watches);
-                job(rows, Context { defaults, pins, gone, watches, began, is_known, hides })
+                job(rows, Context { defaults, pins, gone, watches, began, is_known, hides, place })
             })
             .await
     }
@@ -467,10 +463,12 @@ fn blank(parent: Ino, name: &Name, kind: FileKind, now: Timestamp) -> InodeRow {
         storage_class: None,
         symlink: None,
         headers: None,
+        xattrs: Some(String::new()),
         local: false,
         checked_at: Timestamp::default(),
         complete_at: None,
         marker: Marker::Implied,
+        place: None,
     }
 }
 

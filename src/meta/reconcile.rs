@@ -4,6 +4,7 @@
 //! Does not own: writing the rows (`meta::apply`), asking the bucket (`remote`).
 
 use super::headers::{self, HeaderAttrs};
+use super::xattrs;
 use crate::db::{InodeRow, Marker};
 use crate::types::{Attr, FileKind, Name, Timestamp, Version};
 use std::collections::BTreeMap;
@@ -129,11 +130,13 @@ pub(super) fn adopt(row: &mut InodeRow, found: &Found, defaults: &Defaults, bega
             row.version = Some(version.clone());
             row.storage_class.clone_from(storage_class);
             row.headers = headers.as_ref().map(|h| h.json.clone());
+            row.xattrs = headers.as_ref().map(|h| xattrs::in_user(&h.user));
         }
         Found::Dir { marker, read } => {
             row.version = read.as_ref().map(|(v, _)| v.clone());
             row.storage_class = None;
             row.headers = read.as_ref().map(|(_, h)| h.json.clone()).or_else(|| nothing_to_read(*marker));
+            row.xattrs = read.as_ref().map(|(_, h)| xattrs::in_user(&h.user));
             row.marker = if marker.unwrap_or(false) { Marker::Present } else { Marker::Implied };
         }
     }
@@ -157,6 +160,7 @@ pub(super) fn confirm(row: &mut InodeRow, found: &Found, defaults: &Defaults, be
             {
                 row.attr = attr_of(found, defaults);
                 row.headers = Some(headers.json.clone());
+                row.xattrs = Some(xattrs::in_user(&headers.user));
             }
         }
         Found::Dir { marker, read } => {
@@ -175,6 +179,7 @@ pub(super) fn confirm(row: &mut InodeRow, found: &Found, defaults: &Defaults, be
                 row.attr.mtime = row.attr.mtime.max(mtime);
                 row.version = Some(version.clone());
                 row.headers = Some(headers.json.clone());
+                row.xattrs = Some(xattrs::in_user(&headers.user));
             }
         }
     }
@@ -196,6 +201,7 @@ pub(super) fn learn(row: &mut InodeRow, headers: &Headers, defaults: &Defaults) 
         row.attr.mtime = row.attr.mtime.max(old.mtime);
     }
     row.headers = Some(headers.json.clone());
+    row.xattrs = Some(xattrs::in_user(&headers.user));
 }
 
 /// A directory that is known to have no marker has no headers either, and nobody need ask for them.
@@ -266,10 +272,12 @@ mod tests {
             storage_class: None,
             symlink: None,
             headers: None,
+            xattrs: None,
             local: false,
             checked_at: Timestamp::default(),
             complete_at: None,
             marker: Marker::Implied,
+            place: None,
         };
         adopt(&mut row, found, &defaults(), Timestamp::from_nanos(50));
         row
@@ -317,6 +325,7 @@ mod tests {
         let mut known = row(&object("a", None));
         confirm(&mut known, &object("a", Some("33152")), &defaults(), Timestamp::from_nanos(70));
         assert_eq!((known.attr.perm, known.headers.is_some()), (0o600, true));
+        assert_eq!(known.xattrs.as_deref(), Some(""), "they have none, and that is known");
         assert_eq!(object("a", Some("16877")).kind(), FileKind::File);
     }
 }

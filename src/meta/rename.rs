@@ -1,12 +1,12 @@
 //! Names that change their place.
 //!
-//! Owns: a rename in the catalogue, names and versions in one transaction. Does not own: the copies in the bucket (`fs`).
+//! Owns: a rename in the catalogue, names, places and versions in one transaction. Does not own: the copies in the bucket (`fs`).
 
 use super::apply::{self, Change, Context, Loser};
 use super::reconcile::{self, Found, Headers, Sighting};
-use super::{InodeRow, Marker, Meta, Result, touch};
+use super::{InodeRow, Marker, Meta, Observation, Result, finish, touch};
 use crate::db::{RowResult, Rows};
-use crate::types::{ETag, FileKind, Ino, Name, Version};
+use crate::types::{ETag, FileKind, Ino, Name, Pos, Version};
 use std::sync::Arc;
 
 /// A version that an inode has at its new place.
@@ -33,6 +33,8 @@ pub struct Renamed {
     pub followed: Vec<(InodeRow, usize)>,
     /// What somebody else had written below that nobody here had seen yet.
     pub changes: Vec<Change>,
+    /// The place in the directory that was left to whoever gets the old name.
+    pub left: Option<Pos>,
 }
 
 impl Meta {
@@ -44,6 +46,46 @@ impl Meta {
     /// # Errors
     /// As [`Meta::get`].
     pub async fn rename(&self, ino: Ino, parent: Ino, name: Name, moved: Vec<Moved>) -> Result<Option<Renamed>> {
+        self.give_name(ino, (parent, name), moved, false).await
+    }
+
+    /// Gives `ino` another name because its own goes to somebody else's version ([`Meta::take_place`]). What is `left` is the
+    /// place in the directory that stays with that name; the inode is at the end from now on.
+    ///
+    /// # Errors
+    /// As [`Meta::get`].
+    pub async fn make_way(&self, ino: Ino, parent: Ino, name: Name) -> Result<Option<Renamed>> {
+        self.give_name(ino, (parent, name), Vec::new(), true).await
+    }
+
+    /// Applies what the bucket has under a name for which an inode made way: its place is `place`.
+    ///
+    /// # Errors
+    /// As [`Meta::get`].
+    pub async fn take_place(
+        &self,
+        (parent, name): (Ino, Name),
+        found: Found,
+        place: Option<Pos>,
+        asked: &Observation,
+    ) -> Result<Option<InodeRow>> {
+        self.applying(asked, move |rows, cx| {
+            let is_known = rows.get(parent)?.is_some_and(|dir| dir.complete_at.is_some());
+            let (cx, mut changes) = (Context { is_known, place, ..cx }, Vec::new());
+            let row = apply::apply(rows, cx, parent, &Sighting { name, found }, &mut changes)?;
+            finish::touch_changed(rows, cx, &changes)?;
+            Ok(row)
+        })
+        .await
+    }
+
+    async fn give_name(
+        &self,
+        ino: Ino,
+        (parent, name): (Ino, Name),
+        moved: Vec<Moved>,
+        makes_way: bool,
+    ) -> Result<Option<Renamed>> {
         let (pins, gone, now) = (Arc::clone(&self.pins), self.gone.clone(), self.clock.now());
         let (defaults, watches) = (Arc::clone(&self.defaults), Arc::clone(&self.watches));
         self.catalogue
@@ -53,9 +95,18 @@ impl Meta {
                 if rows.path(parent)?.is_none() {
                     return Ok(None);
                 }
-                if let Some(loser) = rows.child(parent, &name)?.filter(|r| r.ino != ino) {
-                    apply::detach(rows, &pins, &loser, Loser::ToUs)?;
+                let loser = rows.child(parent, &name)?.filter(|r| r.ino != ino);
+                if let Some(loser) = &loser {
+                    apply::detach(rows, &pins, loser, Loser::ToUs)?;
                 }
+                let left = row.parent.filter(|_| makes_way).map(|_| row.pos());
+                row.place = match loser {
+                    // One name all the time: whoever reads the directory just now meets it once.
+                    Some(loser) => Some(loser.pos()),
+                    // Another inode has got its place together with its name, or will.
+                    None if makes_way || row.parent.is_none() => Some(rows.new_pos()?),
+                    None => row.place,
+                };
                 if let (Some(from), Some(old)) = (row.parent, &row.name) {
                     gone.note(from, old, now);
                     touch(rows, from, now)?;
@@ -71,8 +122,9 @@ impl Meta {
                 }
                 touch(rows, parent, now)?;
                 let (defaults, pins, gone, watches) = (&*defaults, &*pins, &gone, &*watches);
-                let cx = Context { defaults, pins, gone, watches, began: now, is_known: true, hides: false };
-                note_moved(rows, cx, ino, moved).map(Some)
+                let (began, is_known, hides, place) = (now, true, false, None);
+                let cx = Context { defaults, pins, gone, watches, began, is_known, hides, place };
+                Ok(Some(Renamed { left, ..note_moved(rows, cx, ino, moved)? }))
             })
             .await
     }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::types::{ETag, ManualClock};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 struct Bench {
@@ -54,8 +55,18 @@ impl Bench {
         changes
     }
 
+    /// Names in the order of readdir, with their places.
+    fn places(&self) -> Vec<(String, Pos)> {
+        let rows = self.meta.children(Ino::ROOT, Pos::START, 100).unwrap();
+        rows.iter().map(|r| (r.name.as_ref().unwrap().to_string(), r.pos())).collect()
+    }
+
+    fn row(&self, n: &str) -> InodeRow {
+        self.meta.child(Ino::ROOT, &name(n)).unwrap().unwrap()
+    }
+
     fn names(&self) -> Vec<(String, FileKind)> {
-        let rows = self.meta.children(Ino::ROOT, Ino(0), 100).unwrap();
+        let rows = self.meta.children(Ino::ROOT, Pos::START, 100).unwrap();
         let mut names: Vec<_> = rows.iter().map(|r| (r.name.as_ref().unwrap().to_string(), r.attr.kind)).collect();
         names.sort_by(|a, b| a.0.cmp(&b.0));
         names
@@ -66,10 +77,10 @@ impl Bench {
 async fn inode_numbers_outlive_listings_and_restarts() {
     let b = bench().await;
     b.list(vec![vec![file("a", "1"), dir("d")]]).await;
-    let before: Vec<Ino> = b.meta.children(Ino::ROOT, Ino(0), 9).unwrap().iter().map(|r| r.ino).collect();
+    let before: Vec<Ino> = b.meta.children(Ino::ROOT, Pos::START, 9).unwrap().iter().map(|r| r.ino).collect();
     let changes = b.list(vec![vec![file("a", "2"), dir("d")]]).await;
     assert_eq!(changes, vec![Change::Content(before[0])]);
-    let after: Vec<Ino> = b.meta.children(Ino::ROOT, Ino(0), 9).unwrap().iter().map(|r| r.ino).collect();
+    let after: Vec<Ino> = b.meta.children(Ino::ROOT, Pos::START, 9).unwrap().iter().map(|r| r.ino).collect();
     assert_eq!(before, after);
     assert!(b.meta.get(Ino::ROOT).unwrap().unwrap().complete_at.is_some());
 }
@@ -167,4 +178,57 @@ async fn a_clock_that_was_set_back_between_two_mounts_hides_no_change() {
     let b = Bench { meta, clock, _dir: b._dir };
     let changes = b.list(vec![vec![file("a", "2")]]).await;
     assert!(matches!(changes[..], [Change::Content(_)]), "{changes:?}");
+}
+
+/// Whoever reads the directory meanwhile goes on after the place that was read last: a name that moved on would come again, and
+/// one that moved back would be left out.
+#[tokio::test]
+async fn a_name_keeps_its_place_whoever_has_it() {
+    let b = bench().await;
+    b.list(vec![vec![file("a", "1"), file("b", "2"), file("c", "3"), file("d", "4")]]).await;
+    let before = b.places();
+    // A listing has shown it as a file, and it is a link.
+    let Found::Object { version, .. } = file("b", "2").found else { panic!("it is an object") };
+    let user = BTreeMap::from([("mode".to_owned(), "41471".to_owned())]);
+    let headers = Some(Headers { json: "{}".to_owned(), user });
+    let link = Found::Object { version, storage_class: None, headers };
+    let asked = b.meta.observe();
+    b.meta.apply_lookup(Ino::ROOT, name("b"), Some(link), &asked).await.unwrap();
+    drop(asked);
+    assert_eq!(b.row("b").attr.kind, FileKind::Symlink);
+    // Changed elsewhere while it is open.
+    let open = b.row("c");
+    b.meta.pins().pin(open.ino);
+    b.list(vec![vec![file("a", "1"), file("b", "2"), file("c", "5"), file("d", "4")]]).await;
+    assert_ne!(b.row("c").ino, open.ino);
+    // Replaced by a file that was before it.
+    let a = b.row("a");
+    b.meta.rename(a.ino, Ino::ROOT, name("d"), vec![]).await.unwrap();
+    assert_eq!(b.row("d").ino, a.ino);
+    assert_eq!(b.places(), before[1..]);
+    // The open one gets a name again: its place belongs to the other.
+    b.meta.rename(open.ino, Ino::ROOT, name("e"), vec![]).await.unwrap();
+    // A conflict: the name is theirs.
+    let place = b.meta.make_way(a.ino, Ino::ROOT, name("f")).await.unwrap().unwrap().left;
+    assert_eq!(place, Some(before[3].1));
+    let asked = b.meta.observe();
+    let theirs = b.meta.take_place((Ino::ROOT, name("d")), file("d", "6").found, place, &asked).await.unwrap().unwrap();
+    assert_ne!(theirs.ino, a.ino);
+    let after = b.places();
+    assert_eq!(after[..3], before[1..]);
+    assert_eq!((after[3].0.as_str(), after[4].0.as_str(), after.len()), ("e", "f", 5));
+    assert!(after.is_sorted_by(|one, next| one.1 < next.1), "{after:?}");
+    // A new name comes after all of them.
+    let made = b.meta.create(b.meta.blank(Ino::ROOT, &name("0"), a.attr)).await.unwrap().unwrap();
+    assert!(made.pos() > after[4].1);
+}
+
+#[tokio::test]
+async fn a_file_that_was_moved_elsewhere_has_the_place_of_its_new_name() {
+    let b = bench().await;
+    b.list(vec![vec![file("a", "1"), file("b", "2")]]).await;
+    let (a, place_of_b) = (b.row("a"), b.row("b").pos());
+    b.list(vec![vec![file("b", "2"), file("c", "1")]]).await;
+    assert_eq!(b.row("c").ino, a.ino, "the same inode");
+    assert!(b.row("c").pos() > place_of_b, "where the name was from the moment on in which it was listed");
 }

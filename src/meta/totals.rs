@@ -1,8 +1,9 @@
 //! What is known, in numbers.
 //!
-//! Owns: counts of inodes, bytes and keys that are no paths, for statfs and status. Does not own: the rows.
+//! Owns: counts of inodes, bytes and keys that are no paths, for statfs and status; of subdirectories. Does not own: the rows.
 
 use super::{Meta, Result};
+use crate::types::Ino;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,14 @@ impl Meta {
         let took = began.elapsed();
         *known = (took > QUICK).then(|| (Instant::now() + took * SHARE, totals));
         Ok(totals)
+    }
+
+    /// How many subdirectories of `dir` are known. `None` if they are more than 1,000.
+    ///
+    /// # Errors
+    /// As [`Meta::get`].
+    pub fn subdirs(&self, dir: Ino) -> Result<Option<u32>> {
+        self.catalogue.read(|rows| rows.subdirs(dir))
     }
 
     /// How many keys are known that no path can express.

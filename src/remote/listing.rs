@@ -4,7 +4,7 @@
 //! Does not own: what a page changes (`meta`).
 
 use super::{Entry, Listed, OWN_DIR, Remote, Unlisted};
-use crate::store::{ListPage, ListRequest, Result};
+use crate::store::{ListPage, ListRequest, ListedObject, Result};
 use crate::types::{Key, Name, Unmappable, Version};
 
 /// Entries that a page is asked for: as many as S3 gives.
@@ -46,10 +46,11 @@ impl Remote {
     async fn list_unmappable(&self, prefix: &Key, why: Unmappable) -> Result<Vec<Unlisted>> {
         let request = ListRequest { prefix: prefix.clone(), delimited: false, continuation: None, max_keys: PAGE_MAX };
         let page = self.store.list(&request).await?;
-        let mut unlisted: Vec<Unlisted> =
-            page.objects.into_iter().map(|o| Unlisted { key: o.key, why, size: o.version.size }).collect();
+        let object = |o: ListedObject| Unlisted { key: o.key.to_string(), why, size: o.version.size };
+        let mut unlisted: Vec<Unlisted> = page.objects.into_iter().map(object).collect();
+        unlisted.extend(page.invalid.into_iter().map(Unlisted::from));
         if page.next.is_some() {
-            unlisted.push(Unlisted { key: prefix.clone(), why, size: 0 });
+            unlisted.push(Unlisted { key: prefix.to_string(), why, size: 0 });
         }
         Ok(unlisted)
     }
@@ -57,7 +58,8 @@ impl Remote {
 
 /// Sorts a page into names and keys that have none. Answers apart the prefixes below which nothing can be reached.
 fn to_names(dir: &Key, page: ListPage) -> (DirPage, Vec<(Key, Unmappable)>) {
-    let mut out = DirPage { next: page.next, ..DirPage::default() };
+    let unlisted = page.invalid.into_iter().map(Unlisted::from).collect();
+    let mut out = DirPage { unlisted, next: page.next, ..DirPage::default() };
     let mut stuck = Vec::new();
     for object in page.objects {
         if object.key == *dir {
@@ -70,31 +72,31 @@ fn to_names(dir: &Key, page: ListPage) -> (DirPage, Vec<(Key, Unmappable)>) {
                     Entry::Object { version: object.version, storage_class: object.storage_class, headers: None };
                 out.entries.push(Listed { name, entry });
             }
-            Err(why) => out.unlisted.push(Unlisted { key: object.key, why, size: object.version.size }),
+            Err(why) => {
+                out.unlisted.push(Unlisted { key: object.key.to_string(), why, size: object.version.size });
+            }
         }
     }
     for prefix in page.prefixes {
-        match name_below(dir, prefix.as_str().trim_end_matches('/')) {
-            Ok(name) if prefix.as_str().len() == dir.as_str().len() + name.as_bytes().len() + 1 => {
+        match name_below(dir, prefix.as_str().strip_suffix('/').unwrap_or("")) {
+            Ok(name) => {
                 out.entries.push(Listed { name, entry: Entry::Dir { marker: None, read: None, hides: None } });
             }
-            Ok(_) => stuck.push((prefix, Unmappable::EmptyComponent)),
             Err(why) => stuck.push((prefix, why)),
         }
     }
     (out, stuck)
 }
 
+/// The name in the directory `dir` that a key stands for.
 fn name_below(dir: &Key, key: &str) -> Result<Name, Unmappable> {
-    let rest = key.strip_prefix(dir.as_str()).unwrap_or("");
-    Name::parse(rest)
-        .map_err(|_| Key::parse(rest).ok().and_then(|k| k.unmappable()).unwrap_or(Unmappable::EmptyComponent))
+    Name::from_component(key.strip_prefix(dir.as_str()).unwrap_or(""))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::ListedObject;
+    use crate::store::InvalidKey;
     use crate::types::ETag;
 
     fn key(k: &str) -> Key {
@@ -128,5 +130,25 @@ mod tests {
         let (out, stuck) = to_names(&Key::root(), page(&["x"], &["/", "ü/"]));
         assert_eq!(out.entries.len(), 2);
         assert_eq!(stuck, [(key("/"), Unmappable::EmptyComponent)]);
+    }
+
+    #[test]
+    fn escaped_names_are_read_and_other_spellings_are_counted() {
+        let listed = page(&["d/caf\u{e0e9}", "d/\u{e0c3}\u{e0bc}"], &["d/\u{e0ff}/", "d/\u{e061}/"]);
+        let (out, stuck) = to_names(&key("d/"), listed);
+        let names: Vec<_> = out.entries.iter().map(|e| e.name.as_bytes()).collect();
+        assert_eq!(names, [&b"caf\xe9"[..], &b"\xff"[..]]);
+        let unlisted: Vec<_> = out.unlisted.iter().map(|u| (u.key.as_str(), u.why, u.size)).collect();
+        assert_eq!(unlisted, [("d/\u{e0c3}\u{e0bc}", Unmappable::OtherSpelling, 1)]);
+        assert_eq!(stuck, [(key("d/\u{e061}/"), Unmappable::OtherSpelling)]);
+    }
+
+    #[test]
+    fn keys_that_are_too_long_are_counted() {
+        let text = format!("d/{}", "x".repeat(1023));
+        let invalid = vec![InvalidKey { text: text.clone(), why: Unmappable::LongKey, size: 7 }];
+        let (out, _) = to_names(&key("d/"), ListPage { invalid, ..page(&["d/a"], &[]) });
+        assert_eq!(out.unlisted, [Unlisted { key: text, why: Unmappable::LongKey, size: 7 }]);
+        assert_eq!(out.entries.len(), 1);
     }
 }

@@ -19,12 +19,12 @@ impl Remote {
             Err(KeyError::KeyTooLong) => return self.lookup_file_only(dir, name).await,
             Err(_) => return Ok(None),
         };
-        let (head, below) = tokio::join!(self.head(&file_key), self.first_below(&dir_key));
-        let (head, below) = (head?, below?);
-        let Some(first) = below else { return Ok(head.map(object)) };
-        let read = if first == dir_key { self.head(&dir_key).await? } else { None };
+        let (head, has_marker) = tokio::join!(self.head(&file_key), self.begins_with_marker(&dir_key));
+        let (head, has_marker) = (head?, has_marker?);
+        let Some(has_marker) = has_marker else { return Ok(head.map(object)) };
+        let read = if has_marker { self.head(&dir_key).await? } else { None };
         let hides = head.map(|h| h.version.size);
-        Ok(Some(Entry::Dir { marker: Some(first == dir_key), read, hides }))
+        Ok(Some(Entry::Dir { marker: Some(has_marker), read, hides }))
     }
 
     /// A key of exactly 1,024 bytes can be an object, but not a directory.
@@ -49,12 +49,14 @@ impl Remote {
     /// A LIST that failed.
     pub async fn has_keys_below(&self, dir: &Key) -> Result<bool> {
         let page = self.store.list(&request(dir, 2)).await?;
-        Ok(page.objects.iter().any(|o| o.key != *dir))
+        Ok(page.objects.iter().any(|o| o.key != *dir) || !page.invalid.is_empty())
     }
 
-    async fn first_below(&self, dir: &Key) -> Result<Option<Key>> {
+    /// Whether the first of the directory's keys is its marker, which sorts before all others. `None` if it has no key.
+    async fn begins_with_marker(&self, dir: &Key) -> Result<Option<bool>> {
         let page = self.store.list(&request(dir, 1)).await?;
-        Ok(page.objects.into_iter().next().map(|o| o.key))
+        let first = page.objects.first().map(|o| o.key == *dir);
+        Ok(first.or((!page.invalid.is_empty()).then_some(false)))
     }
 }
 

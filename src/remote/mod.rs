@@ -9,8 +9,8 @@ mod lookup;
 mod schedule;
 mod tree;
 
-use crate::store::{ObjectHeaders, ObjectMeta, ObjectStore};
-use crate::types::{Key, Name, Unmappable, Version};
+use crate::store::{InvalidKey, ObjectHeaders, ObjectMeta, ObjectStore};
+use crate::types::{Name, Unmappable, Version};
 use std::sync::Arc;
 
 pub use listing::DirPage;
@@ -55,12 +55,18 @@ pub struct Listed {
 /// A key that no path can express.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unlisted {
-    /// The key.
-    pub key: Key,
+    /// The key, which may be none that a request can name.
+    pub key: String,
     /// Why.
     pub why: Unmappable,
     /// Size of the object in bytes.
     pub size: u64,
+}
+
+impl From<InvalidKey> for Unlisted {
+    fn from(key: InvalidKey) -> Unlisted {
+        Unlisted { key: key.text, why: key.why, size: key.size }
+    }
 }
 
 /// Asks the bucket.

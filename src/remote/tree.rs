@@ -4,7 +4,7 @@
 //! listing costs fewer requests than one for each directory (`schedule`).
 
 use super::{Entry, Listed, OWN_DIR, Remote, Unlisted};
-use crate::store::{ListRequest, ListedObject, Result};
+use crate::store::{InvalidKey, ListPage, ListRequest, ListedObject, Result};
 use crate::types::{Key, Name, Unmappable, Version};
 
 /// Keys that a page is asked for: as many as S3 gives.
@@ -59,11 +59,22 @@ impl TreeWalk {
     }
 
     /// Takes a page, and answers what it shows of each directory: a directory's name comes in a part before its own.
-    pub fn page(&mut self, objects: Vec<ListedObject>, is_last: bool) -> Vec<DirPart> {
-        for object in objects {
+    pub fn page(&mut self, page: ListPage) -> Vec<DirPart> {
+        let (long, other): (Vec<_>, Vec<_>) = page.invalid.into_iter().partition(|key| key.why == Unmappable::LongKey);
+        if let Some(top) = self.open.first_mut() {
+            // Where their paths lead is not known.
+            top.unlisted.extend(other.into_iter().map(Unlisted::from));
+        }
+        let mut long = long.into_iter().peekable();
+        for object in page.objects {
+            // In the order of all keys: a directory that is closed is not opened again.
+            while let Some(key) = long.next_if(|key| key.text.as_str() < object.key.as_str()) {
+                self.long_key(key);
+            }
             self.object(object);
         }
-        if is_last {
+        long.for_each(|key| self.long_key(key));
+        if page.next.is_none() {
             while !self.open.is_empty() {
                 self.close();
             }
@@ -80,26 +91,16 @@ impl TreeWalk {
             return;
         }
         let last = components.pop().unwrap_or_default();
-        let mut names = Vec::with_capacity(components.len());
-        let mut stuck = None;
-        for component in components {
-            match Name::parse(component) {
-                Ok(name) => names.push(name),
-                Err(_) => {
-                    stuck = Some(why_not(component));
-                    break;
-                }
-            }
-        }
-        self.go_to(&names);
+        let stuck = self.go_along(&components);
         let Some(dir) = self.open.last_mut() else { return };
-        let name = if last.is_empty() { None } else { Some(Name::parse(last)) };
-        let (key, size) = (object.key, object.version.size);
+        let name = if last.is_empty() { None } else { Some(Name::from_component(last)) };
+        let size = object.version.size;
         match (stuck, name) {
-            (Some(why), _) => dir.unlisted.push(Unlisted { key, why, size }),
+            (Some(why), _) | (None, Some(Err(why))) => {
+                dir.unlisted.push(Unlisted { key: object.key.to_string(), why, size });
+            }
             (None, None) if dir.key.is_root() => {}
             (None, None) => dir.marker = Some(object.version),
-            (None, Some(Err(_))) => dir.unlisted.push(Unlisted { key, why: why_not(last), size }),
             (None, Some(Ok(name))) => {
                 let entry =
                     Entry::Object { version: object.version, storage_class: object.storage_class, headers: None };
@@ -108,20 +109,51 @@ impl TreeWalk {
         }
     }
 
-    /// Closes directories that the next key is not in, and opens those that it is.
-    fn go_to(&mut self, names: &[Name]) {
+    /// A key that no request can name counts in the last directory on its way that has a key.
+    fn long_key(&mut self, key: InvalidKey) {
+        let rest = key.text.strip_prefix(self.top.as_str()).unwrap_or_default();
+        let mut components: Vec<&str> = rest.split('/').collect();
+        if self.top.is_root() && components[0] == OWN_DIR {
+            return;
+        }
+        components.pop();
+        let stuck = self.go_along(&components);
+        if let Some(dir) = self.open.last_mut() {
+            dir.unlisted.push(Unlisted { why: stuck.unwrap_or(key.why), ..key.into() });
+        }
+    }
+
+    /// Goes to the directory that these components of a key lead to, or as far as names lead, and then says why not farther.
+    fn go_along(&mut self, components: &[&str]) -> Option<Unmappable> {
+        let mut names = Vec::with_capacity(components.len());
+        let mut stuck = None;
+        for component in components {
+            match Name::from_component(component) {
+                Ok(name) => names.push(name),
+                Err(why) => {
+                    stuck = Some(why);
+                    break;
+                }
+            }
+        }
+        if self.go_to(&names) { stuck } else { Some(Unmappable::LongKey) }
+    }
+
+    /// Closes directories that the next key is not in, and opens those that it is. `false` if one of these has no key: then that
+    /// which it would be in is open.
+    fn go_to(&mut self, names: &[Name]) -> bool {
         let same = self.open[1..].iter().zip(names).take_while(|(dir, name)| dir.name.as_ref() == Some(name)).count();
         while self.open.len() > same + 1 {
             self.close();
         }
         for name in &names[same..] {
-            let Some(parent) = self.open.last_mut() else { return };
-            // A key that was taken cannot be longer than a key.
-            let Ok(key) = parent.key.child_dir(name) else { return };
+            let Some(parent) = self.open.last_mut() else { return false };
+            let Ok(key) = parent.key.child_dir(name) else { return false };
             let entry = Entry::Dir { marker: None, read: None, hides: None };
             parent.entries.push(Listed { name: name.clone(), entry });
             self.open.push(Open::new(Some(name.clone()), key));
         }
+        true
     }
 
     /// The deepest directory has no more keys.
@@ -155,23 +187,14 @@ impl TreeWalk {
     }
 }
 
-fn why_not(component: &str) -> Unmappable {
-    Key::parse(component).ok().and_then(|key| key.unmappable()).unwrap_or(Unmappable::EmptyComponent)
-}
-
 impl Remote {
-    /// A page of all keys below the directory `top`, in order. Answers the objects, and how to ask for the next page if there is one.
+    /// A page of all keys below the directory `top`, in order.
     ///
     /// # Errors
     /// A LIST that failed.
-    pub async fn list_flat(
-        &self,
-        top: &Key,
-        continuation: Option<String>,
-    ) -> Result<(Vec<ListedObject>, Option<String>)> {
+    pub async fn list_flat(&self, top: &Key, continuation: Option<String>) -> Result<ListPage> {
         let request = ListRequest { prefix: top.clone(), delimited: false, continuation, max_keys: PAGE_MAX };
-        let page = self.store.list(&request).await?;
-        Ok((page.objects, page.next))
+        self.store.list(&request).await
     }
 }
 
@@ -180,11 +203,12 @@ mod tests {
     use super::*;
     use crate::types::ETag;
 
-    fn objects(keys: &[&str]) -> Vec<ListedObject> {
+    fn objects(keys: &[&str], is_last: bool) -> ListPage {
         let version = Version { etag: ETag::parse("e"), last_modified: None, size: 1 };
         let object =
             |k: &&str| ListedObject { key: Key::parse(k).unwrap(), version: version.clone(), storage_class: None };
-        keys.iter().map(object).collect()
+        let next = (!is_last).then(|| "more".to_owned());
+        ListPage { objects: keys.iter().map(object).collect(), next, ..ListPage::default() }
     }
 
     /// Parts as text: path, names (directories with a slash), `!` and the key for what has no path, `*` for a marker, `.` at
@@ -212,7 +236,7 @@ mod tests {
     #[test]
     fn a_listing_of_a_part_begins_at_its_top() {
         let mut walk = TreeWalk::below(Key::parse("a/b/").unwrap());
-        let parts = walk.page(objects(&["a/b/", "a/b/.objfs/x", "a/b/c"]), true);
+        let parts = walk.page(objects(&["a/b/", "a/b/.objfs/x", "a/b/c"], true));
         assert_eq!(text(&parts), [": .objfs/ *", ".objfs/: x .", ": c ."]);
         assert_eq!(parts[1].key.as_str(), "a/b/.objfs/");
     }
@@ -221,7 +245,7 @@ mod tests {
     fn keys_are_sorted_into_directories_parents_first() {
         let mut walk = root();
         let keys = [".objfs/probe", "a", "a-b", "a/", "a/b/c", "a/d", "e/f/g/h", "z"];
-        let parts = walk.page(objects(&keys), true);
+        let parts = walk.page(objects(&keys, true));
         let wanted = [
             ": a a-b a/",
             "a/: b/ *",
@@ -242,17 +266,64 @@ mod tests {
     #[test]
     fn a_directory_goes_on_in_the_next_page() {
         let mut walk = root();
-        assert_eq!(text(&walk.page(objects(&["a/b/c", "a/b/d"]), false)), [": a/", "a/: b/", "a/b/: c d"]);
-        assert_eq!(text(&walk.page(objects(&["a/b/e", "a/f"]), true)), ["a/b/: e .", "a/: f .", ": ."]);
-        assert_eq!(text(&root().page(Vec::new(), true)), [": ."]);
+        assert_eq!(text(&walk.page(objects(&["a/b/c", "a/b/d"], false))), [": a/", "a/: b/", "a/b/: c d"]);
+        assert_eq!(text(&walk.page(objects(&["a/b/e", "a/f"], true))), ["a/b/: e .", "a/: f .", ": ."]);
+        assert_eq!(text(&root().page(ListPage::default())), [": ."]);
     }
 
     #[test]
     fn keys_without_a_path_count_where_their_path_ends() {
         let keys = ["/x", "d//", "d//y", "d/../up", "d/ok", "e//"];
-        let parts = root().page(objects(&keys), true);
+        let parts = root().page(objects(&keys, true));
         let wanted = [": d/ !/x", "d/: ok !d// !d//y !d/../up .", ": e/", "e/: !e// .", ": ."];
         assert_eq!(text(&parts), wanted);
         assert_eq!(parts[1].unlisted[2].why, Unmappable::Dots);
+    }
+
+    #[test]
+    fn escaped_names_are_directories_and_other_spellings_are_counted() {
+        let parts = root().page(objects(&["caf\u{e0e9}/x", "\u{e061}/y"], true));
+        assert_eq!(text(&parts), [": caf\\xe9/", "caf\\xe9/: x .", ": !\u{e061}/y ."]);
+        assert_eq!(parts[1].key.as_str(), "caf\u{e0e9}/");
+        assert_eq!(parts[2].unlisted[0].why, Unmappable::OtherSpelling);
+    }
+
+    fn too_long(text: String) -> InvalidKey {
+        InvalidKey { text, why: Unmappable::LongKey, size: 3 }
+    }
+
+    #[test]
+    fn keys_that_are_too_long_count_where_they_would_be() {
+        let invalid = ["a/b/c", "a/z/"].map(|k| too_long(format!("{k}{}", "x".repeat(1024)))).to_vec();
+        let parts = root().page(ListPage { invalid, ..objects(&["a/b/a", "a/b/d", "a/c"], true) });
+        let shown = |p: &DirPart| (p.key.to_string(), p.entries.len(), p.unlisted.len(), p.is_last);
+        let wanted = [
+            ("", 1, 0, false),
+            ("a/", 1, 0, false),
+            ("a/b/", 2, 1, true),
+            ("a/", 2, 0, false),
+            ("a/z/", 0, 1, true),
+            ("a/", 0, 0, true),
+            ("", 0, 0, true),
+        ];
+        let wanted = wanted.map(|(key, entries, unlisted, is_last)| (key.to_owned(), entries, unlisted, is_last));
+        assert_eq!(parts.iter().map(shown).collect::<Vec<_>>(), wanted);
+    }
+
+    #[test]
+    fn a_key_that_leads_too_deep_counts_in_the_last_directory_that_has_a_key() {
+        let invalid = vec![too_long(format!("{}x", "p/".repeat(600)))];
+        let parts = root().page(ListPage { invalid, ..objects(&["p/a", "q"], true) });
+        let counted: Vec<&DirPart> = parts.iter().filter(|p| !p.unlisted.is_empty()).collect();
+        assert_eq!(counted.len(), 1);
+        assert_eq!((counted[0].path.len(), counted[0].key.as_str().len()), (512, 1024));
+        assert_eq!(parts.iter().filter(|p| p.is_last).count(), 513, "each directory ends once");
+    }
+
+    #[test]
+    fn a_key_that_is_not_utf8_counts_at_the_top() {
+        let invalid = vec![InvalidKey { text: "a/%FF".to_owned(), why: Unmappable::NotUtf8, size: 3 }];
+        let parts = root().page(ListPage { invalid, ..objects(&["a/b"], true) });
+        assert_eq!(text(&parts), [": a/ !a/%FF", "a/: b .", ": ."]);
     }
 }

@@ -90,6 +90,8 @@ pub enum ErrorKind {
     Quota,
     /// The body or the object is larger than the store takes.
     TooLarge,
+    /// The object's user metadata is more than the store takes (400 MetadataTooLarge).
+    MetadataTooLarge,
     /// The range begins past the end of the object.
     InvalidRange,
     /// The store asks to slow down (503 SlowDown, 429).

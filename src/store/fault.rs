@@ -211,6 +211,10 @@ impl ObjectStore for FaultStore {
         self.suffer(Op::Get, Some(key), self.inner.get(key, range, if_match)).await
     }
 
+    async fn presign(&self, key: &Key, valid: Duration) -> Result<Option<String>> {
+        self.inner.presign(key, valid).await
+    }
+
     async fn list(&self, request: &ListRequest) -> Result<ListPage> {
         self.suffer(Op::List, Some(&request.prefix), self.inner.list(request)).await
     }

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What is called with the answers of the probe, so that they can be kept.
 pub type OnProbed = Box<dyn Fn(&Conditions) + Send + Sync>;
@@ -213,6 +214,10 @@ impl ObjectStore for GuardStore {
 
     async fn get(&self, key: &Key, range: Option<ByteRange>, if_match: Option<&ETag>) -> Result<GetObject> {
         self.inner.get(key, range, if_match).await
+    }
+
+    async fn presign(&self, key: &Key, valid: Duration) -> Result<Option<String>> {
+        self.inner.presign(key, valid).await
     }
 
     async fn list(&self, request: &ListRequest) -> Result<ListPage> {

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A store with at most so many requests in flight. Who waits for a permit waits in order of arrival.
@@ -68,6 +69,10 @@ impl ObjectStore for LimitStore {
         });
         answer.body = body.boxed();
         Ok(answer)
+    }
+
+    async fn presign(&self, key: &Key, valid: Duration) -> Result<Option<String>> {
+        self.inner.presign(key, valid).await
     }
 
     async fn list(&self, request: &ListRequest) -> Result<ListPage> {

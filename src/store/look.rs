@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 use tokio::sync::OnceCell;
 
 /// Which conditions a server keeps, once that is known. Clones know the same: `guard` finds it out, `look` goes by it.
@@ -114,6 +115,10 @@ impl ObjectStore for LookStore {
         self.inner.get(key, range, if_match).await
     }
 
+    async fn presign(&self, key: &Key, valid: Duration) -> Result<Option<String>> {
+        self.inner.presign(key, valid).await
+    }
+
     async fn list(&self, request: &ListRequest) -> Result<ListPage> {
         self.inner.list(request).await
     }
@@ -196,7 +201,6 @@ mod tests {
     use crate::store::open::{StackSettings, wrap};
     use crate::store::{FaultStore, MemoryStore, fault, retry};
     use futures::TryStreamExt;
-    use std::time::Duration;
 
     /// All wrappers, as a mount has them.
     struct Stack {

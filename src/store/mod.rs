@@ -10,12 +10,13 @@
 //! mount) > `retry` (jittered backoff; resolves ambiguous answers by the write id) > `look` (HEAD before a write whose
 //! condition the server ignores) > `limit` > `observe` > the store.
 
-use crate::types::{ByteRange, ETag, Key, Timestamp, Version, WriteId};
+use crate::types::{ByteRange, ContentSum, ETag, Key, Timestamp, Unmappable, Version, WriteId};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::time::Duration;
 
 mod error;
 pub mod fault;
@@ -59,6 +60,10 @@ pub trait ObjectStore: Send + Sync + Debug {
     /// GetObject, whole or one range of it, pinned by `if_match` ([`ErrorKind::Precondition`] if the object has another
     /// ETag by now). A range that reaches past the end is cut there; one that begins past it is [`ErrorKind::InvalidRange`].
     async fn get(&self, key: &Key, range: Option<ByteRange>, if_match: Option<&ETag>) -> Result<GetObject>;
+
+    /// A URL by which whoever has it can read the object for so long, at most a week, or until the credentials expire. Nothing is
+    /// sent, but for credentials. `None` if there is none: requests are not signed, or have to say what a URL cannot.
+    async fn presign(&self, key: &Key, valid: Duration) -> Result<Option<String>>;
 
     /// ListObjectsV2: one page, in ascending order of UTF-8 bytes.
     async fn list(&self, request: &ListRequest) -> Result<ListPage>;
@@ -120,10 +125,13 @@ pub struct Capabilities {
     pub copy_size_max: u64,
     /// Largest object, in bytes (S3: 5 TiB at least).
     pub object_size_max: u64,
+    /// Most user metadata of one object: bytes of names, without `x-amz-meta-`, and values together (S3: 2 KiB).
+    pub user_metadata_max: usize,
 }
 
 impl Default for Capabilities {
-    /// Amazon S3's own limits ("Amazon S3 multipart upload limits"), which others follow unless a table says otherwise.
+    /// Amazon S3's own limits ("Amazon S3 multipart upload limits", "Working with object metadata"), which others follow unless a
+    /// table says otherwise.
     fn default() -> Capabilities {
         const GIB: u64 = 1 << 30;
         Capabilities {
@@ -134,6 +142,7 @@ impl Default for Capabilities {
             put_size_max: 5 * GIB,
             copy_size_max: 5 * GIB,
             object_size_max: 5 * 1024 * GIB,
+            user_metadata_max: 2048,
         }
     }
 }
@@ -180,6 +189,21 @@ impl ObjectHeaders {
     /// The write id among the headers, if any.
     pub fn write_id(&self) -> Option<WriteId> {
         self.user.get(WriteId::HEADER).map(|id| WriteId::new(id))
+    }
+
+    /// Bytes of user metadata, as [`Capabilities::user_metadata_max`] counts them.
+    pub fn user_len(&self) -> usize {
+        self.user.iter().map(|(name, value)| name.len() + value.len()).sum()
+    }
+
+    /// The same headers, without the sum of the bytes if they would have more than `max` bytes of user metadata with it: it can be had
+    /// by reading.
+    #[must_use]
+    pub fn fitting(mut self, max: usize) -> ObjectHeaders {
+        if self.user_len() > max {
+            self.user.remove(ContentSum::HEADER);
+        }
+        self
     }
 }
 
@@ -232,8 +256,19 @@ pub struct ListPage {
     pub prefixes: Vec<Key>,
     /// How to ask for the next page, if there is one.
     pub next: Option<String>,
-    /// Keys that the server sent and that are no keys (over 1,024 bytes): how many.
-    pub invalid: u64,
+    /// Keys and common prefixes that the server sent and that are no keys, in order.
+    pub invalid: Vec<InvalidKey>,
+}
+
+/// What a listing shows and no request of ours can name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidKey {
+    /// The key; one that is not UTF-8 as the server encoded it.
+    pub text: String,
+    /// Why it is no key: [`Unmappable::LongKey`] or [`Unmappable::NotUtf8`].
+    pub why: Unmappable,
+    /// Size of the object in bytes; 0 for a common prefix.
+    pub size: u64,
 }
 
 /// One object of a listing.

@@ -160,6 +160,10 @@ impl ObjectStore for Observed {
         Ok(answer)
     }
 
+    async fn presign(&self, key: &Key, valid: Duration) -> Result<Option<String>> {
+        self.inner.presign(key, valid).await
+    }
+
     async fn list(&self, request: &ListRequest) -> Result<ListPage> {
         self.counters.watch(Op::List, 0, self.inner.list(request)).await
     }

@@ -4,13 +4,14 @@
 //! Does not own: what a key means.
 
 use super::{
-    Capabilities, Condition, CopyRequest, ErrorKind, GetObject, ListPage, ListRequest, ListedObject, ObjectHeaders,
-    ObjectMeta, ObjectStore, Op, Part, PartSource, Result, StoreError, Upload, Written,
+    Capabilities, Condition, CopyRequest, ErrorKind, GetObject, InvalidKey, ListPage, ListRequest, ListedObject,
+    ObjectHeaders, ObjectMeta, ObjectStore, Op, Part, PartSource, Result, StoreError, Upload, Written,
 };
 use crate::types::{ByteRange, ETag, Key, WriteId};
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A prefix of another store as the root.
 #[derive(Debug)]
@@ -26,10 +27,10 @@ impl PrefixStore {
         PrefixStore { inner, prefix }
     }
 
-    /// The key in the bucket.
+    /// The key in the bucket. Where it would be too long, there is nothing, and nothing can be written.
     fn outer(&self, op: Op, key: &Key) -> Result<Key> {
-        Key::parse(&format!("{}{key}", self.prefix))
-            .map_err(|e| StoreError::new(ErrorKind::Invalid, op, Some(key), e.to_string()))
+        let kind = if op == Op::Head { ErrorKind::NotFound } else { ErrorKind::Invalid };
+        Key::parse(&format!("{}{key}", self.prefix)).map_err(|e| StoreError::new(kind, op, Some(key), e.to_string()))
     }
 
     fn outer_upload(&self, op: Op, upload: &Upload) -> Result<Upload> {
@@ -68,15 +69,25 @@ impl ObjectStore for PrefixStore {
         self.inner.get(&key, range, if_match).await.map_err(|e| self.strip(e))
     }
 
+    async fn presign(&self, key: &Key, valid: Duration) -> Result<Option<String>> {
+        let key = self.outer(Op::Get, key)?;
+        self.inner.presign(&key, valid).await.map_err(|e| self.strip(e))
+    }
+
     async fn list(&self, request: &ListRequest) -> Result<ListPage> {
-        let request = ListRequest { prefix: self.outer(Op::List, &request.prefix)?, ..request.clone() };
+        let Ok(prefix) = self.outer(Op::List, &request.prefix) else { return Ok(ListPage::default()) };
+        let request = ListRequest { prefix, ..request.clone() };
         let page = self.inner.list(&request).await.map_err(|e| self.strip(e))?;
         let object = |o: ListedObject| Some(ListedObject { key: self.inner_key(&o.key)?, ..o });
+        let invalid = |key: InvalidKey| {
+            let below = key.text.strip_prefix(self.prefix.as_str()).map(str::to_owned);
+            InvalidKey { text: below.unwrap_or(key.text), ..key }
+        };
         Ok(ListPage {
             objects: page.objects.into_iter().filter_map(object).collect(),
             prefixes: page.prefixes.iter().filter_map(|p| self.inner_key(p)).collect(),
             next: page.next,
-            invalid: page.invalid,
+            invalid: page.invalid.into_iter().map(invalid).collect(),
         })
     }
 
@@ -141,5 +152,22 @@ impl ObjectStore for PrefixStore {
         let uploads = self.inner.list_uploads(&prefix).await.map_err(|e| self.strip(e))?;
         let upload = |u: Upload| Some(Upload { key: self.inner_key(&u.key)?, ..u });
         Ok(uploads.into_iter().filter_map(upload).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::MemoryStore;
+
+    #[tokio::test]
+    async fn where_keys_would_be_too_long_there_is_nothing() {
+        let store = PrefixStore::new(Arc::new(MemoryStore::new()), Key::parse("books/").unwrap());
+        let key = Key::parse(&"x".repeat(1020)).unwrap();
+        assert_eq!(store.head(&key).await.unwrap_err().kind, ErrorKind::NotFound);
+        let request = ListRequest { prefix: key.clone(), delimited: false, continuation: None, max_keys: 1 };
+        assert_eq!(store.list(&request).await.unwrap(), ListPage::default());
+        let put = store.put(&key, Bytes::new(), &ObjectHeaders::default(), &Condition::Always).await;
+        assert_eq!(put.unwrap_err().kind, ErrorKind::Invalid);
     }
 }

@@ -1,6 +1,6 @@
-//! Inode numbers and file handles.
+//! Inode numbers, places in directories, and file handles.
 //!
-//! Owns: the two newtypes. Does not own: how numbers are given out (`meta` for inodes, `fs` for handles).
+//! Owns: the three newtypes. Does not own: how numbers are given out (`db` for places, `meta` for inodes, `fs` for handles).
 
 use std::fmt;
 
@@ -23,6 +23,16 @@ impl fmt::Display for Ino {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "#{}", self.0)
     }
+}
+
+/// The place of a name in the order of its directory, in which readdir gives it: the number of the inode that had the name first.
+/// A name keeps its place whoever has it, over remounts too, and no two names have the same.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Pos(pub u64);
+
+impl Pos {
+    /// Before all entries.
+    pub const START: Pos = Pos(0);
 }
 
 /// A file handle as the kernel carries it between OPEN and RELEASE.

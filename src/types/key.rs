@@ -2,8 +2,10 @@
 //!
 //! Owns: what a key may be (S3: 1 to 1,024 bytes of UTF-8), what a name may be (Linux: 1 to 255 bytes without NUL and
 //! `/`, not `.` or `..`), and how one is made of the other.
-//! Does not own: the mount's prefix (`store::prefix`), escaping of names that are not UTF-8.
+//! Does not own: the mount's prefix (`store::prefix`), escaping of names that are not UTF-8 (`spelling`).
 
+use super::spelling;
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -28,9 +30,6 @@ pub enum KeyError {
     /// The name is empty, `.`, `..`, or contains `/` or NUL.
     #[error("the name is empty, '.', '..', or contains '/' or NUL")]
     NameInvalid,
-    /// The name is not UTF-8, and S3 keys are.
-    #[error("the name is not UTF-8, and keys of objects are")]
-    NotUtf8,
 }
 
 /// Why a key of the bucket has no place in the directory tree.
@@ -40,10 +39,16 @@ pub enum Unmappable {
     EmptyComponent,
     /// A component is `.` or `..`.
     Dots,
-    /// A component is longer than 255 bytes.
+    /// A component stands for a name of more than 255 bytes.
     LongComponent,
     /// A component contains a NUL byte.
     Nul,
+    /// A component stands for a name that is spelled otherwise here: with an escape for what needs none.
+    OtherSpelling,
+    /// The key is longer than 1,024 bytes, which some servers allow.
+    LongKey,
+    /// The key is not UTF-8, which some servers allow.
+    NotUtf8,
     /// An object whose name is also the name of a directory (`a` beside `a/b`).
     HiddenByDirectory,
 }
@@ -56,6 +61,9 @@ impl Unmappable {
             Unmappable::Dots => "dot-component",
             Unmappable::LongComponent => "component-too-long",
             Unmappable::Nul => "nul-byte",
+            Unmappable::OtherSpelling => "other-spelling",
+            Unmappable::LongKey => "key-too-long",
+            Unmappable::NotUtf8 => "not-utf8",
             Unmappable::HiddenByDirectory => "hidden-by-directory",
         }
     }
@@ -81,11 +89,10 @@ impl Key {
     /// The key of the file `name` in the directory whose key is `self`.
     ///
     /// # Errors
-    /// [`KeyError::KeyTooLong`], or [`KeyError::NotUtf8`].
+    /// [`KeyError::KeyTooLong`]: a byte of a name that is not UTF-8 takes three bytes of the key.
     pub fn child(&self, name: &Name) -> Result<Key, KeyError> {
         debug_assert!(self.is_dir(), "only directories have children: {self}");
-        let name = std::str::from_utf8(name.as_bytes()).map_err(|_| KeyError::NotUtf8)?;
-        Key::parse(&format!("{}{name}", self.0))
+        Key::parse(&format!("{}{}", self.0, name.to_component()))
     }
 
     /// The key of the directory `name` in the directory whose key is `self`: as [`Key::child`], with a trailing `/`.
@@ -139,18 +146,7 @@ impl Key {
         if self.0.is_empty() {
             return None;
         }
-        path.split('/').find_map(unmappable_component)
-    }
-}
-
-/// Why one component of a key cannot be the name of a directory entry, or `None` if it can.
-fn unmappable_component(component: &str) -> Option<Unmappable> {
-    match component {
-        "" => Some(Unmappable::EmptyComponent),
-        "." | ".." => Some(Unmappable::Dots),
-        c if c.len() > NAME_LEN_MAX => Some(Unmappable::LongComponent),
-        c if c.contains('\0') => Some(Unmappable::Nul),
-        _ => None,
+        path.split('/').find_map(|component| Name::from_component(component).err())
     }
 }
 
@@ -186,21 +182,48 @@ impl Name {
         Ok(Name(Arc::from(name)))
     }
 
+    /// The name that a component of a key, what stands between slashes, stands for.
+    ///
+    /// # Errors
+    /// Why it stands for none.
+    pub fn from_component(component: &str) -> Result<Name, Unmappable> {
+        let name = spelling::read(component).ok_or(Unmappable::OtherSpelling)?;
+        Name::parse(&name).map_err(|_| match &*name {
+            b"." | b".." => Unmappable::Dots,
+            name if name.len() > NAME_LEN_MAX => Unmappable::LongComponent,
+            name if name.contains(&0) => Unmappable::Nul,
+            // Or there is a slash in it: then it is no component.
+            _ => Unmappable::EmptyComponent,
+        })
+    }
+
+    /// The component of a key that stands for the name: the same text if it is UTF-8, but for characters U+E000 to U+E0FF. These, and
+    /// bytes that are not UTF-8, are escaped as s3fs does with `use_wtf8`.
+    pub fn to_component(&self) -> Cow<'_, str> {
+        spelling::spell(&self.0)
+    }
+
     /// The bytes of the name.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 }
 
+/// For people: bytes that are not UTF-8 as `\xe9`, all else as it is.
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&String::from_utf8_lossy(&self.0))
+        self.0.utf8_chunks().try_for_each(|chunk| write!(f, "{}{}", chunk.valid(), chunk.invalid().escape_ascii()))
     }
 }
 
+/// As Rust would write it: no two names look the same.
 impl fmt::Debug for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", String::from_utf8_lossy(&self.0))
+        f.write_str("\"")?;
+        for chunk in self.0.utf8_chunks() {
+            write!(f, "{}{}", chunk.valid().escape_debug(), chunk.invalid().escape_ascii())?;
+        }
+        f.write_str("\"")
     }
 }
 
@@ -232,6 +255,33 @@ mod tests {
         assert_eq!(why("a/../b"), Some(Unmappable::Dots));
         assert_eq!(why(&"x".repeat(256)), Some(Unmappable::LongComponent));
         assert_eq!(why("a\0b"), Some(Unmappable::Nul));
+        assert_eq!(why("a/\u{e061}/b"), Some(Unmappable::OtherSpelling));
+        assert_eq!(why("\u{e02e}\u{e02e}/b"), Some(Unmappable::OtherSpelling), "no way out of the mount");
+        assert_eq!(why(&"\u{e0ff}".repeat(255)), None);
+        assert_eq!(why(&"\u{e0ff}".repeat(256)), Some(Unmappable::LongComponent));
+    }
+
+    #[test]
+    fn names_that_are_not_utf8_have_keys_and_are_found_by_them() {
+        let dir = Key::root().child_dir(&Name::parse(b"caf\xe9").unwrap()).unwrap();
+        assert_eq!(dir.as_str(), "caf\u{e0e9}/");
+        assert_eq!(dir.unmappable(), None);
+        assert_eq!(Name::from_component("caf\u{e0e9}").unwrap().as_bytes(), b"caf\xe9");
+        assert_eq!(Name::from_component("\u{e0c3}\u{e0bc}"), Err(Unmappable::OtherSpelling));
+        assert_eq!(Name::from_component("a/b"), Err(Unmappable::EmptyComponent), "these are two");
+        let long = Name::parse([0xff; 255]).unwrap();
+        let key = Key::parse(&format!("{}/", "d".repeat(258))).unwrap().child(&long).unwrap();
+        assert_eq!(key.as_str().len(), 1024);
+        assert_eq!(Key::parse(&format!("{}/", "d".repeat(259))).unwrap().child(&long), Err(KeyError::KeyTooLong));
+    }
+
+    #[test]
+    fn names_are_shown_without_loss() {
+        let shown = |name: &[u8]| Name::parse(name).map(|name| (name.to_string(), format!("{name:?}"))).unwrap();
+        let both = |display: &str, debug: &str| (display.to_owned(), debug.to_owned());
+        assert_eq!(shown("bücher".as_bytes()), both("bücher", "\"bücher\""));
+        assert_eq!(shown(b"caf\xe9 \xc3\xbc"), both("caf\\xe9 ü", "\"caf\\xe9 ü\""));
+        assert_eq!(shown(b"caf\\xe9"), both("caf\\xe9", "\"caf\\\\xe9\""));
     }
 
     #[test]
@@ -241,6 +291,5 @@ mod tests {
         for bad in ["", ".", "..", "a/b", "a\0"] {
             assert_eq!(Name::parse(bad), Err(KeyError::NameInvalid), "{bad:?}");
         }
-        assert_eq!(Key::root().child(&Name::parse([0xff]).unwrap()), Err(KeyError::NotUtf8));
     }
 }

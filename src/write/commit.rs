@@ -7,9 +7,10 @@
 use super::content::Content;
 use super::plan::{self, Send, TooLarge};
 use super::sending::Sending;
+use super::sum::with_sum;
 use super::{JournalError, Staged, Writer};
 use crate::store::{Condition, CopyRequest, ErrorKind, ObjectHeaders, Op, Part, StoreError, Written};
-use crate::types::{ByteRange, Key, ObjectRef, Timestamp, Version, WriteId};
+use crate::types::{ByteRange, ContentSum, Key, ObjectRef, Timestamp, Version, WriteId};
 use futures::{StreamExt, TryStreamExt};
 use std::io;
 use std::sync::Arc;
@@ -104,7 +105,8 @@ impl Writer {
         self.prepare(staged, key).await?;
         let known = staged.sending().filter(|known| known.upload.key == *key);
         let id = known.map_or_else(|| WriteId::new(&uuid::Uuid::new_v4().to_string()), |known| known.id.clone());
-        let headers = order.headers.clone().with_write_id(&id);
+        let user_metadata_max = self.store.capabilities().user_metadata_max;
+        let headers = order.headers.clone().with_write_id(&id).fitting(user_metadata_max);
         staged.note_attempt(&id);
         // A row that is being written does not know of this attempt; one that is begun from here on does.
         drop(staged.journal_turn().await);
@@ -234,7 +236,7 @@ impl Writer {
         &self,
         begun: &mut Begun<'_>,
         order: Order<'_>,
-        headers: ObjectHeaders,
+        mut headers: ObjectHeaders,
     ) -> Result<(Written, ObjectHeaders), CommitError> {
         let Order { staged, key, condition, .. } = order;
         let written = match begun.send.clone() {
@@ -244,9 +246,14 @@ impl Writer {
                 if staged.is_disturbed() {
                     return Err(CommitError::Disturbed);
                 }
+                headers = with_sum(headers, &body, self.store.capabilities().user_metadata_max).await;
                 self.store.put(key, body, &headers, condition).await
             }
             Send::Copy(whole) => {
+                if staged.content().copied().is_some() {
+                    // That of the version before, if there is one, is of other bytes.
+                    headers.user.remove(ContentSum::HEADER);
+                }
                 let copy = CopyRequest {
                     source: whole.key,
                     source_if_match: Some(whole.version.etag),

@@ -13,18 +13,30 @@ const NAME_LEN_MAX: usize = 255;
 /// # Errors
 /// If the mark itself makes no name (a host name with a slash).
 pub fn conflict_name(name: &Name, host: &str, date: &str, attempt: u32) -> Result<Name, KeyError> {
-    let text = String::from_utf8_lossy(name.as_bytes());
-    let (stem, extension) = match text.rfind('.') {
-        Some(at) if at > 0 && text.len() - at <= EXTENSION_LEN_MAX => text.split_at(at),
-        _ => (&*text, ""),
+    let name = name.as_bytes();
+    let (stem, extension) = match name.iter().rposition(|byte| *byte == b'.') {
+        Some(at) if at > 0 && name.len() - at <= EXTENSION_LEN_MAX => name.split_at(at),
+        _ => (name, &b""[..]),
     };
     let number = if attempt == 0 { String::new() } else { format!(" {}", attempt + 1) };
-    let tail = format!(" (conflict {} {date}{number}){extension}", host.replace('/', "-"));
-    let mut room = NAME_LEN_MAX.saturating_sub(tail.len()).min(stem.len());
-    while !stem.is_char_boundary(room) {
-        room -= 1;
+    let mark = format!(" (conflict {} {date}{number})", host.replace('/', "-"));
+    let room = NAME_LEN_MAX.saturating_sub(mark.len() + extension.len());
+    Name::parse([cut(stem, room), mark.as_bytes(), extension].concat())
+}
+
+/// The longest beginning of `name` that takes `len` bytes at most and ends between characters. A byte that is not UTF-8 is one by itself.
+fn cut(name: &[u8], len: usize) -> &[u8] {
+    let mut end = 0;
+    for chunk in name.utf8_chunks() {
+        let sizes = chunk.valid().chars().map(char::len_utf8).chain(chunk.invalid().iter().map(|_| 1));
+        for size in sizes {
+            if end + size > len {
+                return &name[..end];
+            }
+            end += size;
+        }
     }
-    Name::parse(format!("{}{tail}", &stem[..room]))
+    name
 }
 
 #[cfg(test)]
@@ -47,6 +59,17 @@ mod tests {
     fn long_names_are_cut_between_characters() {
         let long = format!("{}.txt", "ü".repeat(120));
         let name = copy(&long, 0);
-        assert!(name.len() <= 255 && name.ends_with(").txt") && !name.contains('\u{fffd}'), "{name}");
+        assert!(name.len() <= 255 && name.ends_with(").txt") && !name.contains("\\x"), "{name}");
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_stay_and_count_as_one() {
+        let copy = |name: &[u8]| conflict_name(&Name::parse(name).unwrap(), "desk", "now", 0).unwrap();
+        assert_eq!(copy(b"caf\xe9.t\xfft").as_bytes(), b"caf\xe9 (conflict desk now).t\xfft");
+        let mark = b" (conflict desk now)";
+        assert_eq!(copy(&[0xff; 255]).as_bytes(), [&[0xff_u8; 255 - 20][..], mark].concat());
+        // The last "ü" does not fit: 235 is odd.
+        let long = ["ü".repeat(118).as_bytes(), &[0xfe_u8; 10]].concat();
+        assert_eq!(copy(&long).as_bytes(), ["ü".repeat(117).as_bytes(), mark].concat());
     }
 }

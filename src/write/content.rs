@@ -209,6 +209,11 @@ impl Content {
         out
     }
 
+    /// Bytes of `range` that the file has and that may be something else than zeros.
+    pub fn data(&self, range: ByteRange) -> RangeSet {
+        self.sources(range).into_iter().filter(|(_, source)| *source != Source::Zero).map(|(piece, _)| piece).collect()
+    }
+
     /// A commit of all that is here begins. What is written from now on belongs to the next one.
     pub fn on_commit_began(&mut self) {
         self.changed = false;
@@ -345,11 +350,21 @@ mod tests {
         assert_eq!(c.sources(r(0, 100)), [(r(0, 4), Source::Base), (r(4, 8), Source::Zero)]);
     }
 
+    #[test]
+    fn what_is_known_to_be_zeros_need_not_become_zeros() {
+        let mut c = Content::new(Some(base(10, "1")));
+        c.on_truncate(30);
+        c.on_write(r(20, 24));
+        assert_eq!(c.data(r(0, 100)).iter().collect::<Vec<_>>(), [r(0, 10), r(20, 24)]);
+        assert_eq!(c.data(r(4, 22)).iter().collect::<Vec<_>>(), [r(4, 10), r(20, 22)]);
+        assert!(c.data(r(24, 100)).is_empty());
+    }
+
     proptest! {
-        /// Against a model of bytes: whatever is written, cut, fetched and committed, reading through `sources` gives the
+        /// Against a model of bytes: whatever is written, made zeros, cut, fetched and committed, reading through `sources` gives the
         /// model's bytes, and so would an upload.
         #[test]
-        fn prop_sources_give_the_bytes(ops in prop::collection::vec((0u8..8, 0u64..48, 1u64..24), 0..60)) {
+        fn prop_sources_give_the_bytes(ops in prop::collection::vec((0u8..9, 0u64..48, 1u64..24), 0..60)) {
             let mut object: Vec<u8> = (0..20).map(|i| 100 + i).collect();
             let (mut file, mut model) = (vec![0u8; 0], object.clone());
             let mut c = Content::new(Some(base(20, "0")));
@@ -380,6 +395,17 @@ mod tests {
                         file.resize(end, 0);
                         model.extend_from_slice(&other[end - copied as usize..end]);
                     },
+                    // What is punched does not make the staging file longer.
+                    8 => {
+                        for piece in c.data(range).iter() {
+                            let (x, y) = (piece.start() as usize, piece.end() as usize);
+                            let end = y.min(file.len());
+                            file[x.min(end)..end].fill(0);
+                            c.on_write(piece);
+                        }
+                        let end = b.min(model.len());
+                        model[a.min(end)..end].fill(0);
+                    }
                     // A cut to nothing, so that the next may be a copy.
                     7 => { file.clear(); model.clear(); c.on_truncate(0); }
                     // What is missing the bucket copies: the new object has it.

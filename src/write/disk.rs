@@ -4,6 +4,8 @@
 //! are not overwritten. Does not own: what the bytes are (`content`, `staging`), the journal (`write`).
 
 use crate::types::ByteRange;
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
 use std::fmt::Debug;
 use std::fs::{self, File};
 use std::io;
@@ -14,6 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Bytes that are copied at once to another file.
 const COPY_SIZE: u64 = 1 << 20;
+/// Bytes that are written where there are no holes.
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// The disk under the staging files, as a seam: tests put one there that fails or forgets.
 pub trait Disk: Send + Sync + Debug {
@@ -53,6 +57,11 @@ pub trait DiskFile: Send + Sync + Debug {
     /// # Errors
     /// What the disk says.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// Makes `range` zeros, with its blocks given back where that can be done. The file keeps its length.
+    ///
+    /// # Errors
+    /// What the disk says; some of it may be zeros then.
+    fn punch(&self, range: ByteRange) -> io::Result<()>;
     /// Cuts or extends the file.
     ///
     /// # Errors
@@ -197,6 +206,27 @@ impl DiskFile for DirFile {
         file.write_all_at(bytes, offset)
     }
 
+    fn punch(&self, range: ByteRange) -> io::Result<()> {
+        let file = match self.place() {
+            Ok(file) => file,
+            Err(mut small) => {
+                small.punch(range);
+                return Ok(());
+            }
+        };
+        let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        let signed = |number: u64| i64::try_from(number).map_err(io::Error::other);
+        let (start, len) = (signed(range.start())?, signed(range.len())?);
+        loop {
+            match fallocate(file, hole, start, len) {
+                Err(Errno::EINTR) => {}
+                // Not every file system has holes (fallocate(2)).
+                Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => return write_zeros(file, range),
+                punched => return Ok(punched?),
+            }
+        }
+    }
+
     fn set_len(&self, size: u64) -> io::Result<()> {
         let file = match self.place() {
             Ok(file) => file,
@@ -270,6 +300,12 @@ impl Small {
         true
     }
 
+    fn punch(&mut self, range: ByteRange) {
+        let at = |end: u64| usize::try_from(end).unwrap_or(usize::MAX).min(self.bytes.len());
+        let (start, end) = (at(range.start()), at(range.end()));
+        self.bytes[start..end].fill(0);
+    }
+
     fn forget(&mut self) {
         self.total.fetch_sub(self.bytes.len() as u64, Ordering::Relaxed);
         self.bytes = Vec::new();
@@ -280,6 +316,16 @@ impl Drop for Small {
     fn drop(&mut self) {
         self.forget();
     }
+}
+
+/// Zeros in the place of what the file has of `range`; past its end it has nothing.
+fn write_zeros(file: &File, range: ByteRange) -> io::Result<()> {
+    let end = range.end().min(file.metadata()?.len());
+    for at in (range.start()..end).step_by(ZEROS.len()) {
+        let len = usize::try_from(end - at).map_or(ZEROS.len(), |left| left.min(ZEROS.len()));
+        file.write_all_at(&ZEROS[..len], at)?;
+    }
+    Ok(())
 }
 
 /// The file of a staged file. The journal's row names a file and ranges of it: until there is a newer row, these bytes stay, and
@@ -420,12 +466,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let disk = DirDisk::new(dir.path()).unwrap();
         let on_disk = |name: &str| std::fs::read(dir.path().join(name)).unwrap();
-        let (synced, grown, cut) = (disk.create("synced").unwrap(), disk.create("grown").unwrap(), disk.create("cut").unwrap());
+        let (synced, grown, cut) =
+            (disk.create("synced").unwrap(), disk.create("grown").unwrap(), disk.create("cut").unwrap());
         for file in [&synced, &grown, &cut] {
             file.write_at(b"small", 3).unwrap();
             file.set_len(6).unwrap();
             file.set_len(7).unwrap();
-            assert_eq!(bytes(&**file, 9), b"\0\0\0sma\0\0\0");
+            file.punch(ByteRange::new(5, 90).unwrap()).unwrap();
+            assert_eq!(bytes(&**file, 9), b"\0\0\0sm\0\0\0\0");
+            file.write_at(b"a", 5).unwrap();
         }
         assert!(disk.names().unwrap().is_empty());
         synced.sync_data().unwrap();
@@ -464,5 +513,31 @@ mod tests {
         file.write_at(b"!", SMALL_MAX).unwrap_err();
         file.sync_data().unwrap_err();
         assert_eq!(bytes(&*file, 5), b"bytes");
+    }
+
+    #[test]
+    fn what_is_punched_is_zeros_with_and_without_holes() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = DirDisk::new(dir.path()).unwrap();
+        let file = disk.open("f").unwrap();
+        let len = 3 * ZEROS.len() + 5;
+        let mut wanted = vec![7; len];
+        file.write_at(&wanted, 0).unwrap();
+        let range = |start: usize, end: usize| ByteRange::new(start as u64, end as u64).unwrap();
+        file.punch(range(10, len - 10)).unwrap();
+        wanted[10..len - 10].fill(0);
+        let on_disk = || std::fs::read(dir.path().join("f")).unwrap();
+        assert!(on_disk() == wanted);
+        file.punch(range(len - 3, len + 100)).unwrap();
+        wanted[len - 3..].fill(0);
+        assert!(on_disk() == wanted, "its length stays");
+        wanted.fill(8);
+        file.write_at(&wanted, 0).unwrap();
+        let plain = fs::OpenOptions::new().write(true).open(dir.path().join("f")).unwrap();
+        write_zeros(&plain, range(1, len - 2)).unwrap();
+        write_zeros(&plain, range(len - 1, len + 100)).unwrap();
+        wanted[1..len - 2].fill(0);
+        wanted[len - 1] = 0;
+        assert!(on_disk() == wanted);
     }
 }

@@ -7,6 +7,7 @@
 //! Durability: what close or fsync acknowledged is in the bucket, or in a staging file that was synced and has a row in
 //! `journal.db` (in that order). A row is cleared only after the bucket has the bytes.
 
+mod allocate;
 mod attempts;
 mod buffers;
 mod claims;
@@ -21,6 +22,7 @@ mod room;
 mod sending;
 mod snapshot;
 mod staging;
+mod sum;
 
 use crate::db::{DbError, StagedRow};
 use crate::read::Reader;

@@ -115,6 +115,11 @@ impl CommitQueue {
         entry.reason = Some(reason);
     }
 
+    /// Whether the commit of `ino` failed for good, and nobody has asked for another.
+    pub fn is_parked(&self, ino: Ino) -> bool {
+        self.entries.get(&ino).is_some_and(|entry| entry.state == State::Parked)
+    }
+
     /// The file is gone: nothing is to be committed any more.
     pub fn forget(&mut self, ino: Ino) {
         if let Some(entry) = self.entries.remove(&ino) {
@@ -241,7 +246,9 @@ mod tests {
         q.on_failed(Ino(1), at(0), "403".into(), true, 0.0);
         q.hurry(at(9), false);
         assert_eq!((q.next_due(), q.active(), q.waiting()[0].parked), (None, 0, true));
+        assert!(q.is_parked(Ino(1)) && !q.is_parked(Ino(2)));
         q.hurry(at(9), true);
+        assert!(!q.is_parked(Ino(1)));
         assert_eq!(q.next_ready(at(9)), Some(Ino(1)));
     }
 }

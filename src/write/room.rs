@@ -26,6 +26,11 @@ impl Room {
         self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).is_ok()
     }
 
+    /// Whether there is room for `bytes` more at this moment, of which none is taken.
+    pub fn has(&self, bytes: u64) -> bool {
+        bytes == 0 || self.used().checked_add(bytes).is_some_and(|sum| sum <= self.limit)
+    }
+
     /// What takes `before` bytes takes `now` from here on, be there room or not.
     pub(super) fn change(&self, before: u64, now: u64) {
         if now > before {
@@ -59,7 +64,8 @@ mod tests {
     #[tokio::test]
     async fn what_is_given_back_is_there_for_others() {
         let room = Room::new(10);
-        assert!(room.take(7) && !room.take(4) && room.take(3) && room.take(0));
+        assert!(room.take(7) && !room.take(4) && room.has(3) && !room.has(4) && !room.has(u64::MAX));
+        assert!(room.take(3) && room.take(0) && room.has(0) && !room.has(1));
         let freed = room.freed();
         tokio::pin!(freed);
         freed.as_mut().enable();

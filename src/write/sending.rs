@@ -9,7 +9,7 @@ use super::parts::{Look, Parts};
 use super::plan::{Layout, PartPlan};
 use super::{Staged, Writer};
 use crate::store::{ErrorKind, ObjectHeaders, Part, PartSource, StoreError, Upload};
-use crate::types::{ByteRange, Key, RangeSet, WriteId};
+use crate::types::{ByteRange, ContentSum, Key, RangeSet, WriteId};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -129,9 +129,11 @@ impl Writer {
         &self,
         staged: &Staged,
         key: &Key,
-        headers: ObjectHeaders,
+        mut headers: ObjectHeaders,
         layout: Layout,
     ) -> Result<Arc<Sending>, CommitError> {
+        // It is that of the version before, and there is none of parts.
+        headers.user.remove(ContentSum::HEADER);
         let id = headers.write_id().unwrap_or_else(|| WriteId::new(&uuid::Uuid::new_v4().to_string()));
         let headers = headers.with_write_id(&id);
         let upload = Upload { key: key.clone(), id: self.store.create_upload(key, &headers).await?, initiated: None };

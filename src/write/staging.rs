@@ -20,9 +20,9 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 pub struct Staged {
     ino: Ino,
     pub(super) file: Arc<StagingFile>,
-    room: Arc<Room>,
+    pub(super) room: Arc<Room>,
     /// Bytes of room that it takes; changed under `content`.
-    held: AtomicU64,
+    pub(super) held: AtomicU64,
     content: Mutex<Content>,
     journaled: AtomicBool,
     /// Ids of commits whose outcome is not known to be a success: an object that carries one of them is ours.
@@ -362,12 +362,12 @@ impl Staged {
     }
 
     /// Counts anew what it takes.
-    fn note_held(&self, content: &Content) {
+    pub(super) fn note_held(&self, content: &Content) {
         let now = content.held();
         self.room.change(self.held.swap(now, Ordering::Relaxed), now);
     }
 
-    fn note_written(&self, content: &mut Content, range: ByteRange) {
+    pub(super) fn note_written(&self, content: &mut Content, range: ByteRange) {
         content.on_write(range);
         self.note_change();
         if let Some(sending) = self.sending() {
@@ -380,14 +380,17 @@ impl Staged {
     /// # Errors
     /// What the disk says.
     pub fn truncate(&self, size: u64) -> io::Result<()> {
-        let mut content = self.lock();
+        self.resize(&mut self.lock(), size)
+    }
+
+    pub(super) fn resize(&self, content: &mut Content, size: u64) -> io::Result<()> {
         if size < content.size() {
             let cut = |range: ByteRange| ByteRange::new(range.start(), range.end().min(size));
             self.file.changing(size, content.dirty().iter().chain(content.local().iter()).filter_map(cut))?;
         }
         self.file.file().set_len(size)?;
         content.on_truncate(size);
-        self.note_held(&content);
+        self.note_held(content);
         self.note_change();
         if let Some(sending) = self.sending() {
             sending.on_cut(size);
@@ -408,6 +411,11 @@ impl Staged {
             self.note_change();
         }
         Ok(copied)
+    }
+
+    /// Whether a commit of it is under way, or waits for its turn.
+    pub fn is_uploading(&self) -> bool {
+        self.upload_turn.available_permits() == 0
     }
 
     /// Attributes that travel with the object changed.
@@ -491,6 +499,10 @@ mod tests {
             Err(io::Error::from_raw_os_error(libc::ENOSPC))
         }
 
+        fn punch(&self, _: ByteRange) -> io::Result<()> {
+            Err(io::Error::from_raw_os_error(libc::ENOSPC))
+        }
+
         fn set_len(&self, _: u64) -> io::Result<()> {
             Ok(())
         }
@@ -554,6 +566,7 @@ mod tests {
         let room = Arc::new(Room::new(1000));
         let staged = Staged::new(Ino(2), file, Arc::clone(&room), Content::new(Some(base)), Vec::new());
         staged.write(Some(4), b"more").unwrap_err();
+        staged.zero(ByteRange::new(2, 100).unwrap()).unwrap_err();
         assert_eq!(
             staged.sources(ByteRange::new(0, 10).unwrap()).pieces,
             [(ByteRange::new(0, 10).unwrap(), Source::Base)]

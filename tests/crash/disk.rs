@@ -121,7 +121,7 @@ fn kept_names(records: &[Record], synced: &Synced, names: Names, luck: f64, dice
                     kept.dirs.retain(|dir| dir != path);
                 }
             }
-            Act::Write { .. } | Act::Resize { .. } | Act::Sync { .. } | Act::SyncDir { .. } => {}
+            Act::Write { .. } | Act::Punch { .. } | Act::Resize { .. } | Act::Sync { .. } | Act::SyncDir { .. } => {}
         }
     }
     kept
@@ -139,6 +139,11 @@ fn kept_bytes(records: &[Record], of: u64, synced: &Synced, luck: f64, dice: &mu
                     let len = if dice.u32(..4) == 0 { cut(*offset, data.len(), dice) } else { data.len() };
                     put(&mut bytes, *offset, &data[..len]);
                 }
+            }
+            Act::Punch { id, offset, len } if *id == of && (lasts || dice.f64() < luck) => {
+                let place = |at: u64| usize::try_from(at).unwrap().min(bytes.len());
+                let (start, end) = (place(*offset), place(offset + len));
+                bytes[start..end].fill(0);
             }
             Act::Resize { id, size } if *id == of && (lasts || dice.f64() < luck) => {
                 bytes.resize(usize::try_from(*size).unwrap(), 0);
@@ -165,6 +170,28 @@ fn cut(offset: u64, len: usize, dice: &mut Rng) -> usize {
     let first = block - usize::try_from(offset % block as u64).unwrap();
     let ends: Vec<usize> = (first..len).step_by(block).collect();
     dice.choice(&ends).copied().unwrap_or(len)
+}
+
+#[test]
+fn a_hole_that_was_not_synced_may_last() {
+    let acts = [
+        Act::Create { id: 1, path: "a".to_owned() },
+        Act::Write { id: 1, offset: 0, data: b"0123456789".to_vec() },
+        Act::Punch { id: 1, offset: 1, len: 3 },
+        Act::Sync { id: 1 },
+        Act::Punch { id: 1, offset: 8, len: 100 },
+    ];
+    let records = acts.map(|act| Record { count: 0, act });
+    let mut lasted = 0;
+    for seed in 0..50 {
+        let dir = tempfile::tempdir().unwrap();
+        rebuild(&records, dir.path(), Names::Lenient, &mut Rng::with_seed(seed));
+        let bytes = std::fs::read(dir.path().join("a")).unwrap();
+        assert!(bytes.starts_with(b"0\0\0\x004567") && bytes.len() == 10, "seed {seed}: {bytes:?}");
+        assert!(bytes.ends_with(b"89") || bytes.ends_with(b"\0\0"), "seed {seed}: {bytes:?}");
+        lasted += u32::from(bytes[9] == 0);
+    }
+    assert!((1..50).contains(&lasted), "{lasted}");
 }
 
 #[test]

@@ -140,6 +140,7 @@ fn work(hand: &mut Hand, seed: u64) -> io::Result<()> {
     hand.rename("new-1", "d/moved-1")?;
     hand.save("old-c", &some(20_000))?;
     hand.overwrite("new-2", 60_000, &some(30_000))?;
+    hand.punch("old-a", 20_000, 100_000)?;
     hand.truncate("old-b", 12_345, false)?;
     hand.unlink("new-2")?;
     hand.create("new-3", &[])?;

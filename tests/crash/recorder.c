@@ -364,8 +364,14 @@ int fallocate(int fd, int mode, off_t offset, off_t len) {
     struct stat info;
     int answer = (int)syscall(SYS_fallocate, fd, mode, offset, len);
     if (answer == 0) {
-        /* Holes and the like change bytes: the log has no word for that. */
-        if (mode & ~FALLOC_FL_KEEP_SIZE) record('?', id, 0, path_of[id], NULL, 0);
+        uint64_t hole = (uint64_t)len;
+        struct iovec data = {&hole, sizeof hole};
+        if (mode == (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)) {
+            record('H', id, (uint64_t)offset, NULL, &data, sizeof hole);
+        } else if (mode & ~FALLOC_FL_KEEP_SIZE) {
+            /* Others change bytes as well: the log has no word for that. */
+            record('?', id, 0, path_of[id], NULL, 0);
+        }
         if (!(mode & FALLOC_FL_KEEP_SIZE) && fstat(fd, &info) == 0 && info.st_size == offset + len) {
             record('T', id, (uint64_t)info.st_size, NULL, NULL, 0);
         }

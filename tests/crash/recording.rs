@@ -16,6 +16,7 @@ const HEAD: usize = 33;
 pub(crate) enum Act {
     Create { id: u64, path: String },
     Write { id: u64, offset: u64, data: Vec<u8> },
+    Punch { id: u64, offset: u64, len: u64 },
     Resize { id: u64, size: u64 },
     Sync { id: u64 },
     SyncDir { path: String },
@@ -85,6 +86,7 @@ fn split(bytes: &[u8]) -> Option<(Record, &[u8])> {
     let act = match head[0] {
         b'C' => Act::Create { id, path },
         b'W' => Act::Write { id, offset: number, data: data.to_vec() },
+        b'H' => Act::Punch { id, offset: number, len: u64::from_ne_bytes(data.try_into().unwrap()) },
         b'T' => Act::Resize { id, size: number },
         b'S' => Act::Sync { id },
         b'D' => Act::SyncDir { path },

@@ -4,6 +4,7 @@
 //! them at random. Does not own: when the daemon dies (`kill`, `power`).
 
 use crate::model::{Content, Expected, noise};
+use nix::fcntl::{FallocateFlags, fallocate};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
@@ -118,6 +119,22 @@ impl Hand {
         Ok(())
     }
 
+    /// A hole of `len` bytes at `offset`, as far as the file goes.
+    pub(crate) fn punch(&mut self, name: &str, offset: usize, len: usize) -> io::Result<()> {
+        let mut bytes = self.bytes(name);
+        let place = |at: usize| at.min(bytes.len());
+        let (start, end) = (place(offset), place(offset + len));
+        bytes[start..end].fill(0);
+        self.begin(name, &bytes);
+        let file = OpenOptions::new().write(true).open(self.at(name))?;
+        let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        let signed = |number: usize| libc::off_t::try_from(number).map_err(io::Error::other);
+        fallocate(&file, hole, signed(offset)?, signed(len)?)?;
+        close(file)?;
+        self.expected.acknowledge(name);
+        Ok(())
+    }
+
     pub(crate) fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
         self.expected.begin_rename(from, to);
         std::fs::rename(self.at(from), self.at(to))?;
@@ -186,7 +203,11 @@ impl Worker {
                 self.hand.create(&large, &noise(dice, LARGE_LEN))
             }
             2..20 => self.hand.create(&name, &noise(dice, len)),
-            20..40 if is_there => {
+            20..25 if is_there => {
+                let offset = dice.usize(..=self.hand.bytes(&name).len());
+                self.hand.punch(&name, offset, dice.usize(1..128 << 10))
+            }
+            25..40 if is_there => {
                 let offset = dice.usize(..=self.hand.bytes(&name).len());
                 let piece = dice.usize(1..64 << 10);
                 self.hand.overwrite(&name, offset, &noise(dice, piece))

@@ -69,6 +69,24 @@ async fn objects_with_their_headers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn more_metadata_than_s3_takes_is_refused() {
+    let (_server, client) = start().await;
+    let put = |len: usize| {
+        let put = client.put_object().bucket("demo").key("k").body(ByteStream::from_static(b"hello"));
+        put.metadata("name", "x".repeat(len))
+    };
+    put(2044).send().await.unwrap();
+    assert_eq!(put(2045).send().await.code_or_status(), "MetadataTooLarge");
+    let copy = client.copy_object().bucket("demo").key("k").copy_source("demo/k").metadata("name", "x".repeat(2045));
+    let copy = copy.metadata_directive(MetadataDirective::Replace);
+    assert_eq!(copy.send().await.code_or_status(), "MetadataTooLarge");
+    let create = client.create_multipart_upload().bucket("demo").key("k").metadata("name", "x".repeat(2045));
+    assert_eq!(create.send().await.code_or_status(), "MetadataTooLarge");
+    let head = client.head_object().bucket("demo").key("k").send().await.unwrap();
+    assert_eq!(head.metadata().unwrap()["name"].len(), 2044);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn buckets() {
     let (_server, client) = start().await;
     client.create_bucket().bucket("second").send().await.unwrap();

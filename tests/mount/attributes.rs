@@ -1,6 +1,6 @@
 //! Attributes: modes, owners, times, inode numbers, and that they survive.
 
-use crate::common::{Store, errno, eventually, is_root};
+use crate::common::{Store, errno, eventually, is_root, names};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
@@ -143,6 +143,37 @@ fn times_set_on_an_open_file_stay_after_its_close() {
         assert_eq!((meta.mtime(), meta.mtime_nsec(), meta.atime()), (7, 1, 5));
         mount.remount();
     }
+}
+
+/// The kernel counts by itself, and forgets its count when it asks us.
+#[test]
+fn link_counts_follow_names_and_subdirectories() {
+    let store = Store::dev();
+    let mount = store.mount();
+    let links = |path: &str| fs::metadata(mount.at(path)).unwrap().nlink();
+    mount.sh("mkdir -p from/moves to; echo x > from/file; echo x > open");
+    assert_eq!((links("from"), links("to"), links("from/moves"), links("open")), (3, 2, 2, 1));
+    fs::rename(mount.at("from/moves"), mount.at("to/moves")).unwrap();
+    assert_eq!((links("from"), links("to")), (2, 3));
+    let open = File::open(mount.at("open")).unwrap();
+    fs::remove_file(mount.at("open")).unwrap();
+    for _ in 0..2 {
+        assert_eq!(open.metadata().unwrap().nlink(), 0);
+        // Longer than the kernel keeps it.
+        std::thread::sleep(Duration::from_millis(1100));
+    }
+    let becomes = |count: u64| {
+        eventually("the kernel shows another count", || {
+            names(mount.at("to"));
+            (links("to") == count).then_some(())
+        });
+    };
+    store.put("to/new/x", "x");
+    becomes(4);
+    store.delete("to/new/x");
+    becomes(3);
+    fs::remove_dir(mount.at("to/moves")).unwrap();
+    assert_eq!(links("to"), 2);
 }
 
 #[test]

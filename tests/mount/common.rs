@@ -21,6 +21,8 @@ pub(crate) use crate::programs::PROGRAM_MAX;
 /// A daemon that is older than this is ended: whoever waits for it is freed, and the test fails where it waited.
 const MOUNT_MAX: Duration = Duration::from_secs(110);
 const MOUNT_MAX_FULL: Duration = Duration::from_secs(570);
+/// What the daemon itself takes beside `memory=`, in MiB: program, catalogue, stacks.
+pub(crate) const DAEMON_MEMORY: u64 = 96;
 
 enum Backend {
     Dev(Server),
@@ -183,13 +185,19 @@ fn start_server(mut command: Command, program: &str, port: u16) -> Child {
     child
 }
 
-fn free_port() -> u16 {
+/// A port that was free a moment ago.
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// Whether the long tests run; says so if not.
+/// Whether the long tests run.
+pub(crate) fn is_full() -> bool {
+    std::env::var_os("OBJFS_TEST_FULL").is_some_and(|v| !v.is_empty())
+}
+
+/// The same; says so if not.
 pub(crate) fn is_full_run() -> bool {
-    let full = std::env::var_os("OBJFS_TEST_FULL").is_some_and(|v| !v.is_empty());
+    let full = is_full();
     if !full {
         println!("runs with scripts/test --full (OBJFS_TEST_FULL) only");
     }
@@ -352,6 +360,13 @@ impl Mount<'_> {
         self.daemon.as_ref().unwrap().pid
     }
 
+    /// The peak of the daemon's resident memory, in MiB.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() >> 10
+    }
+
     /// What `objfs status --json` says.
     pub(crate) fn status(&self) -> serde_json::Value {
         let mut command = objfs();
@@ -434,8 +449,7 @@ impl Drop for Mount<'_> {
 
 fn watch(pid: i32, root: PathBuf) -> mpsc::Sender<()> {
     let (gone, left) = mpsc::channel();
-    let full = std::env::var_os("OBJFS_TEST_FULL").is_some_and(|v| !v.is_empty());
-    let limit = if full { MOUNT_MAX_FULL } else { MOUNT_MAX };
+    let limit = if is_full() { MOUNT_MAX_FULL } else { MOUNT_MAX };
     thread::spawn(move || {
         if left.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
             eprintln!("the mount at {} is {limit:?} old: its daemon {pid} is killed", root.display());

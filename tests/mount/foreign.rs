@@ -1,10 +1,11 @@
 //! What somebody else wrote: trees of all shapes, and changes under our feet.
 
-use crate::common::{Mount, Store, errno, eventually, names, noise};
+use crate::common::{Mount, Store, errno, eventually, names, noise, python};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::process::{Command, Stdio};
 
 /// Keys that a tool may make, and the path that shows each; none for what no path can express.
 const TREE: [(&str, Option<&str>); 26] = [
@@ -303,6 +304,38 @@ fn a_name_that_changes_its_kind_elsewhere_does_so_here() {
     store.put("name", "a file again");
     eventually("it is a file", || fs::symlink_metadata(mount.at("name")).is_ok_and(|m| m.is_file()).then_some(()));
     assert_eq!(fs::read_to_string(mount.at("name")).unwrap(), "a file again");
+}
+
+/// What a process sees whose working directory goes. It waits for that.
+const WITHIN: &str = "import errno, os, time
+def code(act):
+    try: return str(act())
+    except OSError as e: return errno.errorcode[e.errno]
+def stat(): return code(lambda: os.stat('.'))
+end = time.monotonic() + 30
+while (code(os.getcwd), stat()) != ('ENOENT', 'ESTALE') and time.monotonic() < end: time.sleep(0.05)
+acts = os.getcwd, lambda: os.listdir('.'), lambda: os.stat('x'), lambda: open('new', 'w'), lambda: os.mkdir('sub')
+print(stat(), *map(code, acts))";
+
+#[test]
+fn a_directory_that_is_gone_elsewhere_is_gone_for_who_is_in_it_too() {
+    let store = Store::dev();
+    store.put("d/x", "x");
+    let mount = store.mount();
+    let before = fs::metadata(mount.at("d")).unwrap().ino();
+    // It is in there once it was started.
+    let mut within = Command::new(python());
+    within.args(["-I", "-c", WITHIN]).current_dir(mount.at("d")).stdin(Stdio::null()).stdout(Stdio::piped());
+    let within = within.spawn().unwrap();
+    store.delete("d/x");
+    eventually("the directory is gone", || fs::metadata(mount.at("d")).is_err().then_some(()));
+    let said = within.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&said.stdout), "ESTALE ENOENT ESTALE ESTALE ESTALE ESTALE\n");
+    assert!(store.keys().is_empty(), "nothing of it reached the bucket");
+    store.put("d/y", "y");
+    eventually("another directory has its name", || fs::metadata(mount.at("d")).ok());
+    assert_ne!(fs::metadata(mount.at("d")).unwrap().ino(), before);
+    assert_eq!(names(mount.at("d")), ["y"]);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Files far larger than memory. In the full run only: they take minutes, and as much room on the disk as they are large.
 
-use crate::common::{Mount, Store, is_full_run, noise};
+use crate::common::{DAEMON_MEMORY, Store, is_full_run, noise};
 use objfs::devserver::{Settings, Storage};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 
@@ -10,16 +10,8 @@ const SIZE: u64 = 20 << 30;
 /// What of the file is not zero: a piece at each multiple of the step.
 const STEP: u64 = 64 << 20;
 const PIECE: usize = 1 << 20;
-/// `memory=`, in MiB. The daemon itself takes some more: program, catalogue, stacks.
+/// `memory=`, in MiB.
 const MEMORY: u64 = 128;
-const DAEMON: u64 = 96;
-
-/// The peak of the daemon's resident memory, in MiB.
-fn peak(mount: &Mount<'_>) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", mount.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() >> 10
-}
 
 /// As `rsync --sparse` and `cp --sparse=always` write: from the beginning to the end, and past what is zero.
 #[test]
@@ -39,11 +31,11 @@ fn full_twenty_gib_are_uploaded_and_read_within_the_memory_limit() {
     file.set_len(SIZE).unwrap();
     file.sync_all().unwrap();
     drop(file);
-    let written = peak(&mount);
+    let written = mount.peak_memory();
     println!("peak after the upload: {written} MiB");
     let (_, size) = &store.list()["film"];
     assert_eq!(u64::try_from(*size).unwrap(), SIZE);
-    assert!(written <= MEMORY + DAEMON, "{written} MiB");
+    assert!(written <= MEMORY + DAEMON_MEMORY, "{written} MiB");
     assert_eq!(store.open_uploads(), 0);
     // By a mount that has nothing of it.
     mount.remount();
@@ -55,6 +47,6 @@ fn full_twenty_gib_are_uploaded_and_read_within_the_memory_limit() {
         assert!(buffer[..PIECE] == piece(at)[..] && buffer[PIECE..] == zeros[..], "at {at}");
     }
     assert_eq!(file.read(&mut buffer).unwrap(), 0);
-    println!("peak after reading: {} MiB", peak(&mount));
-    assert!(peak(&mount) <= MEMORY + DAEMON);
+    println!("peak after reading: {} MiB", mount.peak_memory());
+    assert!(mount.peak_memory() <= MEMORY + DAEMON_MEMORY);
 }

@@ -79,6 +79,29 @@ fn an_open_is_freed() {
     is_freed(&["HeadObject"], "cat dir/file1");
 }
 
+/// The kernel knows that the name is free, and we look once more.
+#[test]
+fn a_creation_is_freed() {
+    let store = Store::dev();
+    store.put("dir/file", "x");
+    let mount = store.mount();
+    fs::write(mount.at("probe"), "x").unwrap();
+    for signal in ["KILL", "INT", "TERM"] {
+        assert!(!names(mount.at("dir")).contains(&"new".to_owned()));
+        // As long as it is just confirmed that the name is free, nobody looks.
+        std::thread::sleep(Duration::from_millis(1100));
+        silence(&store, &["HeadObject", "ListObjectsV2"]);
+        let mut program = Program::start(&mount, "sh -c 'echo x >> dir/new'");
+        eventually("it waits for the server", || (mount.status()["in_flight"] != 0).then_some(()));
+        std::thread::sleep(Duration::from_millis(300));
+        let taken = program.end(signal);
+        assert!(taken < FREED_MAX, "SIG{signal}: {taken:?}");
+        store.heal();
+    }
+    mount.sh("echo y >> dir/new; cat dir/new");
+    eventually("no handle is left", || (mount.status()["pending"]["open_files"] == 0).then_some(()));
+}
+
 #[test]
 fn a_listing_is_freed() {
     is_freed(&["ListObjectsV2"], "ls dir");

@@ -1,9 +1,11 @@
 //! Tests of the mounted file system: the real program, a real kernel, and an independent client on the other side.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
-mod applications;
+mod allocate;
 mod attributes;
+#[allow(dead_code, reason = "shared with the tests of programs, which use the rest of it")]
 mod client;
+#[allow(dead_code, reason = "shared with the tests of programs, which use the rest of it")]
 mod common;
 mod conflicts;
 mod content;
@@ -12,6 +14,7 @@ mod events;
 mod features;
 mod foreign;
 #[path = "../servers/garage.rs"]
+#[allow(dead_code, reason = "shared with the tests of programs, which use the rest of it")]
 mod garage;
 mod huge;
 mod interrupts;
@@ -20,6 +23,6 @@ mod offline;
 mod programs;
 mod renames;
 mod requests;
-mod saving;
 #[path = "../servers/sdk.rs"]
 mod sdk;
+mod xattrs;

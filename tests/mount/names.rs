@@ -1,9 +1,12 @@
 //! Names: directories, renames, removal, links, what a name may be.
 
-use crate::common::{Store, errno, eventually, is_root, names};
+use crate::common::{PROGRAM_MAX, Store, errno, eventually, is_full_run, is_root, names, output_of};
+use objfs::devserver::{Settings, Synthetic};
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 #[test]
 fn a_directory_is_a_marker_until_it_is_removed() {
@@ -188,15 +191,90 @@ fn names_and_paths_have_the_length_that_keys_allow() {
     assert_eq!(errno(fs::create_dir(mount.at(&deep))), libc::ENAMETOOLONG);
 }
 
+/// Names of the tests below: bytes that are no text at all, Latin-1, both in one name, and a character that stands for a byte in keys.
+const NOT_UTF8: &str = "import subprocess\n\
+    files = [b'\\xff\\xfe', b'caf\\xe9', b'mix \\xc3\\xbc\\xe9.txt', b'\\xee\\x83\\xa9']\n\
+    def below(top):\n\
+    \x20   found = subprocess.run(['find', top, '-mindepth', '1', '-print0'], stdout=subprocess.PIPE, check=True)\n\
+    \x20   return sorted(found.stdout.split(b'\\0')[:-1])\n";
+
 #[test]
-fn a_name_that_is_not_utf8_is_refused() {
-    use std::ffi::OsStr;
-    use std::os::unix::ffi::OsStrExt;
+fn names_that_are_not_utf8_are_kept_and_have_the_keys_that_s3fs_gives_them() {
+    let store = Store::dev();
+    let mut mount = store.mount();
+    let make = format!(
+        "{NOT_UTF8}\
+         for name in files:\n\
+         \x20   with open(os.fsdecode(name), 'xb') as f: f.write(name)\n\
+         os.mkdir(b'd\\xe9')\n\
+         with open(b'd\\xe9/in\\xff', 'xb') as f: f.write(b'inside')\n\
+         print(len(os.listdir('.')))"
+    );
+    assert_eq!(mount.py(&make, &[]).trim(), "5");
+    let mut wanted = [
+        "\u{e0ff}\u{e0fe}",
+        "caf\u{e0e9}",
+        "mix ü\u{e0e9}.txt",
+        // s3fs would leave this one as it is, and show it as a byte.
+        "\u{e0ee}\u{e083}\u{e0a9}",
+        "d\u{e0e9}/",
+        "d\u{e0e9}/in\u{e0ff}",
+    ];
+    wanted.sort_unstable();
+    assert_eq!(store.keys(), wanted);
+    assert_eq!(store.get("caf\u{e0e9}"), b"caf\xe9");
+    let look = format!(
+        "{NOT_UTF8}\
+         assert sorted(os.listdir(b'.')) == sorted(files + [b'd\\xe9']), os.listdir(b'.')\n\
+         assert below(b'.') == sorted(b'./' + n for n in files + [b'd\\xe9', b'd\\xe9/in\\xff']), below(b'.')\n\
+         for name in files:\n\
+         \x20   with open(name, 'rb') as f: assert f.read() == name, name\n\
+         assert os.listdir(b'd\\xe9') == [b'in\\xff']\n\
+         with open(b'd\\xe9/in\\xff', 'rb') as f: assert f.read() == b'inside'\n\
+         print('same')"
+    );
+    assert_eq!(mount.py(&look, &[]).trim(), "same");
+    mount.remount();
+    assert_eq!(mount.py(&look, &[]).trim(), "same", "after a remount");
+    mount.unmount();
+    assert_eq!(store.mount().py(&look, &[]).trim(), "same", "on another machine");
+    assert_eq!(store.keys(), wanted);
+}
+
+#[test]
+fn names_that_are_not_utf8_are_renamed_and_removed() {
     let store = Store::dev();
     let mount = store.mount();
-    let path = mount.root().join(OsStr::from_bytes(b"latin\xe9"));
-    assert_eq!(errno(fs::write(&path, "x")), libc::EILSEQ);
-    assert!(store.keys().is_empty());
+    let script = format!(
+        "{NOT_UTF8}\
+         for name in files:\n\
+         \x20   with open(name, 'xb') as f: f.write(b'x')\n\
+         os.mkdir(b'd\\xe9')\n\
+         os.rename(b'caf\\xe9', b'd\\xe9/\\xe9tude')\n\
+         os.rename(b'd\\xe9', b'\\x80')\n\
+         os.rename(b'\\xff\\xfe', b'plain')\n\
+         assert below(b'.') == sorted(b'./' + n for n in files[2:] + [b'plain', b'\\x80', b'\\x80/\\xe9tude']), below(b'.')\n\
+         os.unlink(b'\\x80/\\xe9tude')\n\
+         os.rmdir(b'\\x80')\n\
+         os.unlink(files[2])\n\
+         os.unlink(files[3])\n\
+         print(os.listdir(b'.'))"
+    );
+    assert_eq!(mount.py(&script, &[]).trim(), "[b'plain']");
+    assert_eq!(store.keys(), ["plain"]);
+}
+
+#[test]
+fn what_another_program_has_escaped_is_shown_and_other_spellings_are_counted() {
+    let store = Store::dev();
+    for key in ["caf\u{e0e9}", "d\u{e0ff}/x", "\u{e0c3}\u{e0bc}", "d\u{e0ff}/\u{e061}"] {
+        store.put(key, "theirs");
+    }
+    let mount = store.mount();
+    let look = format!("{NOT_UTF8}print(below(b'.'))\nwith open(b'caf\\xe9') as f: print(f.read())");
+    assert_eq!(mount.py(&look, &[]), "[b'./caf\\xe9', b'./d\\xff', b'./d\\xff/x']\ntheirs\n");
+    assert_eq!(mount.status()["unmappable_keys"], 2);
+    assert_eq!(store.keys().len(), 4);
 }
 
 #[test]
@@ -209,7 +287,7 @@ fn what_a_bucket_cannot_do_is_said() {
         "def code(act):\n\
          \x20   try: act()\n\
          \x20   except OSError as e: return errno.errorcode[e.errno]\n\
-         print(code(lambda: os.setxattr('file', 'user.a', b'x')), code(lambda: os.getxattr('file', 'user.a')))\n\
+         print(code(lambda: os.setxattr('file', 'system.a', b'x')), code(lambda: os.getxattr('file', 'system.a')))\n\
          print(os.listxattr('file'))",
         &[],
     );
@@ -267,6 +345,34 @@ fn removing_two_thousand_entries_recursively_leaves_nothing() {
     assert!(names(mount.root()).is_empty());
     mount.unmount();
     assert!(store.keys().is_empty());
+}
+
+/// `rm -rf` of a directory with so many entries.
+fn remove_recursively(count: u32, limit: Duration) {
+    // The server makes them up: to put them there would take longer than the test.
+    let synthetic = Synthetic::parse_list(&format!("count={count},fanout=0,size=1,prefix=big/")).unwrap();
+    let store = Store::dev_with(Settings { synthetic, ..Settings::default() });
+    // Longer than the test: what was listed once is not asked for again, name by name.
+    let mut mount = store.mount_with(&["poll_interval=600s"]);
+    let began = Instant::now();
+    let output = output_of(Command::new("rm").args(["-rf", "big"]).current_dir(mount.root()), limit);
+    println!("{count} entries were removed in {:?}", began.elapsed());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(names(mount.root()).is_empty());
+    mount.unmount();
+    assert!(store.keys().is_empty());
+}
+
+#[test]
+fn removing_a_directory_of_five_thousand_entries_leaves_nothing() {
+    remove_recursively(5_000, PROGRAM_MAX);
+}
+
+#[test]
+fn full_removing_a_directory_of_a_hundred_thousand_entries_leaves_nothing() {
+    if is_full_run() {
+        remove_recursively(100_000, Duration::from_secs(540));
+    }
 }
 
 #[test]

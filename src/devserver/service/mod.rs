@@ -95,6 +95,18 @@ fn stored_encoding(header: Option<&str>) -> Option<String> {
     (!kept.is_empty()).then(|| kept.join(","))
 }
 
+/// Bytes of names and values of user metadata that S3 takes ("Working with object metadata").
+const METADATA_MAX: usize = 2048;
+
+/// Refuses more user metadata than S3 takes.
+fn check_metadata(headers: &Headers) -> S3Result<()> {
+    let len: usize = headers.metadata.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if len > METADATA_MAX {
+        return Err(s3_error!(MetadataTooLarge, "Your metadata headers exceed the maximum allowed metadata size"));
+    }
+    Ok(())
+}
+
 /// Where a write goes, with the conditions that count.
 fn target(
     extensions: &Extensions,

@@ -3,7 +3,7 @@
 //! Owns: PutObject, GetObject, HeadObject, CopyObject, DeleteObject, DeleteObjects.
 //! Does not own: which of two writes wins (`backend`), bytes (`body`, `receive`).
 
-use super::{check_version, length, shown_class, source, stored_headers, strong, target, timestamp};
+use super::{check_metadata, check_version, length, shown_class, source, stored_headers, strong, target, timestamp};
 use crate::devserver::backend::Backend;
 use crate::devserver::conditions::{Conditions, ReadVerdict, precondition_failed, seconds};
 use crate::devserver::gate::Exchange;
@@ -21,6 +21,7 @@ const DELETE_MAX: usize = 1000;
 pub(super) async fn put(backend: &Arc<Backend>, request: S3Request<PutObjectInput>) -> S3Result<PutObjectOutput> {
     let S3Request { input, extensions, headers, trailing_headers, .. } = request;
     let kept = stored_headers!(input);
+    check_metadata(&kept)?;
     let to = target(&extensions, input.bucket, input.key, input.if_match, input.if_none_match)?;
     backend.index().bucket(&to.bucket)?;
     let received = receive(backend.files.as_ref(), input.body, &headers, trailing_headers).await?;
@@ -158,6 +159,9 @@ pub(super) async fn copy(backend: &Arc<Backend>, request: S3Request<CopyObjectIn
     let if_none_match = condition(&headers, "if-none-match")?;
     let to = target(&extensions, input.bucket, input.key, if_match, if_none_match)?;
     let replace = input.metadata_directive.is_some_and(|d| d.as_str() == MetadataDirective::REPLACE);
+    if replace {
+        check_metadata(&given)?;
+    }
     if !replace && given.storage_class.is_none() && (&bucket, &key) == (&to.bucket, &to.key) {
         return Err(s3_error!(
             InvalidRequest,

@@ -3,7 +3,7 @@
 //! Owns: CreateMultipartUpload, UploadPart, UploadPartCopy, ListParts, ListMultipartUploads, CompleteMultipartUpload,
 //! AbortMultipartUpload. Does not own: which parts make an object (`backend`).
 
-use super::{length, source, stored_headers, strong, target, timestamp};
+use super::{check_metadata, length, source, stored_headers, strong, target, timestamp};
 use crate::devserver::backend::Backend;
 use crate::devserver::conditions::{Conditions, seconds};
 use crate::devserver::listing::{url_encode, xml_can_carry};
@@ -25,6 +25,7 @@ pub(super) async fn create(
 ) -> S3Result<CreateMultipartUploadOutput> {
     let input = request.input;
     let headers = stored_headers!(input);
+    check_metadata(&headers)?;
     let (bucket, key) = (input.bucket.clone(), input.key.clone());
     let id = backend.write(move |b| b.create_upload(&bucket, &key, headers)).await?;
     Ok(CreateMultipartUploadOutput {

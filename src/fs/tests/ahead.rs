@@ -5,7 +5,7 @@ use super::*;
 
 impl Bench {
     /// Writes a large file from one end to the other, and waits until what is full was sent.
-    async fn write_ahead(&self, fh: Fh, body: &[u8], sent: u64) {
+    pub(super) async fn write_ahead(&self, fh: Fh, body: &[u8], sent: u64) {
         let before = self.count(Op::UploadPart);
         for (i, piece) in body.chunks(MIB).enumerate() {
             self.fs.write(fh, Some((i * MIB) as u64), piece, false).await.unwrap();

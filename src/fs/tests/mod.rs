@@ -1,12 +1,14 @@
 //! Tests of the file system without a kernel: the real rooms over the in-memory store. Owns nothing else.
 
 mod ahead;
+mod allocate;
 mod attributes;
 mod conflicts;
 mod copies;
 mod delta;
 mod durability;
 mod large;
+mod links;
 mod model;
 mod names;
 mod promises;
@@ -14,13 +16,16 @@ mod races;
 mod readers;
 mod recovered;
 mod resumed;
+mod scans;
+mod spelling;
+mod xattrs;
 
 use super::*;
 use crate::meta::Defaults;
 use crate::read;
 use crate::store::open::{StackSettings, wrap};
 use crate::store::{Condition, ErrorKind, FaultStore, MemoryStore, ObjectHeaders, Op, fault, retry};
-use crate::types::{Fh, FileKind, ManualClock, Name, Timestamp, WallClock};
+use crate::types::{Fh, FileKind, ManualClock, Name, Pos, Timestamp, WallClock};
 use crate::write::{DirDisk, Journal};
 use bytes::Bytes;
 
@@ -54,6 +59,16 @@ async fn mount_with(
     clock: Arc<ManualClock>,
     writes: Writes,
 ) -> Bench {
+    mount_limited(dir, memory, clock, writes, crate::write::Settings::default()).await
+}
+
+async fn mount_limited(
+    dir: tempfile::TempDir,
+    memory: Arc<MemoryStore>,
+    clock: Arc<ManualClock>,
+    writes: Writes,
+    limits: crate::write::Settings,
+) -> Bench {
     let faults = Arc::new(FaultStore::new(Arc::<MemoryStore>::clone(&memory), fault::Settings::default()));
     let fast = retry::Settings {
         attempts: 2,
@@ -78,7 +93,7 @@ async fn mount_with(
     let reader = Reader::new(Arc::clone(&store), read::Settings::default());
     let journal = Journal::open(&dir.path().join("journal.db")).unwrap();
     let disk = Arc::new(DirDisk::new(&dir.path().join("staging")).unwrap());
-    let writer = Writer::new(Arc::clone(&store), reader.clone(), disk, journal, crate::write::Settings::default());
+    let writer = Writer::new(Arc::clone(&store), reader.clone(), disk, journal, limits);
     let settings = Settings {
         read_only: false,
         poll_interval: Duration::from_secs(60),

@@ -42,6 +42,22 @@ async fn a_renamed_directory_takes_everything_along_or_nothing() {
 }
 
 #[tokio::test]
+async fn a_renamed_directory_shows_nothing_of_keys_that_are_no_paths() {
+    let b = bench().await;
+    for k in ["d/x", "d//y", "d/../z", "d/\u{e061}"] {
+        b.foreign(k, "x").await;
+    }
+    let dir = b.fs.lookup(Ino::ROOT, &name("d")).await.unwrap().unwrap().ino;
+    b.fs.rename((Ino::ROOT, name("d")), (Ino::ROOT, name("e")), false).await.unwrap();
+    for k in ["e/x", "e//y", "e/../z", "e/\u{e061}"] {
+        assert_eq!(b.object(k).await.as_deref(), Some("x"), "{k:?}");
+    }
+    let rows = b.fs.meta.children(dir, crate::types::Pos(0), 9).unwrap();
+    let shown: Vec<String> = rows.iter().filter_map(|row| row.name.as_ref()).map(ToString::to_string).collect();
+    assert_eq!(shown, ["x"]);
+}
+
+#[tokio::test]
 async fn a_directory_is_not_renamed_over_one_with_entries() {
     let b = bench().await;
     b.foreign("d/a", "x").await;
@@ -123,6 +139,7 @@ async fn appending_to_a_name_that_appeared_elsewhere_does_not_create_it_anew() {
     b.advance(10);
     b.foreign("log", "theirs").await;
     let append = CREATE | libc::O_APPEND;
+    b.fs.look_before_create(Ino::ROOT, &name("log"), append).await.unwrap();
     let create = b.fs.create(CALLER, Ino::ROOT, name("log"), 0o644, append).await.unwrap_err();
     assert_eq!(create.errno(), libc::ESTALE, "the kernel looks again, and opens what is there");
     let (_, fh) = b.open("log", libc::O_WRONLY | libc::O_APPEND).await;
@@ -143,6 +160,8 @@ async fn a_changed_file_that_was_changed_elsewhere_can_be_removed_and_replaced()
     b.fs.unlink(Ino::ROOT, name("a")).await.unwrap();
     assert_eq!(b.object("a").await.as_deref(), Some("theirs"), "nobody here has seen it");
     assert_eq!(b.read("a").await, "theirs");
+    // What is read ahead of it was asked before that.
+    b.clock.advance(Duration::from_millis(1));
     b.write("new", "new").await.unwrap();
     b.fs.rename((Ino::ROOT, name("new")), (Ino::ROOT, name("b")), false).await.unwrap();
     assert_eq!(b.object("b").await.as_deref(), Some("new"));

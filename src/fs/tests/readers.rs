@@ -188,7 +188,7 @@ async fn headers_of_a_listed_directory_are_read_in_the_background_if_the_bucket_
     b.ls(plain).await;
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!(
-        b.fs.meta.unread(plain, Ino(0), 1000).unwrap().len(),
+        b.fs.meta.unread(plain, Pos::START, 1000).unwrap().len(),
         149,
         "one shows nothing: the others are left alone"
     );
@@ -196,13 +196,13 @@ async fn headers_of_a_listed_directory_are_read_in_the_background_if_the_bucket_
     b.fs.lookup(rich, &name("007")).await.unwrap().unwrap();
     b.ls(rich).await;
     for _ in 0..500 {
-        if b.fs.meta.unread(rich, Ino(0), 1000).unwrap().is_empty() {
+        if b.fs.meta.unread(rich, Pos::START, 1000).unwrap().is_empty() {
             break;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let heads = b.count(Op::Head);
-    assert_eq!(b.fs.meta.unread(rich, Ino(0), 1000).unwrap(), vec![]);
+    assert_eq!(b.fs.meta.unread(rich, Pos::START, 1000).unwrap(), vec![]);
     assert_eq!(b.fs.meta.child(rich, &name("100")).unwrap().unwrap().attr.perm, 0o600);
     b.advance(61);
     b.ls(rich).await;

@@ -16,7 +16,7 @@ use md5::{Digest, Md5};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 mod list;
 mod multipart;
@@ -98,6 +98,7 @@ fn refuse(kind: ErrorKind, op: Op, key: Option<&Key>) -> StoreError {
         ErrorKind::Precondition => ("PreconditionFailed", "a condition did not hold"),
         ErrorKind::InvalidRange => ("InvalidRange", "the range begins past the end of the object"),
         ErrorKind::TooLarge => ("EntityTooLarge", "the body exceeds the maximum allowed size"),
+        ErrorKind::MetadataTooLarge => ("MetadataTooLarge", "the metadata headers exceed the maximum allowed size"),
         ErrorKind::NotImplemented => ("NotImplemented", "a header implies functionality that is not implemented"),
         _ => ("InvalidRequest", "the request is invalid"),
     };
@@ -139,6 +140,13 @@ impl MemoryStore {
             Support::Refused => Err(refuse(ErrorKind::NotImplemented, op, Some(key))),
             Support::Honoured => check(condition, current.map(|o| &o.etag)).map_err(|kind| refuse(kind, op, Some(key))),
         }
+    }
+
+    fn check_metadata(&self, headers: &ObjectHeaders, op: Op, key: &Key) -> Result<()> {
+        if headers.user_len() > self.capabilities.user_metadata_max {
+            return Err(refuse(ErrorKind::MetadataTooLarge, op, Some(key)));
+        }
+        Ok(())
     }
 
     fn put_support(&self, condition: &Condition) -> Support {
@@ -192,6 +200,10 @@ impl ObjectStore for MemoryStore {
         Ok(GetObject { meta: object.meta(), range, body: frames(body).boxed() })
     }
 
+    async fn presign(&self, _key: &Key, _valid: Duration) -> Result<Option<String>> {
+        Ok(None)
+    }
+
     async fn list(&self, request: &ListRequest) -> Result<ListPage> {
         Ok(list::page(&self.lock().objects, request))
     }
@@ -200,6 +212,7 @@ impl ObjectStore for MemoryStore {
         if body.len() as u64 > self.capabilities.put_size_max {
             return Err(refuse(ErrorKind::TooLarge, Op::Put, Some(key)));
         }
+        self.check_metadata(headers, Op::Put, key)?;
         let etag = etag_of(&body);
         let mut state = self.lock();
         self.decide(self.put_support(condition), condition, state.objects.get(key), Op::Put, key)?;
@@ -210,6 +223,7 @@ impl ObjectStore for MemoryStore {
     }
 
     async fn copy(&self, copy: &CopyRequest) -> Result<Written> {
+        self.check_metadata(&copy.headers, Op::Copy, &copy.destination)?;
         let mut state = self.lock();
         let fail = |kind, key| refuse(kind, Op::Copy, Some(key));
         let source = state.objects.get(&copy.source).ok_or_else(|| fail(ErrorKind::NotFound, &copy.source))?;
@@ -238,6 +252,7 @@ impl ObjectStore for MemoryStore {
     }
 
     async fn create_upload(&self, key: &Key, headers: &ObjectHeaders) -> Result<String> {
+        self.check_metadata(headers, Op::CreateUpload, key)?;
         let id = uuid::Uuid::new_v4().simple().to_string();
         self.lock().uploads.insert(id.clone(), multipart::Pending::new(key, headers));
         Ok(id)

@@ -154,6 +154,10 @@ impl ObjectStore for RetryStore {
         self.idempotent(|| self.inner.get(key, range, if_match)).await
     }
 
+    async fn presign(&self, key: &Key, valid: Duration) -> Result<Option<String>> {
+        self.idempotent(|| self.inner.presign(key, valid)).await
+    }
+
     async fn list(&self, request: &ListRequest) -> Result<ListPage> {
         self.idempotent(|| self.inner.list(request)).await
     }

@@ -2,10 +2,10 @@
 //!
 //! Owns: versions, headers, ranges and keys as the answers spell them. Does not own: requests (`ops`), errors (`error`).
 
-use super::super::{ErrorKind, ListPage, ListedObject, ObjectHeaders, ObjectMeta, Op, Result, StoreError};
+use super::super::{ErrorKind, InvalidKey, ListPage, ListedObject, ObjectHeaders, ObjectMeta, Op, Result, StoreError};
 use super::encoding::{parse_header_value, url_decode};
 use super::error;
-use crate::types::{ByteRange, ETag, Key, Timestamp, Version};
+use crate::types::{ByteRange, ETag, Key, Timestamp, Unmappable, Version};
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
@@ -160,9 +160,15 @@ fn parse_range(header: &str) -> Option<(ByteRange, u64)> {
 }
 
 /// A key of a listing. `encoded`: whether the server says that it encoded its keys.
-pub(super) fn listed_key(key: &str, encoded: bool) -> Option<Key> {
-    let decoded = if encoded { url_decode(key)? } else { key.to_owned() };
-    Key::parse(&decoded).ok()
+///
+/// # Errors
+/// What is no key, as text, and why.
+pub(super) fn listed_key(key: &str, encoded: bool) -> Result<Key, (String, Unmappable)> {
+    let decoded = match encoded {
+        true => url_decode(key).ok_or_else(|| (key.to_owned(), Unmappable::NotUtf8))?,
+        false => key.to_owned(),
+    };
+    Key::parse(&decoded).map_err(|_| (decoded, Unmappable::LongKey))
 }
 
 /// Whether the server says that it encoded its keys; some ignore the request to do so.
@@ -175,9 +181,15 @@ pub(super) fn page(prefix: &Key, answer: &ListObjectsV2Output) -> Result<ListPag
     let encoded = is_encoded(answer.encoding_type());
     let mut page = ListPage { next: answer.next_continuation_token().map(str::to_owned), ..ListPage::default() };
     for object in answer.contents() {
-        let Some(key) = object.key().and_then(|key| listed_key(key, encoded)) else {
-            page.invalid += 1;
-            continue;
+        // What has no key cannot be asked for.
+        let Some(key) = object.key() else { continue };
+        let key = match listed_key(key, encoded) {
+            Ok(key) => key,
+            Err((text, why)) => {
+                let size = object.size().and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
+                page.invalid.push(InvalidKey { text, why, size });
+                continue;
+            }
         };
         let version = Version {
             // Servers whose listings have no ETags exist; a HEAD then tells.
@@ -188,10 +200,10 @@ pub(super) fn page(prefix: &Key, answer: &ListObjectsV2Output) -> Result<ListPag
         let storage_class = object.storage_class().map(|class| class.as_str().to_owned());
         page.objects.push(ListedObject { key, version, storage_class });
     }
-    for common in answer.common_prefixes() {
-        match common.prefix().and_then(|key| listed_key(key, encoded)) {
-            Some(key) => page.prefixes.push(key),
-            None => page.invalid += 1,
+    for prefix in answer.common_prefixes().iter().filter_map(|common| common.prefix()) {
+        match listed_key(prefix, encoded) {
+            Ok(key) => page.prefixes.push(key),
+            Err((text, why)) => page.invalid.push(InvalidKey { text, why, size: 0 }),
         }
     }
     if answer.is_truncated() != Some(true) {
@@ -216,15 +228,21 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_are_too_long_are_counted() {
+    fn keys_that_are_none_are_kept_apart() {
         let long = aws_sdk_s3::types::Object::builder().key("x".repeat(1025)).size(1).build();
+        let latin = aws_sdk_s3::types::CommonPrefix::builder().prefix("caf%E9/").build();
         let good = aws_sdk_s3::types::Object::builder().key("a+b").size(1).e_tag("x").build();
         let answer = |encoding: Option<EncodingType>| {
             let builder = ListObjectsV2Output::builder().contents(long.clone()).contents(good.clone());
+            let builder = builder.common_prefixes(latin.clone());
             page(&Key::root(), &builder.set_encoding_type(encoding).build()).unwrap()
         };
         let encoded = answer(Some(EncodingType::Url));
-        assert_eq!((encoded.invalid, encoded.objects[0].key.as_str()), (1, "a b"));
-        assert_eq!(answer(None).objects[0].key.as_str(), "a+b");
+        assert_eq!(encoded.objects[0].key.as_str(), "a b");
+        let invalid: Vec<_> = encoded.invalid.iter().map(|key| (key.text.len(), key.why, key.size)).collect();
+        assert_eq!(invalid, [(1025, Unmappable::LongKey, 1), (7, Unmappable::NotUtf8, 0)]);
+        let plain = answer(None);
+        assert_eq!((plain.objects[0].key.as_str(), plain.prefixes[0].as_str()), ("a+b", "caf%E9/"));
+        assert_eq!(plain.invalid.len(), 1);
     }
 }

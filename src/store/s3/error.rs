@@ -41,6 +41,7 @@ fn by_code(code: &str) -> Option<ErrorKind> {
             ErrorKind::Quota
         }
         "EntityTooLarge" | "MaxMessageLengthExceeded" => ErrorKind::TooLarge,
+        "MetadataTooLarge" => ErrorKind::MetadataTooLarge,
         "InvalidRange" => ErrorKind::InvalidRange,
         "SlowDown"
         | "Throttling"
@@ -277,6 +278,7 @@ mod tests {
             (Op::Put, 501, "NotImplemented", ErrorKind::NotImplemented),
             (Op::Put, 400, "RequestTimeout", ErrorKind::Timeout),
             (Op::Put, 400, "KeyTooLongError", ErrorKind::Invalid),
+            (Op::Copy, 400, "MetadataTooLarge", ErrorKind::MetadataTooLarge),
             (Op::Put, 301, "PermanentRedirect", ErrorKind::Invalid),
         ];
         for (op, status, code, kind) in cases {

@@ -8,7 +8,7 @@ use super::super::{
     ObjectStore, Op, Part, PartSource, Result, StoreError, Upload, Written,
 };
 use super::encoding::{copy_source, header_value};
-use super::{S3Store, convert, error};
+use super::{S3Store, convert, error, sign};
 use crate::types::{ByteRange, ETag, Key, WriteId};
 use async_trait::async_trait;
 use aws_sdk_s3::primitives::ByteStream;
@@ -16,6 +16,7 @@ use aws_sdk_s3::types::{
     ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart, EncodingType, MetadataDirective, StorageClass,
 };
 use bytes::Bytes;
+use std::time::Duration;
 
 /// Fields that PutObject, CopyObject and CreateMultipartUpload have in common, without a common type.
 macro_rules! with_headers {
@@ -87,6 +88,14 @@ impl ObjectStore for S3Store {
         let answer = self.answer(Op::Get, Some(key), request.send()).await?;
         let (meta, following) = convert::get(key, range, &answer)?;
         Ok(GetObject { meta, range: following, body: convert::body(key, answer.body.into_inner(), following) })
+    }
+
+    async fn presign(&self, key: &Key, valid: Duration) -> Result<Option<String>> {
+        // Whoever has only a URL sends no headers that the mount's options ask for: a customer's key, or who pays.
+        if self.settings.anonymous || !self.settings.storage.headers(Op::Get).is_empty() {
+            return Ok(None);
+        }
+        sign::presign(&self.client, &self.bucket, key, valid).await.map(Some)
     }
 
     async fn list(&self, request: &ListRequest) -> Result<ListPage> {
@@ -268,13 +277,13 @@ impl ObjectStore for S3Store {
             let encoded = convert::is_encoded(answer.encoding_type());
             let found = answer.uploads().iter().filter_map(|upload| {
                 Some(Upload {
-                    key: convert::listed_key(upload.key()?, encoded)?,
+                    key: convert::listed_key(upload.key()?, encoded).ok()?,
                     id: upload.upload_id()?.to_owned(),
                     initiated: upload.initiated().map(convert::timestamp),
                 })
             });
             uploads.extend(found);
-            let key = answer.next_key_marker().and_then(|key| convert::listed_key(key, encoded));
+            let key = answer.next_key_marker().and_then(|key| convert::listed_key(key, encoded).ok());
             let next = (key.map(|key| key.to_string()), answer.next_upload_id_marker().map(str::to_owned));
             if answer.is_truncated() != Some(true) || next == after || next.0.is_none() {
                 return Ok(uploads);

@@ -19,7 +19,8 @@ const GIB: u64 = 1 << 30;
 const TABLE: &[Row] = &[
     // AWS, "Amazon S3 multipart upload limits": objects up to 10,000 parts of 5 GiB since December 2025.
     Row { host_suffix: ".amazonaws.com", differ: |c| Capabilities { object_size_max: 10_000 * 5 * GIB, ..c } },
-    // Cloudflare R2, "Limits": all parts but the last of one size; 4.995 GiB per request, 4.995 TiB per object.
+    // Cloudflare R2, "Limits": all parts but the last of one size; 4.995 GiB per request, 4.995 TiB per object; 8,192 bytes of
+    // metadata.
     Row {
         host_suffix: ".r2.cloudflarestorage.com",
         differ: |c| Capabilities {
@@ -28,6 +29,7 @@ const TABLE: &[Row] = &[
             part_size_max: c.part_size_max - 5 * (1 << 20),
             copy_size_max: c.copy_size_max - 5 * (1 << 20),
             object_size_max: c.object_size_max - 5 * GIB,
+            user_metadata_max: 8192,
             ..c
         },
     },

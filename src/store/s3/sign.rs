@@ -1,7 +1,8 @@
 //! Requests that do not go through the SDK: their URL and their signature.
 //!
 //! Owns: where the objects of the bucket are, as the SDK's own rules for endpoints have it; credentials for as long as they hold;
-//! Signature Version 4. Does not own: which requests these are (`direct`), the chain of credential providers (`aws-config`).
+//! Signature Version 4; URLs for others. Does not own: which requests these are (`direct`), the chain of credential providers
+//! (`aws-config`).
 
 use super::super::{Op, Result, StoreError};
 use super::encoding::key_path;
@@ -174,11 +175,26 @@ const USER_AGENT: &str = concat!("objfs/", env!("CARGO_PKG_VERSION"));
 
 /// Asks the SDK where an object of the bucket is. Nothing is sent, but for credentials.
 async fn find(client: &Client, bucket: &str, op: Op, key: &Key) -> Result<Option<Place>> {
+    Ok(place(&presigned(client, (bucket, SAMPLE), PRESIGNED_FOR, (op, key)).await?))
+}
+
+/// A URL by which `key` can be read for so long. Nothing is sent, but for credentials.
+pub(super) async fn presign(client: &Client, bucket: &str, key: &Key, valid: Duration) -> Result<String> {
+    presigned(client, (bucket, key.as_str()), valid, (Op::Get, key)).await
+}
+
+/// A URL of an object. `op` and `key` are what is asked for meanwhile.
+async fn presigned(
+    client: &Client,
+    (bucket, object): (&str, &str),
+    valid: Duration,
+    (op, key): (Op, &Key),
+) -> Result<String> {
     let invalid = |e: &dyn Error| StoreError::new(super::ErrorKind::Invalid, op, Some(key), e.to_string());
-    let presigning = PresigningConfig::expires_in(PRESIGNED_FOR).map_err(|e| invalid(&e))?;
-    let presigned = client.get_object().bucket(bucket).key(SAMPLE).presigned(presigning).await;
+    let presigning = PresigningConfig::expires_in(valid).map_err(|e| invalid(&e))?;
+    let presigned = client.get_object().bucket(bucket).key(object).presigned(presigning).await;
     let presigned = presigned.map_err(|e| error::from_sdk(op, Some(key), e))?;
-    Ok(place(presigned.uri()))
+    Ok(presigned.uri().to_owned())
 }
 
 /// What a presigned URL tells. `None` if it is signed with anything but Signature Version 4 for S3 itself.

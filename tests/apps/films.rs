@@ -1,6 +1,8 @@
-//! Ordinary programs at work, judged by an independent client (boto3): the proof that the main job is done.
+//! Films, books, trees and changed files, on each server that the tests run on, judged by an independent client
+//! (boto3): the proof that the main job is done.
 
-use crate::common::{Mount, PROGRAM_MAX, Store, eventually, is_full_run, names, noise, output_of, stdout_of};
+use crate::compare::finish;
+use crate::world::{Mount, Store, eventually, is_full_run, names, noise, stdout_of};
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::path::Path;
@@ -161,14 +163,6 @@ fn books_trees_and_changes(store: &Store) {
     finish(store, &mut mount);
 }
 
-pub(crate) fn finish(store: &Store, mount: &mut Mount<'_>) {
-    assert_eq!(mount.status()["pending"]["conflicts"], 0);
-    mount.unmount();
-    let left: Vec<String> = store.list_everything().into_keys().filter(|k| k.starts_with(".objfs/")).collect();
-    assert!(left.is_empty(), "{left:?}");
-    assert_eq!(store.open_uploads(), 0);
-}
-
 #[test]
 fn a_film_works_on_the_dev_server() {
     film(&Store::dev(), true);
@@ -202,80 +196,4 @@ fn garage_full_books_trees_and_changes_work_on_garage() {
     if is_full_run() {
         books_trees_and_changes(&Store::garage());
     }
-}
-
-#[test]
-fn git_works_in_the_mount() {
-    let store = Store::dev();
-    let mut mount = store.mount();
-    let outside = mount.outside("origin");
-    fs::create_dir(&outside).unwrap();
-    let git = "git -c user.name=t -c user.email=t@example.com -c init.defaultBranch=main -c safe.directory=*";
-    mount.sh(&format!(
-        "cd ../origin; {git} init -q .; for i in 1 2 3; do echo $i > f$i; {git} add .; {git} commit -qm $i; done\n\
-         cd ../mnt; {git} clone -q ../origin clone; cd clone; {git} status --short\n\
-         echo more >> f1; mkdir d; echo new > d/new; {git} add .; {git} commit -qm four; {git} gc -q; {git} fsck --strict"
-    ));
-    mount.remount();
-    let log = mount.sh(&format!("cd clone; {git} fsck --strict; {git} log --format=%s; {git} status --short"));
-    assert_eq!(log, "four\n3\n2\n1\n");
-}
-
-#[test]
-fn rsync_sends_nothing_the_second_time() {
-    let store = Store::dev();
-    let mut mount = store.mount();
-    let source = mount.outside("source/sub");
-    fs::create_dir_all(&source).unwrap();
-    for i in 0..30 {
-        fs::write(source.join(format!("f{i}")), noise(i, 10_000)).unwrap();
-    }
-    mount.sh("ln -s sub/f1 ../source/link; chmod 600 ../source/sub/f2; touch -d '2001-01-01 UTC' ../source/sub ../source/sub/f3");
-    let rsync = "rsync -a --itemize-changes ../source/ copy/";
-    assert!(mount.sh(rsync).lines().count() >= 30);
-    assert_eq!(mount.sh(rsync), "");
-    mount.remount();
-    assert_eq!(mount.sh(rsync), "", "after a remount");
-    mount.sh("diff -r ../source copy; echo changed > ../source/sub/f5");
-    assert_eq!(mount.sh(rsync).lines().filter(|l| l.starts_with(">f")).count(), 1);
-    assert_eq!(store.text("copy/sub/f5"), "changed\n");
-    assert!(!store.keys().iter().any(|k| k.contains("/.f")), "{:?}", store.keys());
-}
-
-#[test]
-fn sqlite_keeps_a_database_in_the_mount() {
-    let store = Store::dev();
-    let mut mount = store.mount();
-    mount.py(
-        "import sqlite3\n\
-         db = sqlite3.connect('data.db')\n\
-         db.execute('create table t (id integer primary key, v text)')\n\
-         for i in range(20):\n\
-         \x20   with db: db.execute('insert into t (v) values (?)', (str(i) * 100,))\n\
-         db.close()",
-        &[],
-    );
-    let check = "import sqlite3\n\
-        db = sqlite3.connect('data.db')\n\
-        print(db.execute('pragma integrity_check').fetchone()[0], db.execute('select count(*) from t').fetchone()[0])";
-    assert_eq!(mount.py(check, &[]).trim(), "ok 20");
-    mount.remount();
-    assert_eq!(mount.py(check, &[]).trim(), "ok 20");
-    assert_eq!(store.keys(), ["data.db"], "the journal is gone");
-}
-
-#[test]
-fn archives_make_the_round_trip() {
-    let store = Store::dev();
-    let mount = store.mount();
-    mount.sh(
-        "mkdir -p src/a/b; for i in 1 2 3 4 5; do head -c 50000 /dev/urandom > src/a/b/$i; done; ln -s a/b/1 src/l\n\
-         chmod 750 src/a/b/2; touch -d '2005-05-05 UTC' src/a/b/3\n\
-         tar -cf t.tar src; mkdir out; tar -C out -xpf t.tar; diff -r src out/src\n\
-         [ \"$(stat -c '%a %Y' src/a/b/2 src/a/b/3)\" = \"$(stat -c '%a %Y' out/src/a/b/2 out/src/a/b/3)\" ]\n\
-         zip -qr t.zip src; unzip -qt t.zip; unzip -q t.zip -d unzipped; diff -r src unzipped/src",
-    );
-    let mut command = Command::new("tar");
-    let listed = output_of(command.arg("-tf").arg(mount.at("t.tar")), PROGRAM_MAX);
-    assert_eq!(String::from_utf8(listed.stdout).unwrap().lines().count(), 9);
 }
