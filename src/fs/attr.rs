@@ -157,8 +157,8 @@ impl Fs {
         if let Some(staged) = staged {
             self.meta.change(ino, move |row| wanted.apply(row)).await?;
             staged.touch();
-            // The commit under way may be past its headers, and without a handle no close will follow.
-            if self.handles.of(ino).is_empty() {
+            // The commit under way may be past its headers, and no close of a writer will follow.
+            if !self.handles.of(ino).iter().any(|handle| handle.writable) {
                 self.journal(ino).await?;
                 self.queue_commit_after(ino, self.delay_of(ino));
             }

@@ -173,10 +173,14 @@ impl Fs {
         self.note_committed(row.ino, &done.object);
         // After stores through mmap the kernel has a time of its own.
         self.forget_attr(row.ino);
-        let (kept, mtime, size) = (Arc::clone(staged), row.attr.mtime, done.object.version.size);
+        let (kept, sent, size) = (Arc::clone(staged), row.clone(), done.object.version.size);
         // Times that somebody has set meanwhile, or a write that belongs to the next commit, count more.
         let settle = move |now: &mut InodeRow| {
-            let written_at = kept.written_at().filter(|at| *at == mtime || !kept.is_changed());
+            if is_set_since(now, &sent, kept.written_at().is_none()) {
+                // After the headers were made, and before the bytes counted as sent.
+                kept.touch();
+            }
+            let written_at = kept.written_at().filter(|at| *at == sent.attr.mtime || !kept.is_changed());
             settle(now, size, written_at);
         };
         self.note_settled(row, version, &done.headers, settle).await?;
@@ -256,6 +260,12 @@ fn settle(row: &mut InodeRow, size: u64, written_at: Option<crate::types::Timest
         row.attr.mtime = at;
         row.attr.ctime = row.attr.ctime.max(at);
     }
+}
+
+/// Whether somebody has set what the headers say otherwise that were made of `sent`.
+fn is_set_since(now: &InodeRow, sent: &InodeRow, is_time_set: bool) -> bool {
+    let said = |row: &InodeRow| (row.attr.perm, row.attr.uid, row.attr.gid, row.attr.atime);
+    said(now) != said(sent) || now.xattrs != sent.xattrs || is_time_set && now.attr.mtime != sent.attr.mtime
 }
 
 /// Whether an earlier commit of the staged file, whose answer was lost, made the object.

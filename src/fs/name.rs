@@ -7,6 +7,7 @@ use super::begin::to_the_end;
 use super::dir::new_write_id;
 use super::headers::for_new;
 use super::invalidate::Touched;
+use super::lookup::is_reserved;
 use super::open::Opened;
 use super::place::Place;
 use super::{Caller, Entry, Fs, FsError, Result};
@@ -30,6 +31,10 @@ impl Fs {
     pub async fn look_before_create(self: &Arc<Self>, parent: Ino, name: &Name, flags: i32) -> Result<()> {
         self.writable()?;
         let dir = self.dir_row(parent)?;
+        // `create` says why not.
+        if is_reserved(parent, name) {
+            return Ok(());
+        }
         if flags & (libc::O_EXCL | libc::O_TRUNC) != 0 || dir.complete_at.is_some_and(|at| self.is_just_confirmed(at)) {
             return Ok(());
         }

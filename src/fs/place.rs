@@ -3,6 +3,7 @@
 //! Owns: the keys of a name, claiming them, and making sure that they still are its keys once the claim is granted: a
 //! rename of a directory above may have held them until then. Does not own: claims themselves (`write::claims`).
 
+use super::begin::to_the_end;
 use super::lookup::is_reserved;
 use super::{Fs, FsError, Result};
 use crate::meta::InodeRow;
@@ -106,9 +107,14 @@ impl Fs {
         let dir = self.key(&self.dir_row(place.parent)?)?;
         let asked = self.meta.observe();
         let found = self.remote.lookup(&dir, &place.name).await?.map(super::headers::to_found);
-        let (_, changes) = self.meta.apply_lookup(place.parent, place.name.clone(), found, &asked).await?;
-        self.announce(changes);
-        Ok(())
+        let (fs, parent, name) = (Arc::clone(self), place.parent, place.name.clone());
+        // Who is interrupted between the two would leave others without the event.
+        to_the_end(async move {
+            let (_, changes) = fs.meta.apply_lookup(parent, name, found, &asked).await?;
+            fs.announce(changes);
+            Ok(())
+        })
+        .await
     }
 
     /// Makes the row of an object that we just wrote. A listing may have shown it first: then that row is its.

@@ -233,7 +233,8 @@ impl Fs {
     /// The SHA-256 of a file's bytes, if its object carries it. Nobody reads them for that.
     async fn sha256_of(self: &Arc<Self>, ino: Ino) -> Result<String> {
         let row = self.row_with_xattrs(ino).await?;
-        if self.writer.get(ino).is_some_and(|staged| staged.is_changed()) {
+        // Until the row shows the version that was committed, it has the sum of the one before.
+        if row.local || self.writer.get(ino).is_some_and(|staged| staged.is_changed()) {
             return Err(FsError::NoAttribute);
         }
         let sum = known(&row).and_then(|headers| ContentSum::parse(headers.user.get(ContentSum::HEADER)?));

@@ -299,7 +299,7 @@ impl Writer {
         self.journal.record(row, replaced.map(|replaced| replaced.ino())).await?;
         staged.set_recorded(&snapshot);
         if let Some(replaced) = replaced {
-            replaced.set_not_recorded();
+            replaced.set_replaced_by(staged);
         }
         Ok(())
     }

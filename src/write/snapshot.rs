@@ -68,6 +68,16 @@ impl Staged {
         self.set_journaled(true);
     }
 
+    /// The journal has `other` in its place.
+    pub(super) fn set_replaced_by(&self, other: &Staged) {
+        if Arc::ptr_eq(&self.file, &other.file) {
+            // Adopted by another inode: the bytes that the new row counts on are these.
+            self.set_journaled(false);
+        } else {
+            self.set_not_recorded();
+        }
+    }
+
     /// The journal has nothing of it any more.
     pub(super) fn set_not_recorded(&self) {
         self.set_journaled(false);

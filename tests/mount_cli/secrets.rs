@@ -66,7 +66,8 @@ fn state_is_for_its_user_alone_whatever_the_umask() {
     let path = world.in_mnt("open");
     let open = world.within("writing", move || {
         let mut open = std::fs::File::create(path).unwrap();
-        open.write_all(b"not yet closed").unwrap();
+        // Too much for a staging file in memory.
+        open.write_all(&[b'x'; 100_000]).unwrap();
         open
     });
     let folder = world.state_folder();

@@ -158,3 +158,25 @@ async fn attributes_whose_answer_was_lost_make_no_conflict() {
         assert_eq!((b.ls(Ino::ROOT).await, b.fs.pending().unwrap().conflicts), (vec!["a".to_owned()], 0), "{is_open}");
     }
 }
+
+/// Between the moment in which the headers of a commit are made and that in which its bytes count as sent.
+#[tokio::test]
+async fn an_attribute_that_is_set_while_a_commit_fetches_bytes_reaches_the_bucket() {
+    let b = bench().await;
+    b.write("probe", "x").await.unwrap();
+    b.foreign("a", "text").await;
+    let (ino, fh) = b.open("a", libc::O_WRONLY).await;
+    b.fs.write(fh, Some(0), b"T", false).await.unwrap();
+    let held = b.faults.hold_next(Op::Get);
+    let fs = Arc::clone(&b.fs);
+    let closing = tokio::spawn(async move { fs.flush(CALLER, fh).await });
+    held.reached().await;
+    let set = SetAttr { mode: Some(0o600), ..SetAttr::default() };
+    b.fs.setattr(CALLER, ino, set, false).await.unwrap();
+    held.release();
+    closing.await.unwrap().unwrap();
+    b.fs.release(fh).await;
+    assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
+    let mode = b.user("a", "mode").await;
+    assert_eq!((b.object("a").await.as_deref(), mode.parse::<u32>().unwrap() & 0o7777), (Some("Text"), 0o600));
+}

@@ -178,3 +178,18 @@ async fn a_file_whose_old_place_another_one_has_taken_is_at_its_new_one() {
     let b = b.crash().await;
     assert_eq!(b.drained(&["x", "x.1"]).await, ["second", "first, and more"]);
 }
+
+#[tokio::test]
+async fn bytes_of_a_file_that_got_another_inode_are_not_overwritten_before_the_journal_has_newer_ones() {
+    let b = late_bench().await;
+    // Too large for the journal's row.
+    let large = "acknowledged ".repeat(20_000);
+    b.write("a", &large).await.unwrap();
+    let before = b.ino("a").await;
+    let b = b.remount_without_catalogue().await;
+    let (ino, fh) = b.open("a", libc::O_RDWR).await;
+    assert_ne!(ino, before);
+    b.fs.write(fh, Some(0), b"torn", false).await.unwrap();
+    let b = b.crash().await;
+    assert!(b.drained(&["a"]).await == [large], "it is what was acknowledged");
+}
