@@ -17,6 +17,7 @@ use futures::{StreamExt, TryStreamExt};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Mutex;
 
 /// What is called with the answers of the probe, so that they can be kept.
 pub type OnProbed = Box<dyn Fn(&Conditions) + Send + Sync>;
@@ -38,11 +39,14 @@ struct Asking {
     known: KnownConditions,
     on_probed: OnProbed,
     scratch: String,
+    /// Whoever makes or takes away objects of that name.
+    turn: Mutex<()>,
 }
 
 impl Asking {
     async fn probed(&self) -> Result<Conditions> {
         let ask = || async {
+            let _turn = self.turn.lock().await;
             let found = probe(Arc::clone(&self.inner), &self.scratch).await?;
             tracing::info!(?found, "probed which conditions the server keeps");
             (self.on_probed)(&found);
@@ -92,7 +96,7 @@ impl GuardStore {
         on_probed: OnProbed,
         scratch: String,
     ) -> GuardStore {
-        let asking = Asking { inner: Arc::clone(&inner), known, on_probed, scratch };
+        let asking = Asking { inner: Arc::clone(&inner), known, on_probed, scratch, turn: Mutex::new(()) };
         GuardStore { inner, asking: Arc::new(asking) }
     }
 
@@ -101,6 +105,8 @@ impl GuardStore {
     /// # Errors
     /// What the server says.
     pub async fn clean_left_probe(&self) -> Result<()> {
+        // A probe of this mount must not find its objects gone.
+        let _turn = self.asking.turn.lock().await;
         if self.conditions().is_some() {
             return Ok(());
         }
@@ -295,6 +301,7 @@ impl ObjectStore for GuardStore {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::{FaultStore, MemoryStore, fault};
 
     #[test]
     fn copies_keep_their_condition_by_the_best_means() {
@@ -344,5 +351,45 @@ mod tests {
         let answer = guard.get(&destination, None, None).await.unwrap();
         assert_eq!(answer.body.try_collect::<Vec<_>>().await.unwrap().concat(), body);
         assert_eq!(guard.copy(&copy).await.unwrap_err().kind, ErrorKind::Precondition);
+    }
+
+    fn faulty() -> (Arc<FaultStore>, GuardStore) {
+        let faults = Arc::new(FaultStore::new(Arc::new(MemoryStore::new()), fault::Settings::default()));
+        let store = Arc::clone(&faults) as Arc<dyn ObjectStore>;
+        let guard = GuardStore::with_scratch(store, KnownConditions::new(None), Box::new(|_| {}), "same".to_owned());
+        (faults, guard)
+    }
+
+    /// The mount before was killed, perhaps in the midst of a probe, and this one is written to at once.
+    #[tokio::test]
+    async fn taking_away_what_a_probe_has_left_does_not_disturb_another_one() {
+        let (faults, guard) = faulty();
+        let (cleans, copies) = (faults.hold_next(Op::Delete), faults.hold_next(Op::Copy));
+        let guard = Arc::new(guard);
+        let other = Arc::clone(&guard);
+        let cleaning = tokio::spawn(async move { other.clean_left_probe().await });
+        cleans.reached().await;
+        let other = Arc::clone(&guard);
+        let key = Key::parse("a").unwrap();
+        let writing = tokio::spawn(async move {
+            other.put(&key, Bytes::new(), &ObjectHeaders::default(), &Condition::IfAbsent).await
+        });
+        _ = tokio::time::timeout(Duration::from_millis(50), copies.reached()).await;
+        cleans.release();
+        cleaning.await.unwrap().unwrap();
+        copies.release();
+        writing.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_a_probe_misses_is_not_taken_for_the_object_that_is_written() {
+        let (faults, guard) = faulty();
+        let condition = Condition::IfMatch(ETag::parse("e"));
+        let key = Key::parse("a").unwrap();
+        for kind in [ErrorKind::NotFound, ErrorKind::NoSuchUpload] {
+            faults.fail_next(Op::Copy, kind, 1);
+            let refused = guard.put(&key, Bytes::new(), &ObjectHeaders::default(), &condition).await.unwrap_err();
+            assert_eq!(refused.kind, ErrorKind::Server);
+        }
     }
 }

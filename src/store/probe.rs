@@ -32,7 +32,16 @@ pub async fn probe(store: Arc<dyn ObjectStore>, name: &str) -> Result<Conditions
         scratch.clean().await;
         answer
     });
-    run.await.unwrap_or_else(|e| Err(StoreError::new(ErrorKind::Invalid, Op::Put, None, format!("probe failed: {e}"))))
+    let found = run
+        .await
+        .unwrap_or_else(|e| Err(StoreError::new(ErrorKind::Invalid, Op::Put, None, format!("probe failed: {e}"))));
+    found.map_err(|e| match e.kind {
+        // Of scratch objects, which somebody else took away or changed: the caller must not take that for an answer about its own.
+        ErrorKind::NotFound | ErrorKind::Precondition | ErrorKind::NoSuchUpload => {
+            StoreError { kind: ErrorKind::Server, ..e }
+        }
+        _ => e,
+    })
 }
 
 /// Takes away what an earlier probe of this name has left.

@@ -199,12 +199,14 @@ fn survive(world: &mut World, mode: Mode, crashed: &Crash, names: Names, seed: u
         let mut dice = Rng::with_seed(seed ^ (k << 20) ^ (disk << 50));
         disk::rebuild(&crashed.records, &world.path("state"), names, &mut dice);
         world.start_server();
+        // From here on it is noted.
+        _ = world.asked();
         let found = match world.mount(mode.options, &[]) {
             Ok(()) => verify(world, std::slice::from_ref(&crashed.expected)).0,
             Err(status) => vec![format!("NOT MOUNTED: {status}")],
         };
         if !found.is_empty() {
-            println!("{}", world.log());
+            println!("{}\n{}", world.log(), world.asked());
         }
         world.kill();
         let number = |fault: String| format!("seed {seed}, operation {k}, disk {disk}: {fault}");
