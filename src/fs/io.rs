@@ -212,7 +212,9 @@ impl Fs {
             Err(FsError::Stale) => self.handles.of(row.ino).first().and_then(|h| h.object()),
             result => result?,
         };
-        if self.is_out_of_reach(row.ino)? {
+        // Of changes that have a name nobody takes it away: a user's every write asks this.
+        let is_held = row.local && row.parent.is_some() && !self.meta.pins().is_lost(row.ino);
+        if !is_held && self.is_out_of_reach(row.ino)? {
             return Err(FsError::Stale);
         }
         let staged = self.writer.stage(row.ino, base)?;

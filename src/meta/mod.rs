@@ -352,11 +352,22 @@ impl Meta {
         found: Option<Found>,
         asked: &Observation,
     ) -> Result<(Option<InodeRow>, Vec<Change>)> {
+        self.apply_at(None, (parent, name), found, asked).await
+    }
+
+    /// The same; a row that is made has this place in its directory, if one is kept for it.
+    async fn apply_at(
+        &self,
+        place: Option<Pos>,
+        (parent, name): (Ino, Name),
+        found: Option<Found>,
+        asked: &Observation,
+    ) -> Result<(Option<InodeRow>, Vec<Change>)> {
         self.applying(asked, move |rows, cx| {
             let mut changes = Vec::new();
             // Whoever asked is shown the name at once.
             let is_known = rows.get(parent)?.is_some_and(|dir| dir.complete_at.is_some());
-            let cx = Context { is_known, ..cx };
+            let cx = Context { is_known, place, ..cx };
             let row = match found {
                 Some(found) => apply::apply(rows, cx, parent, &Sighting { name, found }, &mut changes)?,
                 None => apply::apply_absence(rows, cx, parent, &name, &mut changes)?,

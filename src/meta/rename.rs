@@ -4,7 +4,7 @@
 
 use super::apply::{self, Change, Context, Loser};
 use super::reconcile::{self, Found, Headers, Sighting};
-use super::{InodeRow, Marker, Meta, Observation, Result, finish, touch};
+use super::{InodeRow, Marker, Meta, Observation, Result, touch};
 use crate::db::{RowResult, Rows};
 use crate::types::{ETag, FileKind, Ino, Name, Pos, Version};
 use std::sync::Arc;
@@ -64,19 +64,12 @@ impl Meta {
     /// As [`Meta::get`].
     pub async fn take_place(
         &self,
-        (parent, name): (Ino, Name),
+        name: (Ino, Name),
         found: Found,
         place: Option<Pos>,
         asked: &Observation,
     ) -> Result<Option<InodeRow>> {
-        self.applying(asked, move |rows, cx| {
-            let is_known = rows.get(parent)?.is_some_and(|dir| dir.complete_at.is_some());
-            let (cx, mut changes) = (Context { is_known, place, ..cx }, Vec::new());
-            let row = apply::apply(rows, cx, parent, &Sighting { name, found }, &mut changes)?;
-            finish::touch_changed(rows, cx, &changes)?;
-            Ok(row)
-        })
-        .await
+        Ok(self.apply_at(place, name, Some(found), asked).await?.0)
     }
 
     async fn give_name(

@@ -311,12 +311,7 @@ async fn the_last_copy_of_a_deleted_file_is_not_given_up_for_room() {
 #[tokio::test]
 async fn a_file_whose_name_and_last_handle_are_gone_is_not_opened_and_written_to() {
     for is_row_gone in [false, true] {
-        let b = bench().await;
-        b.write("a", "ours").await.unwrap();
-        let (ino, fh) = b.open("a", libc::O_RDWR).await;
-        b.foreign("a", "theirs").await;
-        b.advance(120);
-        assert_ne!(b.fs.lookup(Ino::ROOT, &name("a")).await.unwrap().unwrap().ino, ino);
+        let (b, ino, fh) = lost().await;
         let row = b.fs.meta.get(ino).unwrap().unwrap();
         b.fs.handles.remove(fh).unwrap();
         assert!(b.fs.meta.pins().unpin(ino));
