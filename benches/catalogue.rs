@@ -10,6 +10,7 @@ use criterion::{BatchSize, Criterion, Throughput};
 use fastrand::Rng;
 use futures::future::join_all;
 use objfs::db::Catalogue;
+use objfs::meta::headers::Kept;
 use objfs::meta::{Defaults, Found, InodeRow, Meta, Page, Sighting};
 use objfs::types::{Attr, ETag, FileKind, Ino, Key, Name, Pos, SystemClock, Timestamp, Version, WallClock};
 use std::path::Path;
@@ -65,6 +66,9 @@ async fn open(dir: &Path) -> Meta {
         gid_forced: false,
         file_perm: 0o644,
         dir_perm: 0o755,
+        file_mode: None,
+        dir_mode: None,
+        kept: Kept::InObjects,
         mounted_at: SystemClock.now(),
     };
     Meta::open(&dir.join("catalogue.db"), defaults, Arc::new(SystemClock)).await.unwrap()

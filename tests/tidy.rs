@@ -13,6 +13,8 @@ mod rules;
 mod selftest;
 #[path = "tidy/source.rs"]
 mod source;
+#[path = "tidy/statements.rs"]
+mod statements;
 #[path = "tidy/tables.rs"]
 mod tables;
 

@@ -65,7 +65,10 @@ pub(super) fn configure(args: &MountArgs, variables: Environment<'_>) -> Result<
     let poll_interval = match (options.poll_interval, variables("S3_POLL_INTERVAL")) {
         (Some(given), _) => given,
         (None, Some(text)) => parse_time(&text).ok_or_else(|| {
-            Failure::new(ExitCode::Usage, format!("S3_POLL_INTERVAL={text} is not a time such as 60 or 60s"))
+            Failure::new(
+                ExitCode::Usage,
+                format!("S3_POLL_INTERVAL={text} is not a time such as 60s, 10 years at most"),
+            )
         })?,
         (None, None) => POLL_INTERVAL,
     };
@@ -82,6 +85,9 @@ pub(super) fn configure(args: &MountArgs, variables: Environment<'_>) -> Result<
         uid: options.uid,
         gid: options.gid,
         umask: options.umask.unwrap_or(UMASK),
+        file_mode: options.file_mode,
+        dir_mode: options.dir_mode,
+        nometa: options.nometa,
         poll_interval,
         poll_budget: options.poll_budget.unwrap_or(POLL_BUDGET),
         events: options.events,
@@ -197,6 +203,24 @@ mod tests {
     }
 
     #[test]
+    fn times_and_numbers_that_nobody_gives_are_those_of_the_documents() {
+        let c = config(&["s3://b", "/mnt/x"], &[]).unwrap();
+        assert_eq!([c.poll_interval, c.drain_timeout, c.writes.delay].map(|time| time.as_secs()), [60, 600, 5]);
+        assert_eq!((c.writes.uploads, c.writes.queue_max), (8, 10_000));
+    }
+
+    #[test]
+    fn temporary_names_are_those_that_somebody_gives_or_none() {
+        let is_temp = |option: &str, name: &str| {
+            let c = config(&["s3://b", "/mnt/x", "-o", option], &[]).unwrap();
+            c.writes.temp_names.contains(&crate::types::Name::parse(name).unwrap())
+        };
+        assert!(is_temp("ro", "a.part") && !is_temp("temp_names=none", "a.part"));
+        let own = "temp_names=*.x:new-*";
+        assert!(is_temp(own, "a.x") && is_temp(own, "new-a") && !is_temp(own, "a.part"));
+    }
+
+    #[test]
     fn source_and_options() {
         let c = config(&["s3://b/p/q", "/mnt/x", "-o", "ro,endpoint=http://h"], &[]).unwrap();
         assert_eq!((c.s3.bucket.as_str(), c.prefix.as_str(), c.read_only), ("b", "p/q/", true));
@@ -223,6 +247,36 @@ mod tests {
         assert!(!format!("{c:?}").contains("\"sk\""), "secrets do not show");
         let c = config(&["/mnt/x", "-o", "profile=p,endpoint=http://o"], &env).unwrap();
         assert!(c.s3.credentials.is_none() && c.s3.endpoint.as_deref() == Some("http://o"));
+    }
+
+    /// As SEMANTICS.md says.
+    #[test]
+    fn what_nobody_says_has_its_default() {
+        let c = config(&["s3://b", "/mnt/x"], &[]).unwrap();
+        assert!(!c.read_only && !c.allow_other && !c.non_empty && c.mount_flags.is_empty());
+        assert_eq!((c.uid, c.gid, c.umask), (None, None, 0o022));
+        assert_eq!((c.poll_interval, c.poll_budget, c.events), (Duration::from_secs(60), 20, daemon::Events::Auto));
+        assert_eq!((c.memory, c.requests_max, c.drain_timeout), (256 << 20, 64, Duration::from_secs(600)));
+        assert!(c.filter.is_off() && c.disabled_features.is_empty());
+        let w = c.writes;
+        assert_eq!((w.mode, w.fsync_local, w.delay), (WriteMode::Through, false, Duration::from_secs(5)));
+        assert_eq!((w.uploads, w.queue_max), (8, 10_000));
+        assert_eq!((w.conflict, w.databases), (daemon::Conflicts::KeepBoth, daemon::Databases::Consistent));
+        assert_eq!((c.s3.path_style, c.s3.anonymous, c.s3.ca_bundle), (None, false, None));
+        assert!(config(&["s3://b", "/mnt/x", "-o", "fsync=local"], &[]).unwrap_err().contains("write=back"));
+    }
+
+    #[test]
+    fn each_endpoint_bucket_and_prefix_has_a_folder() {
+        let folder = |source: &str, endpoint: &str| {
+            let options = format!("state_dir=/state,endpoint={endpoint}");
+            config(&[source, "/mnt/x", "-o", &options], &[]).unwrap().state_folder()
+        };
+        let places = [("s3://b", "http://h"), ("s3://b/p", "http://h"), ("s3://c", "http://h"), ("s3://b", "http://i")];
+        let folders: std::collections::BTreeSet<_> = places.map(|(source, endpoint)| folder(source, endpoint)).into();
+        assert_eq!(folders.len(), 4);
+        assert!(folders.iter().all(|folder| folder.parent() == Some(Path::new("/state"))), "{folders:?}");
+        assert_eq!(folder("s3://b/p/", "http://h"), folder("s3://b/p", "http://h"));
     }
 
     #[test]

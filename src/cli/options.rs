@@ -24,6 +24,12 @@ pub(super) struct Options {
     pub(super) gid: Option<u32>,
     /// `umask=`.
     pub(super) umask: Option<u16>,
+    /// `file_mode=`.
+    pub(super) file_mode: Option<u16>,
+    /// `dir_mode=`.
+    pub(super) dir_mode: Option<u16>,
+    /// `nometa`.
+    pub(super) nometa: bool,
     /// `endpoint=`.
     pub(super) endpoint: Option<String>,
     /// `region=`.
@@ -97,7 +103,7 @@ const fn known(name: &'static str, value: &'static str, help: &'static str) -> K
     Known { name, value, help }
 }
 
-const KNOWN: [Known; 44] = [
+const KNOWN: [Known; 47] = [
     known("ro", "", "nothing may be changed"),
     known("rw", "", "files may be changed (default)"),
     known("allow_other", "", "other users may look inside (see user_allow_other in /etc/fuse.conf)"),
@@ -105,6 +111,9 @@ const KNOWN: [Known; 44] = [
     known("uid", "N", "owner of everything (default: what objects say, else who mounts)"),
     known("gid", "N", "group of everything"),
     known("umask", "OCTAL", "permissions taken from what names none (default 022)"),
+    known("file_mode", "OCTAL", "permissions of every file, such as 640 (default: what objects say)"),
+    known("dir_mode", "OCTAL", "permissions of every directory"),
+    known("nometa", "", "no modes, owners and times in objects: kept on this machine only"),
     known("endpoint", "URL", "the server (default: AWS)"),
     known("region", "NAME", "the region to sign for; auto for R2"),
     known("profile", "NAME", "profile in the AWS configuration files"),
@@ -150,8 +159,14 @@ const IGNORED: [&str; 17] = [
     "dev", "nodev", "exec", "async", "atime",
 ];
 
-/// Flags that mount(2) is given as they are.
+/// Flags that mount(2) is given as they are. `noatime` means something to us as well.
 const FLAGS: [&str; 6] = ["noexec", "noatime", "nodiratime", "relatime", "sync", "dirsync"];
+
+/// Of these the last one counts.
+const ATIMES: [&str; 3] = ["noatime", "relatime", "atime"];
+
+/// The longest time that an option may say: clocks have an end.
+const TIME_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 impl Options {
     /// Adds what one `-o` says. A backslash before a comma makes it part of a value.
@@ -170,6 +185,9 @@ impl Options {
     }
 
     fn set(&mut self, name: &str, value: Option<&str>) -> Result<(), Failure> {
+        if ATIMES.contains(&name) {
+            self.flags.retain(|flag| !ATIMES.contains(&flag.as_str()));
+        }
         if IGNORED.contains(&name) || name.starts_with("x-") || name == "comment" {
             return Ok(());
         }
@@ -196,6 +214,7 @@ impl Options {
             "rw" => self.read_only = false,
             "allow_other" => self.allow_other = true,
             "nonempty" => self.non_empty = true,
+            "nometa" => self.nometa = true,
             "path_style" => self.path_style = Some(true),
             "virtual_host" => self.path_style = Some(false),
             "requester_pays" => self.storage.requester_pays = true,
@@ -234,7 +253,7 @@ impl Options {
                 };
             }
             "temp_names" => self.temp_names = Some(if value == "none" { String::new() } else { value.to_owned() }),
-            "upload_delay" => self.upload_delay = Some(parse_time(value).ok_or_else(|| bad("a time such as 2s"))?),
+            "upload_delay" => self.upload_delay = Some(time_of(name, value, "2s")?),
             "uploads" => {
                 let count = value.parse().ok().filter(|n| (1..=256).contains(n));
                 self.uploads = Some(count.ok_or_else(|| bad("a number from 1 to 256"))?);
@@ -256,8 +275,11 @@ impl Options {
             "uid" => self.uid = Some(value.parse().map_err(|_| bad("a number"))?),
             "gid" => self.gid = Some(value.parse().map_err(|_| bad("a number"))?),
             "umask" => {
-                let bits = u16::from_str_radix(value, 8).ok().filter(|b| *b <= 0o777);
-                self.umask = Some(bits.ok_or_else(|| bad("an octal number up to 777"))?);
+                self.umask = Some(parse_octal(value, 0o777).ok_or_else(|| bad("an octal number up to 777"))?);
+            }
+            "file_mode" | "dir_mode" => {
+                let bits = Some(parse_octal(value, 0o7777).ok_or_else(|| bad("an octal number up to 7777"))?);
+                *(if name == "file_mode" { &mut self.file_mode } else { &mut self.dir_mode }) = bits;
             }
             // The value is not repeated: a password may stand in it.
             "endpoint" => {
@@ -280,7 +302,7 @@ impl Options {
                 self.requests = Some(count.ok_or_else(|| bad("a number from 1 to 10000"))?);
             }
             "poll_interval" => {
-                let time = parse_time(value).filter(|time| !time.is_zero());
+                let time = Some(time_of(name, value, "60s")?).filter(|time| !time.is_zero());
                 self.poll_interval =
                     Some(time.ok_or_else(|| bad("a time such as 60s; poll_budget=0 turns polling off"))?);
             }
@@ -301,7 +323,7 @@ impl Options {
             }
             "include" => self.include.push(value.to_owned()),
             "exclude" => self.exclude.push(value.to_owned()),
-            "drain_timeout" => self.drain_timeout = Some(parse_time(value).ok_or_else(|| bad("a time such as 10m"))?),
+            "drain_timeout" => self.drain_timeout = Some(time_of(name, value, "10m")?),
             "disable" => {
                 for feature in value.split('+') {
                     if !FEATURES.iter().any(|f| f.name == feature) {
@@ -375,6 +397,11 @@ pub(super) fn parse_endpoint(text: &str) -> Result<String, &'static str> {
     }
 }
 
+/// Permission bits up to `max`.
+fn parse_octal(text: &str, max: u16) -> Option<u16> {
+    u16::from_str_radix(text, 8).ok().filter(|bits| *bits <= max)
+}
+
 /// Bytes, with K, M, G, T (powers of 1,024) behind.
 fn parse_size(text: &str) -> Option<u64> {
     let (digits, unit) = text.split_at(text.trim_end_matches(|c: char| c.is_ascii_alphabetic()).len());
@@ -389,17 +416,24 @@ fn parse_size(text: &str) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
-/// Seconds, or with ms, s, m, h behind.
+/// The time that an option says; `like` is one for people.
+fn time_of(name: &str, value: &str, like: &str) -> Result<Duration, Failure> {
+    let wrong = || usage(format!("the mount option {name}={value} is not a time such as {like}, 10 years at most"));
+    parse_time(value).ok_or_else(wrong)
+}
+
+/// Seconds, or with ms, s, m, h behind; [`TIME_MAX`] at most.
 pub(super) fn parse_time(text: &str) -> Option<Duration> {
     let (digits, unit) = text.split_at(text.trim_end_matches(|c: char| c.is_ascii_alphabetic()).len());
     let number: u64 = digits.parse().ok()?;
-    Some(match unit {
+    let time = match unit {
         "ms" => Duration::from_millis(number),
         "" | "s" => Duration::from_secs(number),
         "m" => Duration::from_secs(number.checked_mul(60)?),
         "h" => Duration::from_secs(number.checked_mul(3600)?),
         _ => return None,
-    })
+    };
+    Some(time).filter(|time| *time <= TIME_MAX)
 }
 
 #[cfg(test)]
@@ -418,6 +452,11 @@ mod tests {
         assert!(o.read_only && o.allow_other);
         assert_eq!((o.uid, o.umask, o.endpoint.as_deref()), (Some(1000), Some(0o027), Some("http://h:1")));
         assert_eq!(o.flags, ["noexec"]);
+        assert_eq!(parse("noatime,noexec,relatime").unwrap().flags, ["noexec", "relatime"]);
+        assert_eq!(parse("relatime,noatime").unwrap().flags, ["noatime"]);
+        assert!(parse("noatime,atime").unwrap().flags.is_empty());
+        let o = parse("file_mode=0640,dir_mode=2750").unwrap();
+        assert_eq!((o.file_mode, o.dir_mode), (Some(0o640), Some(0o2750)));
         assert!(!parse("ro,rw").unwrap().read_only);
         let o = parse("include=*.{pdf,epub},include=a,exclude=tmp*,ro").unwrap();
         assert_eq!((o.include, o.exclude), (vec!["*.{pdf,epub}".into(), "a".into()], vec!["tmp*".into()]));
@@ -457,7 +496,12 @@ mod tests {
         assert!(parse("uid=me").unwrap_err().contains("uid=me"));
         assert!(parse("uid").unwrap_err().contains("uid=N"));
         assert!(parse("ro=1").unwrap_err().contains("ro"));
+        assert!(parse("file_mode=0888").unwrap_err().contains("file_mode=0888 is not an octal number up to 7777"));
+        assert!(parse("dir_mode=10000").is_err() && parse("dir_mode").unwrap_err().contains("dir_mode=OCTAL"));
         assert!(parse("umask=999").is_err() && parse("memory=lots").is_err() && parse("disable=x").is_err());
+        for option in ["drain_timeout", "upload_delay", "poll_interval"] {
+            assert!(parse(&format!("{option}=99999999999")).unwrap_err().contains("10 years at most"), "{option}");
+        }
         assert!(parse("endpoint=s3.example.com").unwrap_err().contains("https://"));
         assert!(parse("endpoint=https://").is_err() && parse("endpoint=ftp://h").is_err());
         assert!(parse("acl=open").unwrap_err().contains("acl=open") && parse("tags=a").is_err());
@@ -466,11 +510,53 @@ mod tests {
     }
 
     #[test]
+    fn the_last_one_counts_but_of_patterns_all() {
+        let o = parse("uid=1,memory=1M,write=back,path_style,uid=2,virtual_host,write=through,memory=2M").unwrap();
+        assert_eq!((o.uid, o.memory, o.write, o.path_style), (Some(2), Some(2 << 20), WriteMode::Through, Some(false)));
+        let o = parse("exclude=a,include=b,exclude=c,include=d").unwrap();
+        assert_eq!((o.include.concat(), o.exclude.concat()), ("bd".to_owned(), "ac".to_owned()));
+    }
+
+    #[test]
+    fn what_is_for_mount_8_or_systemd_has_no_effect_here() {
+        let others = "_netdev,auto,noauto,user,users,nouser,owner,group,nofail,defaults,suid,nosuid,dev,nodev,exec,async,\
+            atime,comment=mine,x-systemd.automount,x-gvfs-name=b";
+        assert_eq!(parse(others).unwrap(), Options::default());
+        let but = |flag: &str| FLAGS.into_iter().filter(|f| *f != flag).collect::<Vec<_>>();
+        assert_eq!(parse("noexec,nodiratime,relatime,sync,dirsync").unwrap().flags, but("noatime"));
+        assert_eq!(parse("noexec,noatime,nodiratime,sync,dirsync").unwrap().flags, but("relatime"));
+    }
+
+    #[test]
+    fn numbers_have_bounds() {
+        for (good, bad) in [
+            ("requests=1", "requests=0"),
+            ("requests=10000", "requests=10001"),
+            ("uploads=1", "uploads=0"),
+            ("uploads=256", "uploads=257"),
+            ("upload_queue=1", "upload_queue=0"),
+            ("upload_queue=1000000", "upload_queue=1000001"),
+            ("poll_budget=0", "poll_budget=-1"),
+            ("poll_budget=100000", "poll_budget=100001"),
+            ("poll_interval=500ms", "poll_interval=0"),
+            ("poll_interval=1h", "poll_interval=1d"),
+            ("umask=777", "umask=1000"),
+            ("cache_size=0", "cache_size=none"),
+            ("staging_size=1M", "staging_size=0"),
+        ] {
+            assert!(parse(good).is_ok(), "{good}");
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn units() {
         assert_eq!(parse_size("256M"), Some(256 << 20));
         assert_eq!(parse_size("1GiB"), Some(1 << 30));
         assert_eq!(parse_time("90"), Some(Duration::from_secs(90)));
         assert_eq!(parse_time("2m"), Some(Duration::from_secs(120)));
+        assert_eq!((parse_time("87600h"), parse_time("87601h")), (Some(TIME_MAX), None));
+        assert_eq!((parse_time("18446744073709551615"), parse_time("307445734561825861m")), (None, None));
         assert_eq!(split("a\\,b,c"), ["a,b", "c"]);
     }
 }

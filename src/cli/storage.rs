@@ -176,8 +176,9 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said() {
-        let cases: [(&[(&str, &str)], &str); 11] = [
+        let cases: [(&[(&str, &str)], &str); 12] = [
             (&[("storage_class", "a b")], "STANDARD_IA"),
+            (&[("storage_class", "GLACIER")], "lifecycle"),
             (&[("storage_class", "DEEP_ARCHIVE")], "lifecycle"),
             (&[("sse", "aes")], "AES256"),
             (&[("sse_kms_key", "k")], "needs sse=aws:kms"),

@@ -33,6 +33,12 @@ pub struct MountConfig {
     pub gid: Option<u32>,
     /// Permission bits taken away from files and directories that name none.
     pub umask: u16,
+    /// Permission bits of every file, whatever objects say.
+    pub file_mode: Option<u16>,
+    /// Permission bits of every directory, whatever objects say.
+    pub dir_mode: Option<u16>,
+    /// Attributes are kept on this machine only, and not in objects.
+    pub nometa: bool,
     /// How long an answer of the bucket counts as fresh.
     pub poll_interval: Duration,
     /// LIST requests of the poller in that time, at most.
@@ -59,7 +65,7 @@ pub struct MountConfig {
     pub memory: u64,
     /// Most requests in flight.
     pub requests_max: usize,
-    /// Flags of mount(2) by name (noexec, noatime).
+    /// Flags of mount(2) by name (noexec, noatime). With noatime, reading moves no atime.
     pub mount_flags: Vec<String>,
     /// Kernel features that are not used.
     pub disabled_features: Vec<String>,
@@ -149,5 +155,16 @@ mod tests {
         let here = std::env::current_dir().unwrap();
         assert_eq!(control_socket(&here.join("mnt")), control_socket(Path::new("./mnt/")));
         assert_ne!(control_socket(Path::new("/a")), control_socket(Path::new("/b")));
+    }
+
+    #[test]
+    fn roots_state_is_the_systems_and_that_of_others_is_theirs() {
+        let (state, cache) = (default_state_dir(), default_cache_dir());
+        if geteuid().is_root() {
+            assert_eq!((state, cache), (PathBuf::from("/var/lib/objfs"), PathBuf::from("/var/cache/objfs")));
+        } else {
+            assert!(state.ends_with("objfs") && !state.starts_with("/var/lib"), "{}", state.display());
+            assert!(cache.ends_with("objfs") && !cache.starts_with("/var/cache"), "{}", cache.display());
+        }
     }
 }

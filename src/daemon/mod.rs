@@ -9,6 +9,7 @@ mod control;
 pub mod doctor;
 mod failure;
 mod fill;
+mod limits;
 mod lock;
 pub mod mounts;
 mod requests;

@@ -6,12 +6,14 @@ use super::background::Ready;
 use super::config::{MountConfig, control_socket};
 use super::control::ControlSocket;
 use super::failure::{FailureKind, MountFailure};
+use super::limits::raise_descriptors;
 use super::lock::StateLock;
 use super::mounts;
 use super::requests::answer_requests;
 use super::status::Status;
 use crate::fs::{Drained, Fs};
 use crate::fuse::{self, MountSettings, Session, SessionSettings};
+use crate::meta::headers::Kept;
 use crate::meta::{Defaults, Meta};
 use crate::read::{self, DiskSettings, Reader};
 use crate::store::open::{self, Opened, StackSettings};
@@ -65,6 +67,7 @@ impl Rooms {
 pub fn serve(config: MountConfig, mut ready: Ready) -> Result<(), MountFailure> {
     keep_files_private();
     let built = prepare(&config).and_then(|lock| {
+        raise_descriptors();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .thread_name("objfs")
@@ -244,6 +247,7 @@ fn fs_settings(config: &MountConfig) -> crate::fs::Settings {
     let host = nix::unistd::gethostname().ok().and_then(|h| h.into_string().ok());
     crate::fs::Settings {
         read_only: config.read_only,
+        noatime: config.mount_flags.iter().any(|flag| flag == "noatime"),
         poll_interval: config.poll_interval,
         poll_budget: config.poll_budget,
         events: config.events,
@@ -263,6 +267,9 @@ fn defaults(config: &MountConfig, now: Timestamp) -> Defaults {
         gid_forced: config.gid.is_some(),
         file_perm: 0o666 & !config.umask,
         dir_perm: 0o777 & !config.umask,
+        file_mode: config.file_mode,
+        dir_mode: config.dir_mode,
+        kept: if config.nometa { Kept::Here } else { Kept::InObjects },
         mounted_at: now,
     }
 }
@@ -430,5 +437,24 @@ async fn drain(rooms: &Rooms) {
             tracing::error!(left, failed = ?pending.failed, "unmounted; the next mount goes on with what is left");
         }
         Err(e) => tracing::error!(error = %e, "unmounted; what is left is not known"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_are_those_of_the_documents() {
+        assert_eq!((PATIENCE, KNOWN_FIRST_ANSWER), (Duration::from_secs(5), Duration::from_millis(50)));
+    }
+
+    #[test]
+    fn staged_files_may_take_nine_tenths_of_what_is_free() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = nix::sys::statvfs::statvfs(dir.path()).unwrap();
+        let free = disk.blocks_available() * disk.fragment_size();
+        // Others use that disk as well.
+        assert!(fit_staging(dir.path()).abs_diff(free / 10 * 9) < free / 10);
     }
 }

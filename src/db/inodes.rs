@@ -254,6 +254,14 @@ impl Rows<'_> {
         Ok(())
     }
 
+    /// The inode was read. An atime that is later stays.
+    pub fn accessed(&self, ino: Ino, at: Timestamp) -> RowResult<()> {
+        self.0
+            .prepare_cached("UPDATE inode SET atime = ?2 WHERE ino = ?1 AND atime < ?2")?
+            .execute(params![sql(ino.0), at.nanos()])?;
+        Ok(())
+    }
+
     /// Writes every column of the row with this number.
     pub fn update(&self, row: &InodeRow) -> RowResult<()> {
         let mut statement = self.0.prepare_cached(
@@ -264,6 +272,14 @@ impl Rows<'_> {
              WHERE ino = ?1",
         )?;
         execute(&mut statement, Some(row.ino), row).map(drop)
+    }
+
+    /// Headers of objects count as not read, but for those of which we have changes.
+    pub fn forget_headers(&self) -> RowResult<()> {
+        self.0
+            .prepare_cached("UPDATE inode SET headers = NULL, xattrs = NULL WHERE etag IS NOT NULL AND local = 0")?
+            .execute([])?;
+        Ok(())
     }
 
     /// Takes the row away.

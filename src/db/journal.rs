@@ -4,7 +4,7 @@
 
 use super::{Db, DbError, Durability, Schema};
 use crate::types::{ByteRange, ETag, Ino, Key, ObjectRef, RangeSet, Timestamp, Version};
-use rusqlite::{Row, params};
+use rusqlite::{OptionalExtension, Row, params};
 use std::path::Path;
 
 /// All that a new daemon needs to commit a staged file that an old one left.
@@ -106,6 +106,16 @@ impl Journal {
             .await
     }
 
+    /// The row of an inode, if it has one, has these headers, and answers once that is durable.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub async fn set_headers(&self, ino: Ino, headers: String) -> Result<(), DbError> {
+        let ino = i64::try_from(ino.0).unwrap_or(i64::MAX);
+        let sql = "UPDATE staged SET headers = ?2 WHERE ino = ?1";
+        self.0.write(move |conn| conn.prepare_cached(sql)?.execute(params![ino, headers]).map(|_| ())).await
+    }
+
     /// Takes the row of an inode away, because the bucket has its bytes.
     ///
     /// # Errors
@@ -114,19 +124,42 @@ impl Journal {
         self.0.write(move |conn| delete(conn, ino)).await
     }
 
-    /// Every row, oldest first.
+    /// Inodes that have a row, those whose row is oldest first.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn inodes(&self) -> Result<Vec<Ino>, DbError> {
+        let ino = |r: &Row<'_>| r.get(0).map(|ino: i64| Ino(u64::try_from(ino).unwrap_or(0)));
+        let sql = "SELECT ino FROM staged ORDER BY recorded, ino";
+        self.0.read(|conn| conn.prepare_cached(sql)?.query_map([], ino)?.collect())
+    }
+
+    /// The staging file of each row, and whether the row has all bytes itself.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn files(&self) -> Result<Vec<(String, bool)>, DbError> {
+        let file = |r: &Row<'_>| Ok((r.get(0)?, r.get(1)?));
+        let sql = "SELECT file, body IS NOT NULL FROM staged";
+        self.0.read(|conn| conn.prepare_cached(sql)?.query_map([], file)?.collect())
+    }
+
+    /// The row of an inode, if it has one.
     ///
     /// # Errors
     /// What SQLite says, or a row that makes no sense.
+    pub fn row(&self, ino: Ino) -> Result<Option<StagedRow>, DbError> {
+        let ino = i64::try_from(ino.0).unwrap_or(i64::MAX);
+        let sql =
+            "SELECT ino, key, file, size, base_key, base_etag, base_mtime, base_size, base_len, dirty, local, headers,
+                     attempts, recorded, body FROM staged WHERE ino = ?1";
+        self.0.read(|conn| conn.prepare_cached(sql)?.query_row([ino], staged_row).optional())
+    }
+
+    /// Every row, oldest first.
+    #[cfg(test)]
     pub fn rows(&self) -> Result<Vec<StagedRow>, DbError> {
-        self.0.read(|conn| {
-            conn.prepare_cached(
-                "SELECT ino, key, file, size, base_key, base_etag, base_mtime, base_size, base_len, dirty, local, headers,
-                     attempts, recorded, body FROM staged ORDER BY recorded, ino",
-            )?
-            .query_map([], staged_row)?
-            .collect()
-        })
+        self.inodes()?.into_iter().filter_map(|ino| self.row(ino).transpose()).collect()
     }
 
     /// Remembers an upload that has begun, and answers once that is durable.
@@ -336,7 +369,10 @@ mod tests {
         journal.record(row.clone(), Some(Ino(4))).await.unwrap();
         drop(journal);
         let journal = Journal::open(&dir.path().join("j.db")).unwrap();
-        assert_eq!(journal.rows().unwrap(), vec![row]);
+        assert_eq!(journal.rows().unwrap(), vec![row.clone()]);
+        journal.set_headers(Ino(5), "{\"user\":{}}".into()).await.unwrap();
+        journal.set_headers(Ino(6), "{}".into()).await.unwrap();
+        assert_eq!(journal.rows().unwrap(), vec![StagedRow { headers: "{\"user\":{}}".into(), ..row }]);
         journal.clear(Ino(5)).await.unwrap();
         let upload = (Key::parse("a/c").unwrap(), "id".to_owned());
         journal.record_upload(&upload.0, &upload.1, Ino(6)).await.unwrap();

@@ -114,7 +114,8 @@ impl Schema {
     /// `journal.db`: what is owed to the bucket.
     pub const JOURNAL: Schema = Schema { name: "journal", migrations: &[JOURNAL_1, JOURNAL_2] };
 
-    /// Applies the migrations that the database has not had, each in a transaction of its own.
+    /// Applies the migrations that the database has not had, each in a transaction of its own. A large one is sorted on the disk for its
+    /// new indexes, and `conn` sorts in memory from then on.
     pub(super) fn migrate(&self, conn: &mut rusqlite::Connection, path: &Path) -> Result<(), DbError> {
         let fail = |e: rusqlite::Error| super::sqlite_error(path, &e);
         let known = u32::try_from(self.migrations.len()).unwrap_or(u32::MAX);
@@ -122,6 +123,18 @@ impl Schema {
         if found > known {
             return Err(DbError::Newer { path: path.to_owned(), found, known });
         }
+        if found == 0 || found == known {
+            // There is nothing to sort.
+            return self.migrate_from(found, conn, path);
+        }
+        sort_beside(conn, path).map_err(fail)?;
+        let migrated = self.migrate_from(found, conn, path);
+        let restored = conn.execute_batch("PRAGMA temp_store_directory=''; PRAGMA temp_store=MEMORY;").map_err(fail);
+        migrated.and(restored)
+    }
+
+    fn migrate_from(&self, found: u32, conn: &mut rusqlite::Connection, path: &Path) -> Result<(), DbError> {
+        let fail = |e: rusqlite::Error| super::sqlite_error(path, &e);
         for (done, ddl) in (found..).zip(&self.migrations[found as usize..]) {
             let tx = conn.transaction().map_err(fail)?;
             tx.execute_batch(ddl).map_err(fail)?;
@@ -129,6 +142,15 @@ impl Schema {
             tx.commit().map_err(fail)?;
         }
         Ok(())
+    }
+}
+
+/// What `conn` sorts goes into files in the folder of the database, which has room for more than memory, and /tmp, may have.
+fn sort_beside(conn: &rusqlite::Connection, path: &Path) -> rusqlite::Result<()> {
+    conn.execute_batch("PRAGMA temp_store=FILE;")?;
+    match path.parent().and_then(Path::to_str).filter(|folder| !folder.is_empty()) {
+        Some(folder) => conn.pragma_update(None, "temp_store_directory", folder),
+        None => Ok(()),
     }
 }
 
@@ -163,6 +185,24 @@ mod tests {
                 assert_eq!(shape(&conn), shape(&new));
             }
         }
+    }
+
+    #[test]
+    fn what_a_migration_sorts_is_not_kept_in_memory() {
+        const MADE: &str = "CREATE TABLE t(a);";
+        const SEEN: &str = "CREATE TABLE seen AS SELECT temp_store FROM pragma_temp_store;";
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("it's.db");
+        let mut conn = Connection::open(&path).unwrap();
+        Schema { name: "test", migrations: &[MADE] }.migrate(&mut conn, &path).unwrap();
+        Schema { name: "test", migrations: &[MADE, SEEN] }.migrate(&mut conn, &path).unwrap();
+        let seen: i64 = conn.query_row("SELECT temp_store FROM seen", [], |r| r.get(0)).unwrap();
+        let now: i64 = conn.pragma_query_value(None, "temp_store", |r| r.get(0)).unwrap();
+        // FILE and MEMORY (sqlite.org/pragma.html).
+        assert_eq!((seen, now), (1, 2));
+        Schema { name: "test", migrations: &[MADE, SEEN, "nonsense"] }.migrate(&mut conn, &path).unwrap_err();
+        let now: i64 = conn.pragma_query_value(None, "temp_store", |r| r.get(0)).unwrap();
+        assert_eq!(now, 2);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Counters of requests and bytes.
 //!
-//! Owns: the counts and their JSON form. Does not own: who counts (`gate` operations, `http` statuses, `transport` bytes).
+//! Owns: the counts and their JSON form. Does not own: who counts (`gate` operations, `http` statuses, `transport` bytes and
+//! clients that went away).
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -21,6 +22,9 @@ pub struct Counts {
     pub bytes_out: u64,
     /// Connections accepted.
     pub connections: u64,
+    /// Requests whose client went away before it had the whole answer.
+    #[serde(default)]
+    pub given_up: u64,
 }
 
 impl Counts {
@@ -42,6 +46,7 @@ pub(super) struct Counters {
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
     connections: AtomicU64,
+    given_up: AtomicU64,
 }
 
 impl Counters {
@@ -71,6 +76,10 @@ impl Counters {
         self.bytes_out.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
+    pub(super) fn given_up(&self) {
+        self.given_up.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(super) fn get(&self) -> Counts {
         let (requests, statuses) = self.named.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Counts {
@@ -79,12 +88,13 @@ impl Counters {
             bytes_in: self.bytes_in.load(Ordering::Relaxed),
             bytes_out: self.bytes_out.load(Ordering::Relaxed),
             connections: self.connections.load(Ordering::Relaxed),
+            given_up: self.given_up.load(Ordering::Relaxed),
         }
     }
 
     pub(super) fn reset(&self) {
         *self.named.lock().unwrap_or_else(PoisonError::into_inner) = Default::default();
-        for counter in [&self.bytes_in, &self.bytes_out, &self.connections] {
+        for counter in [&self.bytes_in, &self.bytes_out, &self.connections, &self.given_up] {
             counter.store(0, Ordering::Relaxed);
         }
     }
@@ -101,7 +111,9 @@ mod tests {
         counters.request("GetObject");
         counters.status(200);
         counters.bytes_out(7);
+        counters.given_up();
         let counts = counters.get();
+        assert_eq!(counts.given_up, 1);
         assert_eq!((counts.of("GetObject"), counts.of("PutObject"), counts.total(), counts.bytes_out), (2, 0, 2, 7));
         let json = serde_json::to_string(&counts).unwrap();
         assert_eq!(serde_json::from_str::<Counts>(&json).unwrap(), counts);

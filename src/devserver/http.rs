@@ -8,8 +8,8 @@ use super::counters::Counters;
 use super::faults::{Faults, Plan};
 use super::gate::Exchange;
 use super::log::Log;
-use super::transport::{InBody, Meter, OutBody, Pace};
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use super::transport::{Asker, InBody, Meter, OutBody, Pace};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -104,24 +104,30 @@ async fn answer(
         let uncounted = Meter { counters: Arc::default(), pace: meter.pace };
         return Ok(response.map(|body| OutBody::new(body, Plan::default(), uncounted)));
     }
-    let exchange = Exchange::new(&shared.log);
+    let (exchange, mut asker) = (Exchange::new(&shared.log), Asker::new(&shared.counters));
+    let is_head = request.method() == Method::HEAD;
     let waits_for_continue = request.headers().contains_key(header::EXPECT);
     let mut request =
         request.map(|body| s3s::Body::http_body_unsync(InBody::new(body, Arc::clone(&exchange), meter.clone())));
     request.extensions_mut().insert(Arc::clone(&exchange));
     let answered = tokio::select! {
         answered = shared.s3.call(request) => answered,
-        () = exchange.is_cut() => return Err(Reset),
+        () = exchange.is_cut() => {
+            asker.served();
+            return Err(Reset);
+        }
     };
     let plan = exchange.drawn().unwrap_or_else(|| {
         shared.counters.request("Rejected");
         Plan::default()
     });
     if plan.reset_before || plan.reset_after {
+        asker.served();
         return Err(Reset);
     }
     let mut response = answered.map_err(|error| {
         tracing::error!(?error, "cannot answer");
+        asker.served();
         Reset
     })?;
     if !waits_for_continue {
@@ -136,7 +142,11 @@ async fn answer(
         response.headers_mut().insert("x-amz-request-id", id);
     }
     response.headers_mut().insert(header::SERVER, HeaderValue::from_static("objfs-dev-server"));
-    Ok(response.map(|body| OutBody::new(body, plan, meter)))
+    if is_head {
+        // The body of such an answer goes nowhere.
+        asker.served();
+    }
+    Ok(response.map(|body| OutBody::new(body, plan, meter).awaited_by(asker)))
 }
 
 /// Reads off what the operation did not want of the request, lest the client meet a closed connection before the answer.

@@ -1,6 +1,7 @@
 //! Bodies on their way through a connection.
 //!
-//! Owns: counting bytes, limiting bandwidth over all requests of a connection, cutting and stalling answers.
+//! Owns: counting bytes and clients that went away, limiting bandwidth over all requests of a connection, cutting and stalling
+//! answers.
 //! Does not own: drawing faults (`faults`), the bytes (`body`).
 
 use super::counters::Counters;
@@ -49,6 +50,29 @@ fn slice_at(bytes_per_second: u64) -> usize {
 pub(super) struct Meter {
     pub(super) counters: Arc<Counters>,
     pub(super) pace: Arc<Pace>,
+}
+
+/// Whoever has asked, and has no whole answer yet. Dropped so, it has gone away.
+#[derive(Debug, Default)]
+pub(super) struct Asker(Option<Arc<Counters>>);
+
+impl Asker {
+    pub(super) fn new(counters: &Arc<Counters>) -> Asker {
+        Asker(Some(Arc::clone(counters)))
+    }
+
+    /// It has all that it gets.
+    pub(super) fn served(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Asker {
+    fn drop(&mut self) {
+        if let Some(counters) = self.0.take() {
+            counters.given_up();
+        }
+    }
 }
 
 /// A pause under way.
@@ -141,19 +165,32 @@ pub(super) struct OutBody {
     waiting: Bytes,
     /// Paid for and to be handed on after the pause.
     booked: Bytes,
+    /// Bytes that were announced and not handed on yet, if that is known.
+    left: Option<u64>,
+    asker: Asker,
 }
 
 impl OutBody {
     pub(super) fn new(inner: s3s::Body, plan: Plan, meter: Meter) -> OutBody {
-        let half = inner.size_hint().exact().unwrap_or(0) / 2;
+        let left = inner.size_hint().exact();
+        let half = left.unwrap_or(0) / 2;
         let at_half = match plan.stall {
             _ if plan.truncate => Some((half, AtHalf::Cut)),
             Some(time) => Some((half, AtHalf::Stall(time))),
             None => None,
         };
         let (waiting, booked) = (Bytes::new(), Bytes::new());
-        let bytes_per_second = plan.bytes_per_second;
-        OutBody { inner, meter, bytes_per_second, half: at_half, pause: None, cut: false, waiting, booked }
+        let (bytes_per_second, asker) = (plan.bytes_per_second, Asker::default());
+        OutBody { inner, meter, bytes_per_second, half: at_half, pause: None, cut: false, waiting, booked, left, asker }
+    }
+
+    /// The same for a client that is counted if it goes away before the end.
+    pub(super) fn awaited_by(mut self, asker: Asker) -> OutBody {
+        self.asker = asker;
+        if self.left == Some(0) {
+            self.asker.served();
+        }
+        self
     }
 
     /// How many of the waiting bytes may go at once.
@@ -170,6 +207,11 @@ impl OutBody {
 
     fn hand_on(&mut self, bytes: Bytes) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         self.meter.counters.bytes_out(bytes.len());
+        self.left = self.left.map(|left| left.saturating_sub(bytes.len() as u64));
+        if self.left == Some(0) {
+            // Nobody asks for the end of a body whose length is known.
+            self.asker.served();
+        }
         Poll::Ready(Some(Ok(Frame::data(bytes))))
     }
 }
@@ -183,6 +225,7 @@ impl Body for OutBody {
         loop {
             ready!(waited(&mut this.pause, cx));
             if this.cut {
+                this.asker.served();
                 return Poll::Ready(Some(Err("the answer is cut on request".into())));
             }
             if !this.booked.is_empty() {
@@ -207,7 +250,10 @@ impl Body for OutBody {
                         Ok(bytes) => this.waiting = bytes,
                         Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
                     },
-                    end => return Poll::Ready(end),
+                    end => {
+                        this.asker.served();
+                        return Poll::Ready(end);
+                    }
                 }
             }
             let bytes = this.waiting.split_to(this.allowed());
@@ -280,5 +326,26 @@ mod tests {
         let mut body = out(Plan { truncate: true, ..Plan::default() });
         assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap().len(), 500);
         assert!(body.frame().await.unwrap().is_err());
+    }
+
+    #[tokio::test]
+    async fn whoever_goes_away_before_the_end_is_counted() {
+        let counters = Arc::<Counters>::default();
+        let awaited = |plan| out(plan).awaited_by(Asker::new(&counters));
+        let half = Plan { stall: Some(Duration::from_secs(60)), ..Plan::default() };
+        let mut body = awaited(half);
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap().len(), 500);
+        assert_eq!(counters.get().given_up, 0);
+        drop(body);
+        assert_eq!(counters.get().given_up, 1);
+        let mut body = awaited(Plan::default());
+        assert!(body.frame().await.unwrap().is_ok());
+        drop(body);
+        let mut body = awaited(Plan { truncate: true, ..Plan::default() });
+        assert!(body.frame().await.unwrap().is_ok() && body.frame().await.unwrap().is_err());
+        drop(body);
+        let meter = Meter { counters: Arc::default(), pace: Arc::default() };
+        drop(OutBody::new(s3s::Body::empty(), Plan::default(), meter).awaited_by(Asker::new(&counters)));
+        assert_eq!(counters.get().given_up, 1);
     }
 }

@@ -5,7 +5,6 @@
 //! The kernel passes these modes only: none, PUNCH_HOLE and ZERO_RANGE, with and without KEEP_SIZE (fs/fuse/file.c,
 //! fuse_file_fallocate).
 
-use super::io::ROOM_PATIENCE;
 use super::{Caller, Fs, FsError, Result};
 use crate::types::{ByteRange, Fh, Ino};
 use crate::write::{CommitError, Source, plan_upload};
@@ -26,13 +25,7 @@ impl Fs {
         if wanted.may_grow {
             plan_upload(range.end(), self.store.capabilities()).map_err(CommitError::from)?;
         }
-        let until = tokio::time::Instant::now() + ROOM_PATIENCE;
-        loop {
-            match self.allocate(caller, handle.ino, range, wanted).await {
-                Err(e) if e.errno() == libc::ENOSPC && self.make_room(until).await => {}
-                allocated => return allocated,
-            }
-        }
+        self.with_room(|| self.allocate(caller, handle.ino, range, wanted)).await
     }
 
     async fn allocate(self: &Arc<Self>, caller: Caller, ino: Ino, range: ByteRange, wanted: Wanted) -> Result<()> {

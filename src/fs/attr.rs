@@ -5,12 +5,12 @@
 //! extended attributes there are (`xattr`).
 
 use super::dir::new_write_id;
-use super::headers::{for_new, for_rewrite, xattrs_of};
+use super::headers::{to_meta, xattrs_of};
 use super::invalidate::Touched;
 use super::open::PinGuard;
 use super::{Caller, Entry, Fs, FsError, Result};
 use crate::meta::{InodeRow, Marker, xattrs};
-use crate::store::{Condition, CopyRequest, ErrorKind, ObjectHeaders, StoreError};
+use crate::store::{Condition, CopyRequest, ErrorKind, ObjectHeaders, ObjectMeta, StoreError};
 use crate::types::{Attr, FileKind, Ino, Key, ObjectRef, Timestamp, Version};
 use std::sync::Arc;
 
@@ -59,7 +59,7 @@ impl Fs {
     }
 
     /// SETATTR. A changed size is staged and committed at close; without an open handle (truncate(2) by path), at once.
-    /// Other attributes are a server-side copy of the object to itself, or travel with the pending commit.
+    /// Other attributes are a server-side copy of the object to itself, or travel with the pending commit; or no object has them.
     ///
     /// # Errors
     /// What the store says.
@@ -96,6 +96,9 @@ impl Fs {
         if let Some(size) = set.size {
             self.truncate(caller, ino, size).await?;
         }
+        if set.atime.is_some() {
+            self.accessed.forget(ino);
+        }
         let row = self.row_with_attr(ino).await?;
         let wanted = Wanted::Attr { set, now: self.meta.now() };
         if set.mtime.is_some()
@@ -104,7 +107,10 @@ impl Fs {
             staged.set_written_at(None);
         }
         if wanted.applied_to(&row).attr != row.attr {
-            self.store_attr(row, wanted).await?;
+            let stored = self.store_attr(row, wanted).await;
+            // Some of it may be done even if not all is.
+            self.note_set_ids(ino, true);
+            stored?;
         }
         if set.size.is_some() && !has_handle {
             self.commit(ino).await?;
@@ -115,7 +121,7 @@ impl Fs {
     /// The row of an inode whose attributes are about to be changed: with those that the bucket has, not with defaults.
     pub(super) async fn row_with_attr(self: &Arc<Self>, ino: Ino) -> Result<InodeRow> {
         let row = self.row(ino)?;
-        if row.headers.is_some() || row.parent.is_none() || row.marker == Marker::Owed {
+        if !self.has_unread_attr(&row) || row.parent.is_none() || row.marker == Marker::Owed {
             return Ok(row);
         }
         if row.attr.kind == FileKind::Dir {
@@ -150,29 +156,38 @@ impl Fs {
         Ok(())
     }
 
-    /// Writes changed attributes: into the row if a commit will carry them, else into the object's headers first.
+    /// Writes changed attributes: into the row if a commit will carry them or no object has them, else into the object's headers
+    /// first.
     pub(super) async fn store_attr(self: &Arc<Self>, row: InodeRow, wanted: Wanted) -> Result<()> {
         let ino = row.ino;
         let staged = self.writer.get(ino).filter(|s| s.is_changed());
-        if let Some(staged) = staged {
-            self.meta.change(ino, move |row| wanted.apply(row)).await?;
-            staged.touch();
-            // The commit under way may be past its headers, and no close of a writer will follow.
-            if !self.handles.of(ino).iter().any(|handle| handle.writable) {
-                self.journal(ino).await?;
-                self.queue_commit_after(ino, self.delay_of(ino));
+        let in_objects = self.kept().in_objects();
+        // Without a name (unlinked, still open) or an object (the bucket's root), and with `nometa`, only we remember.
+        if staged.is_none() && in_objects && row.parent.is_some() {
+            return match row.attr.kind {
+                FileKind::Dir => self.rewrite_marker(row, wanted).await,
+                _ => self.rewrite_headers(row, wanted).await,
+            };
+        }
+        let change = move |row: &mut InodeRow| {
+            wanted.apply(row);
+            if row.ino == Ino::ROOT {
+                // From now on it is not that of the mount's options.
+                row.headers.get_or_insert_with(|| "{}".to_owned());
             }
-            return Ok(());
+        };
+        self.meta.change(ino, change).await?;
+        let Some(staged) = staged else { return Ok(()) };
+        if in_objects {
+            staged.touch();
         }
-        // Without a name (unlinked, still open) or an object (the bucket's root): only we remember.
-        if row.parent.is_none() {
-            self.meta.change(ino, move |row| wanted.apply(row)).await?;
-            return Ok(());
+        if self.handles.of(ino).iter().any(|handle| handle.writable) {
+            return self.journal_attr(&staged).await;
         }
-        match row.attr.kind {
-            FileKind::Dir => self.rewrite_marker(row, wanted).await,
-            _ => self.rewrite_headers(row, wanted).await,
-        }
+        // The commit under way may be past its headers, and no close of a writer will follow.
+        self.journal(ino).await?;
+        self.queue_commit_after(ino, self.delay_of(ino));
+        Ok(())
     }
 
     /// A copy of the object to itself with new headers. All that is not ours stays.
@@ -190,7 +205,7 @@ impl Fs {
             }
             result => result?,
         };
-        let headers = for_rewrite(headers, &wanted.applied_to(&row));
+        let headers = self.for_rewrite(headers, &wanted.applied_to(&row));
         let headers = headers.fitting(self.store.capabilities().user_metadata_max);
         self.copy_to_itself(row, key, headers, move |row| wanted.apply(row)).await
     }
@@ -273,14 +288,13 @@ impl Fs {
         let (mut row, key, _claim) = self.claim_inode(row.ino).await?;
         let marker = self.remote.head(&key).await?;
         if let Some(marker) = &marker {
-            // One attribute is changed: those that somebody else has set there since stay.
-            row.xattrs = Some(xattrs::in_user(&marker.headers.user));
+            row = self.learn_marker(row, marker).await?;
         }
         let after = wanted.applied_to(&row);
         let size = marker.as_ref().map_or(0, |marker| marker.version.size);
         let (headers, condition) = match marker {
-            Some(m) => (for_rewrite(m.headers, &after), Condition::IfMatch(m.version.etag)),
-            None => (for_new(&after, &key), Condition::IfAbsent),
+            Some(m) => (self.for_rewrite(m.headers, &after), Condition::IfMatch(m.version.etag)),
+            None => (self.for_new(&after, &key), Condition::IfAbsent),
         };
         let headers = headers.with_write_id(&new_write_id());
         let _rewrite = self.meta.pins().rewrite(row.ino);
@@ -297,12 +311,23 @@ impl Fs {
         let version = Version { etag: written.etag, last_modified: written.last_modified, size };
         self.meta
             .change(row.ino, move |row| {
-                row.attr = after.attr;
-                row.xattrs = after.xattrs;
+                // Not all as it was written: names that were made meanwhile have moved the mtime.
+                wanted.apply(row);
                 row.marker = Marker::Present;
             })
             .await?;
         self.note_written(&row, version, &headers).await
+    }
+
+    /// The row of a directory with what its marker says. One attribute is about to be changed: all others that somebody else has set
+    /// there since stay.
+    async fn learn_marker(&self, row: InodeRow, marker: &ObjectMeta) -> Result<InodeRow> {
+        let learned = self.meta.learn(row.ino, marker.version.clone(), to_meta(&marker.headers)).await?;
+        let learned = learned.ok_or(FsError::Stale)?;
+        if learned.attr != row.attr {
+            self.forget_attr(row.ino);
+        }
+        Ok(learned)
     }
 
     /// STATFS: what the catalogue knows; answers without the network.

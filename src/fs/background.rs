@@ -4,6 +4,7 @@
 //! left (`recover`, `resume`).
 
 use super::begin::to_the_end;
+use super::orphans::ORPHAN_PAUSE;
 use super::sqlite::Role;
 use super::{Fs, FsError, Result};
 use crate::meta::Marker;
@@ -27,6 +28,8 @@ const ENDED_PAUSE: Duration = Duration::from_secs(2);
 const PERIOD: Duration = Duration::from_millis(500);
 /// Markers that are written in the background at once.
 const MARKERS_IN_FLIGHT: usize = 8;
+/// What somebody may wait for, at most: clocks have an end.
+const WAIT_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// What the bucket does not have yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -53,6 +56,11 @@ pub enum Drained {
 }
 
 impl Fs {
+    /// Inodes of which the bucket lacks something that this mount is to send. A read-only one sends nothing.
+    pub(super) fn owed(&self) -> Vec<Ino> {
+        if self.settings.read_only { Vec::new() } else { self.writer.owed() }
+    }
+
     /// The file is committed as soon as the background gets to it.
     pub(super) fn queue_commit(&self, ino: Ino) {
         self.queue_commit_after(ino, Duration::ZERO);
@@ -81,16 +89,27 @@ impl Fs {
 
     /// The background: runs until the task is dropped.
     pub async fn run_background(self: Arc<Self>) {
-        tokio::join!(self.clear_left(), self.run_commits(), self.run_markers(), self.run_poller());
+        tokio::join!(self.clear_left(), self.run_orphans(), self.run_commits(), self.run_markers(), self.run_poller());
+    }
+
+    /// Copies that nobody reads any more, and that could not be deleted so far, go.
+    async fn run_orphans(&self) {
+        let mut due = self.meta.now();
+        loop {
+            if self.orphans.has_left() && due <= self.meta.now() {
+                if let Err(e) = self.delete_left_orphans().await {
+                    tracing::warn!(error = %e, "copies that nobody reads any more could not be deleted");
+                }
+                due = self.meta.now().plus(ORPHAN_PAUSE);
+            }
+            tokio::time::sleep(PERIOD).await;
+        }
     }
 
     /// What an earlier mount left in the bucket is ended or taken away, beside all else: it may take long.
     async fn clear_left(self: &Arc<Self>) {
         if self.settings.read_only {
             return;
-        }
-        if let Err(e) = self.delete_left_orphans().await {
-            tracing::warn!(error = %e, "copies for readers of an earlier mount could not be deleted");
         }
         let left = std::mem::take(&mut *self.left_uploads.lock().unwrap_or_else(PoisonError::into_inner));
         for upload in left {
@@ -222,8 +241,11 @@ impl Fs {
         failed.count().await
     }
 
-    /// Writes the marker that a directory owes, if it does.
+    /// Writes the marker that a directory owes, if it does. A read-only mount leaves that to the next.
     pub(super) async fn write_owed_marker(self: &Arc<Self>, ino: Ino) -> Result<()> {
+        if self.settings.read_only {
+            return Ok(());
+        }
         let Some(row) = self.meta.get(ino)?.filter(|r| r.marker == Marker::Owed) else { return Ok(()) };
         let key = self.key(&row)?;
         let _claim = self.claims.claim(vec![Span::Key(key.clone())]).await;
@@ -255,21 +277,28 @@ impl Fs {
         let failed = waiting.into_iter().filter_map(|w| Some((self.path_of(w.ino), w.reason?, !w.parked))).collect();
         let unnamed = |ino: &Ino| self.meta.get(*ino).is_ok_and(|r| r.is_none_or(|r| r.parent.is_none()));
         Ok(Pending {
-            files: self.writer.owed().iter().filter(|ino| !unnamed(ino)).count(),
-            markers: self.meta.owed_markers()?.len(),
+            files: self.owed().iter().filter(|ino| !unnamed(ino)).count(),
+            markers: if self.settings.read_only { 0 } else { self.meta.owed_markers()?.len() },
             failed,
             conflicts: self.conflicts.load(Ordering::Relaxed),
             handles: self.handles.count(),
         })
     }
 
-    /// Commits everything, until the bucket has it or `deadline` has passed. What failed for good is tried once more.
+    /// Commits everything, until the bucket has it or `deadline` has passed. What failed for good is tried once more. Copies that
+    /// nobody reads any more are deleted.
     ///
     /// # Errors
     /// [`FsError::Catalogue`].
     pub async fn drain(self: &Arc<Self>, deadline: Duration) -> Result<Drained> {
-        let until = tokio::time::Instant::now() + deadline;
-        for ino in self.writer.owed() {
+        let until = end_of(deadline);
+        let drained = self.drain_until(until).await;
+        self.delete_unread_orphans(until).await;
+        drained
+    }
+
+    async fn drain_until(self: &Arc<Self>, until: tokio::time::Instant) -> Result<Drained> {
+        for ino in self.owed() {
             // What is dirty without an acknowledgement (the last close never came) is kept all the same.
             if let Err(e) = self.journal(ino).await {
                 tracing::error!(path = %self.path_of(ino), error = %e, "could not be journaled");
@@ -300,4 +329,9 @@ impl Fs {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
+}
+
+/// When a wait ends that begins now.
+pub(super) fn end_of(wait: Duration) -> tokio::time::Instant {
+    tokio::time::Instant::now() + wait.min(WAIT_MAX)
 }

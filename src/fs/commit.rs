@@ -87,16 +87,9 @@ impl Fs {
                 completed
             }
             Err(CommitError::Conflict) => self.on_conflict(staged, row, key, headers).await,
-            Err(CommitError::BaseDeleted) => {
-                tracing::warn!(%key, "was deleted elsewhere while it was changed here: it is created again");
-                self.recreate(staged, &row, &key, headers).await
-            }
+            Err(CommitError::BaseDeleted) => self.recreate(staged, &row, &key, headers).await,
             Err(CommitError::BaseLost) if !staged.content().has_own_bytes() => {
-                // Nothing but attributes was changed here, of a version that is gone: as with chmod of a clean file.
-                self.forget_staged(row.ino).await?;
-                self.meta.change(row.ino, |row| row.local = false).await?;
-                self.look_again(&row, &key).await?;
-                Err(FsError::Stale)
+                self.give_up_attributes(&row, &key).await
             }
             Err(CommitError::BaseLost) => {
                 self.keep_apart(staged, row, &key).await?;
@@ -104,6 +97,14 @@ impl Fs {
             }
             Err(e) => Err(e.into()),
         }
+    }
+
+    /// Nothing but attributes was changed here, of a version that is gone: as with chmod of a clean file.
+    pub(super) async fn give_up_attributes(self: &Arc<Self>, row: &InodeRow, key: &Key) -> Result<()> {
+        self.forget_staged(row.ino).await?;
+        self.meta.change(row.ino, |row| row.local = false).await?;
+        self.look_again(row, key).await?;
+        Err(FsError::Stale)
     }
 
     /// Bytes of the version before are missing. `true` if they are found in what an earlier commit of ours, whose answer was lost,
@@ -130,10 +131,11 @@ impl Fs {
             return Ok(());
         }
         let Some(row) = self.meta.get(staged.ino())?.filter(|row| self.has_key(row, &key)) else { return Ok(()) };
-        let (attr, mut wanted) = (row.attr.clone(), wanted.clone());
+        let mut wanted = wanted.clone();
         // It is that of the version before.
         wanted.user.remove(ContentSum::HEADER);
-        self.copy_to_itself(row, key, wanted, move |row| row.attr = attr).await
+        // The row says all of it already; what it says that is set meanwhile belongs to the next commit.
+        self.copy_to_itself(row, key, wanted, |_| {}).await
     }
 
     /// The commit writes all attributes: those that only the object knows are read first. Of a version that is gone none can be,
@@ -174,9 +176,10 @@ impl Fs {
         // After stores through mmap the kernel has a time of its own.
         self.forget_attr(row.ino);
         let (kept, sent, size) = (Arc::clone(staged), row.clone(), done.object.version.size);
+        let in_objects = self.kept().in_objects();
         // Times that somebody has set meanwhile, or a write that belongs to the next commit, count more.
         let settle = move |now: &mut InodeRow| {
-            if is_set_since(now, &sent, kept.written_at().is_none()) {
+            if in_objects && is_set_since(now, &sent, kept.written_at().is_none()) {
                 // After the headers were made, and before the bytes counted as sent.
                 kept.touch();
             }
@@ -186,7 +189,7 @@ impl Fs {
         self.note_settled(row, version, &done.headers, settle).await?;
         if staged.is_changed() && staged.is_journaled() {
             // Written again meanwhile: the journal must not remember the old base.
-            return self.journal(row.ino).await;
+            return self.journal_anew(staged).await;
         }
         self.clear_row(staged).await
     }
@@ -194,7 +197,12 @@ impl Fs {
     /// The bucket has all of it: the journal's row goes; or, if it was written to in this moment, says what there is now, and not
     /// what was before the commit.
     async fn clear_row(self: &Arc<Self>, staged: &Staged) -> Result<()> {
-        if self.writer.clear(staged).await? { Ok(()) } else { self.journal(staged.ino()).await }
+        if self.writer.clear(staged).await? { Ok(()) } else { self.journal_anew(staged).await }
+    }
+
+    /// What the journal has of a file is of another version or name: from now on it has as much of what there is.
+    pub(super) async fn journal_anew(&self, staged: &Staged) -> Result<()> {
+        if staged.is_acknowledged() { self.journal(staged.ino()).await } else { self.journal_attr(staged).await }
     }
 
     /// Handles and the kernel's pages follow our own commit.
@@ -203,6 +211,7 @@ impl Fs {
         self.seen.insert(ino, object.version.clone());
     }
 
+    /// What was changed here is not in the bucket any more: it is a new file there.
     pub(super) async fn recreate(
         self: &Arc<Self>,
         staged: &Arc<Staged>,
@@ -210,6 +219,7 @@ impl Fs {
         key: &Key,
         headers: ObjectHeaders,
     ) -> Result<()> {
+        tracing::warn!(%key, "was deleted elsewhere while it was changed here: it is created again");
         staged.rebase_on_nothing();
         self.conflicts.fetch_add(1, Ordering::Relaxed);
         let done = self.upload(staged, key, headers, Condition::IfAbsent).await?;
@@ -234,10 +244,7 @@ impl Fs {
         let Some(staged) = self.writer.get(ino).filter(|s| s.is_changed()) else { return Ok(()) };
         let describe = || {
             let row = self.settled(&staged)?;
-            let Some(key) = self.meta.key(&row)? else { return Ok(None) };
-            // No HEAD here: what is not known of the old object's headers is kept by the commit, which asks.
-            let known = super::headers::known(&row).unwrap_or_default();
-            Ok::<_, FsError>(Some((key?, super::headers::for_rewrite(known, &row))))
+            self.described(&row)
         };
         let (size, written_at) = (staged.size(), staged.written_at());
         let recorded = self.writer.record(&staged, replaced, self.meta.now(), describe);
@@ -251,6 +258,21 @@ impl Fs {
         stored?;
         recorded
     }
+
+    /// Makes the attributes of a file with changes durable on this machine. What was written to it is acknowledged by a close or fsync
+    /// only.
+    pub(super) async fn journal_attr(&self, staged: &Staged) -> Result<()> {
+        let describe = || self.described(&self.row(staged.ino())?);
+        self.writer.record_attributes(staged, self.meta.now(), describe).await
+    }
+
+    /// Key and headers of a file for the journal. `None` if it has no name.
+    fn described(&self, row: &InodeRow) -> Result<Option<(Key, ObjectHeaders)>> {
+        let Some(key) = self.meta.key(row)? else { return Ok(None) };
+        // No HEAD here: what is not known of the old object's headers is kept by the commit, which asks.
+        let known = super::headers::known(row).unwrap_or_default();
+        Ok(Some((key?, super::headers::for_journal(known, row))))
+    }
 }
 
 /// Size and time of the last write go into the row.
@@ -262,10 +284,13 @@ fn settle(row: &mut InodeRow, size: u64, written_at: Option<crate::types::Timest
     }
 }
 
-/// Whether somebody has set what the headers say otherwise that were made of `sent`.
+/// Whether somebody has set what the headers say otherwise that were made of `sent`. An atime that was only moved by reading, which
+/// leaves the ctime alone, is no reason to send anything.
 fn is_set_since(now: &InodeRow, sent: &InodeRow, is_time_set: bool) -> bool {
-    let said = |row: &InodeRow| (row.attr.perm, row.attr.uid, row.attr.gid, row.attr.atime);
-    said(now) != said(sent) || now.xattrs != sent.xattrs || is_time_set && now.attr.mtime != sent.attr.mtime
+    let said = |row: &InodeRow| (row.attr.perm, row.attr.uid, row.attr.gid);
+    let is_atime_set = now.attr.atime != sent.attr.atime && now.attr.ctime > sent.attr.ctime;
+    let is_mtime_set = is_time_set && now.attr.mtime != sent.attr.mtime;
+    said(now) != said(sent) || now.xattrs != sent.xattrs || is_atime_set || is_mtime_set
 }
 
 /// Whether an earlier commit of the staged file, whose answer was lost, made the object.
@@ -292,5 +317,41 @@ pub(super) fn condition_of(staged: &Staged) -> Condition {
     match staged.content().base() {
         Some(base) => Condition::IfMatch(base.version.etag.clone()),
         None => Condition::IfAbsent,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::meta::Marker;
+    use crate::types::{Attr, FileKind, Timestamp};
+
+    fn row(atime: i64, ctime: i64) -> InodeRow {
+        let [atime, mtime, ctime] = [atime, 5, ctime].map(Timestamp::from_nanos);
+        let attr = Attr { kind: FileKind::File, perm: 0o644, uid: 0, gid: 0, rdev: 0, size: 1, atime, mtime, ctime };
+        InodeRow {
+            ino: Ino(2),
+            parent: Some(Ino::ROOT),
+            name: None,
+            attr,
+            version: None,
+            storage_class: None,
+            symlink: None,
+            headers: None,
+            xattrs: None,
+            local: true,
+            checked_at: Timestamp::default(),
+            complete_at: None,
+            marker: Marker::Implied,
+            place: None,
+        }
+    }
+
+    #[test]
+    fn an_atime_is_sent_once_more_if_somebody_has_set_it_and_not_if_somebody_has_read_the_file() {
+        let sent = row(5, 5);
+        assert!(!is_set_since(&row(9, 5), &sent, false), "read during the upload");
+        assert!(is_set_since(&row(1, 9), &sent, false), "set during the upload");
+        assert!(!is_set_since(&row(5, 9), &sent, false));
     }
 }

@@ -4,7 +4,7 @@
 //! mount says otherwise. Does not own: finding out (`commit`), names of conflict copies (`write::conflict`).
 
 use super::commit::{condition_of, is_ours};
-use super::headers::{for_new, for_rewrite, found_object, known, written_len};
+use super::headers::{found_object, known, written_len};
 use super::{Fs, FsError, Result};
 use crate::meta::{Change, InodeRow};
 use crate::store::{Condition, ObjectHeaders, ObjectMeta};
@@ -50,6 +50,10 @@ impl Fs {
             staged.rebase(ObjectRef { key: key.clone(), version: theirs.version });
             let done = self.upload(staged, &key, headers, condition_of(staged)).await?;
             return self.committed(staged, &row, done).await;
+        }
+        let content = staged.content();
+        if !content.has_own_bytes() && content.size() > 0 && !self.meta.pins().is_pinned(row.ino) {
+            return self.give_up_attributes(&row, &key).await;
         }
         match self.settings.writes.conflict {
             Conflicts::KeepBoth => {}
@@ -108,6 +112,7 @@ impl Fs {
             .change(row.ino, move |row| {
                 row.local = false;
                 row.attr.size = theirs.version.size;
+                row.attr.mtime = theirs.version.last_modified.unwrap_or(row.attr.mtime);
                 row.version = Some(theirs.version);
                 row.headers = None;
                 row.xattrs = None;
@@ -164,8 +169,8 @@ impl Fs {
             let (copy_name, tried) = self.free_conflict_name(parent, name, attempt)?;
             let copy_key = dir.child(&copy_name)?;
             let headers = match known(row) {
-                Some(headers) => for_rewrite(headers, row),
-                None => for_new(row, key),
+                Some(headers) => self.for_rewrite(headers, row),
+                None => self.for_new(row, key),
             };
             let headers = marked(headers, name, self.store.capabilities().user_metadata_max);
             match self.upload(staged, &copy_key, headers, Condition::IfAbsent).await {

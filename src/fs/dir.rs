@@ -3,7 +3,6 @@
 //! Owns: opendir, readdir, mkdir, rmdir; when a marker is owed.
 //! Does not own: listing (`listing`), writing owed markers (`background`).
 
-use super::headers::for_new;
 use super::invalidate::Touched;
 use super::links::links;
 use super::place::Place;
@@ -130,13 +129,14 @@ impl Fs {
             let (place, _claim) = fs.claim_place(parent, &name, Place::as_tree).await?;
             fs.check_new(&place)?;
             let (dir, key) = (fs.dir_row(parent)?, place.tree()?);
+            fs.check_len(&key)?;
             let attr = fs.new_attr(caller, &dir, FileKind::Dir, mode);
             let mut row = fs.meta.blank(parent, &name, attr);
             let marker = fs.put_marker(&key, &row, Condition::IfAbsent).await;
             row.version = Some(fs.seeing_what_is_there(marker, &place).await?);
             row.marker = Marker::Present;
             row.complete_at = Some(fs.meta.now());
-            row.headers = Some(super::headers::to_meta(&for_new(&row, &key)).json);
+            row.headers = Some(super::headers::to_meta(&fs.for_new(&row, &key)).json);
             let row = fs.create_or_find(row).await?;
             Ok(fs.entry(&row))
         })
@@ -145,7 +145,7 @@ impl Fs {
 
     /// Writes the marker object of a directory.
     pub(super) async fn put_marker(&self, key: &Key, row: &InodeRow, condition: Condition) -> Result<Version> {
-        let headers = for_new(row, key).with_write_id(&new_write_id());
+        let headers = self.for_new(row, key).with_write_id(&new_write_id());
         let written = self.store.put(key, Bytes::new(), &headers, &condition).await.map_err(|e| match e.kind {
             ErrorKind::Precondition if condition == Condition::IfAbsent => FsError::Exists,
             _ => FsError::Store(e),
@@ -167,6 +167,8 @@ impl Fs {
             if row.attr.kind != FileKind::Dir {
                 return Err(FsError::NotDir);
             }
+            // Of what is below it the bucket could not be asked.
+            fs.check_len(&key)?;
             if fs.holds_local_entries(row.ino)? || fs.remote.has_keys_below(&key).await? {
                 return Err(FsError::NotEmpty);
             }
@@ -193,8 +195,9 @@ impl Fs {
         }
     }
 
-    /// Deletes the marker of a directory, if it has one.
-    pub(super) async fn delete_marker(&self, row: &InodeRow, key: &Key) -> Result<()> {
+    /// Deletes the marker of a directory, if it has one. Another one than was seen, made elsewhere, is taken over first: the kernel,
+    /// which then looks again, asks for that to be deleted.
+    async fn delete_marker(self: &Arc<Self>, row: &InodeRow, key: &Key) -> Result<()> {
         let etag = match (&row.version, row.marker) {
             (Some(version), _) => Some(version.etag.clone()),
             (None, Marker::Owed) => None,
@@ -203,6 +206,10 @@ impl Fs {
         let Some(etag) = etag else { return Ok(()) };
         match self.store.delete(key, Some(&etag)).await {
             Ok(()) | Err(StoreError { kind: ErrorKind::NotFound, .. }) => Ok(()),
+            Err(StoreError { kind: ErrorKind::Precondition, .. }) => {
+                self.read_headers(row).await?;
+                Err(FsError::Stale)
+            }
             Err(e) => Err(e.into()),
         }
     }
@@ -242,12 +249,13 @@ impl Fs {
     pub(super) fn new_attr(&self, caller: Caller, dir: &InodeRow, kind: FileKind, mode: u32) -> Attr {
         let defaults = self.meta.defaults();
         let now = self.meta.now();
-        let inherits = dir.attr.perm & 0o2000 != 0;
+        let dir = defaults.shown(dir.attr.clone());
+        let inherits = dir.perm & 0o2000 != 0;
         let mut perm = (mode & 0o7777) as u16;
         if inherits && kind == FileKind::Dir {
             perm |= 0o2000;
         }
-        let gid = if inherits { dir.attr.gid } else { caller.gid };
+        let gid = if inherits { dir.gid } else { caller.gid };
         Attr {
             kind,
             perm,

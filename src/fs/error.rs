@@ -41,7 +41,7 @@ pub enum FsError {
     /// The arguments make no sense together.
     #[error("invalid argument")]
     Invalid,
-    /// Never possible on a bucket: hard links.
+    /// Never possible on a bucket: hard links. With `nometa`, what only an object's metadata could tell: links, pipes, devices.
     #[error("a bucket cannot do that")]
     Impossible,
     /// Not offered (yet).
@@ -245,5 +245,80 @@ mod tests {
         assert_eq!(FsError::Disk(io::Error::from_raw_os_error(libc::EACCES)).errno(), libc::EIO);
         assert_eq!(FsError::ReadOnly.errno(), libc::EROFS);
         assert_eq!(FsError::Commit(CommitError::TooLarge(TooLarge(1))).errno(), libc::EFBIG);
+    }
+
+    /// Row by row of the table in SEMANTICS.md.
+    #[test]
+    fn what_the_store_says_has_the_errno_of_its_row() {
+        use ErrorKind::*;
+        let rows: [(i32, &[ErrorKind]); 10] = [
+            (libc::ENOENT, &[NotFound, NoSuchBucket]),
+            (libc::ESTALE, &[Precondition]),
+            (libc::EOPNOTSUPP, &[NotImplemented]),
+            (libc::EACCES, &[AccessDenied, Credentials]),
+            (libc::ENOSPC, &[MetadataTooLarge]),
+            (libc::EDQUOT, &[Quota]),
+            (libc::EFBIG, &[TooLarge]),
+            (libc::ENODATA, &[Archived]),
+            (libc::ETIMEDOUT, &[Timeout]),
+            (
+                libc::EIO,
+                &[
+                    Unreachable,
+                    Broken,
+                    Server,
+                    Throttled,
+                    Conflict,
+                    NoSuchUpload,
+                    Corrupt,
+                    InvalidRange,
+                    Damaged,
+                    Invalid,
+                ],
+            ),
+        ];
+        for (errno, kinds) in rows {
+            kinds.iter().for_each(|kind| assert_eq!(store(*kind), errno, "{kind:?}"));
+        }
+    }
+
+    #[test]
+    fn what_fails_here_has_the_errno_of_its_row() {
+        let disk = |code| FsError::Disk(io::Error::from_raw_os_error(code));
+        let path = || std::path::PathBuf::from("catalogue.db");
+        let rows = [
+            (libc::ENOENT, FsError::NotFound),
+            (libc::ESTALE, FsError::Stale),
+            (libc::ESTALE, FsError::Commit(CommitError::BaseLost)),
+            (libc::EEXIST, FsError::Exists),
+            (libc::ENOTDIR, FsError::NotDir),
+            (libc::EISDIR, FsError::IsDir),
+            (libc::ENOTEMPTY, FsError::NotEmpty),
+            (libc::EROFS, FsError::ReadOnly),
+            (libc::EBADF, FsError::BadHandle),
+            (libc::EINVAL, FsError::Invalid),
+            (libc::EINVAL, FsError::Name(KeyError::NameInvalid)),
+            (libc::ENXIO, FsError::PastEnd),
+            (libc::EPERM, FsError::Impossible),
+            (libc::EPERM, FsError::FixedAttribute),
+            (libc::EOPNOTSUPP, FsError::NotSupported),
+            (libc::EACCES, FsError::Reserved),
+            (libc::EACCES, FsError::Hidden),
+            (libc::EINTR, FsError::Interrupted),
+            (libc::ENAMETOOLONG, FsError::Name(KeyError::KeyTooLong)),
+            (libc::ENAMETOOLONG, FsError::Name(KeyError::NameTooLong)),
+            (libc::ENOSPC, FsError::MetadataFull),
+            (libc::ENOSPC, FsError::Catalogue(DbError::Full { path: path() })),
+            (libc::ENOSPC, FsError::Journal(JournalError::Disk(io::Error::from_raw_os_error(libc::ENOSPC)))),
+            (libc::EDQUOT, disk(libc::EDQUOT)),
+            (libc::EFBIG, disk(libc::EFBIG)),
+            (libc::ENODATA, FsError::NoAttribute),
+            (libc::EBUSY, FsError::ConflictUnresolved(Box::new(FsError::NotFound))),
+            (libc::EIO, FsError::Catalogue(DbError::Closed(path()))),
+            (libc::EIO, FsError::Journal(JournalError::Incomplete)),
+            (libc::EIO, disk(libc::ENODEV)),
+            (libc::EIO, FsError::Internal("ended early".to_owned())),
+        ];
+        rows.iter().for_each(|(errno, error)| assert_eq!(error.errno(), *errno, "{error:?}"));
     }
 }

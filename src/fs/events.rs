@@ -196,8 +196,11 @@ impl Fs {
     /// Tells the kernel, and whoever watches, of changes that came from the bucket.
     pub(super) fn announce(&self, changes: Vec<Change>) {
         for change in &changes {
-            if let Change::Moved { row, .. } = change {
-                self.follow_move(row);
+            match change {
+                Change::Moved { row, .. } => self.follow_move(row),
+                // What was read of it was another version.
+                Change::Content(ino) => self.accessed.forget(*ino),
+                _ => {}
             }
         }
         let Some(kernel) = self.kernel.get() else { return };

@@ -96,6 +96,23 @@ mod tests {
     }
 
     #[test]
+    fn wildcards_mean_what_they_do_in_a_shell() {
+        for (pattern, shown_path, hidden_path) in [
+            ("*.txt", "x/a.txt", "a.txt.gz"),
+            ("?.txt", "a.txt", "ab.txt"),
+            ("[a-c].txt", "b.txt", "d.txt"),
+            ("{a,b}.txt", "b.txt", "c.txt"),
+            ("A.TXT", "a.txt", "b.txt"),
+            ("d/*", "d/a", "d/e/a"),
+            ("d/**", "d/e/a", "e/a"),
+        ] {
+            let filter = Filter::new(&[pattern.to_owned()], &[]).unwrap();
+            assert!(shown(&filter, shown_path, FileKind::File), "{pattern} {shown_path}");
+            assert!(!shown(&filter, hidden_path, FileKind::File), "{pattern} {hidden_path}");
+        }
+    }
+
+    #[test]
     fn without_patterns_everything_is_shown_and_a_broken_one_is_named() {
         let filter = Filter::new(&[], &[]).unwrap();
         assert!(filter.is_off() && shown(&filter, "x", FileKind::File));

@@ -5,7 +5,7 @@
 use crate::read::Stream;
 use crate::types::{Fh, Ino, ObjectRef, Pos};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// An open file.
@@ -21,6 +21,8 @@ pub(super) struct FileHandle {
     pub(super) tgid: u32,
     /// What is fetched for it.
     pub(super) stream: Stream,
+    /// Nothing was read yet, and the first read may move the atime.
+    moves_atime: AtomicBool,
     object: Mutex<Option<ObjectRef>>,
 }
 
@@ -31,6 +33,7 @@ impl FileHandle {
         flags: i32,
         tgid: u32,
         object: Option<ObjectRef>,
+        moves_atime: bool,
     ) -> FileHandle {
         let access = flags & libc::O_ACCMODE;
         FileHandle {
@@ -39,8 +42,14 @@ impl FileHandle {
             writable: access != libc::O_RDONLY || flags & libc::O_TRUNC != 0,
             tgid,
             stream: Stream::default(),
+            moves_atime: AtomicBool::new(moves_atime),
             object: Mutex::new(object),
         }
+    }
+
+    /// Whether the atime may move, because nothing was read yet. From now on it may not.
+    pub(super) fn is_first_read(&self) -> bool {
+        self.moves_atime.load(Ordering::Relaxed) && self.moves_atime.swap(false, Ordering::Relaxed)
     }
 
     /// The version that is read. `None` for a file that the bucket does not have yet.

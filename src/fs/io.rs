@@ -13,13 +13,14 @@ use crate::store::ErrorKind;
 use crate::types::{ByteRange, Fh, Ino, ObjectRef};
 use crate::write::{Source, Span, Staged};
 use bytes::{Bytes, BytesMut};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Files from this size on are copied by the bucket; smaller ones are read and written in less time.
 const COPY_SIZE_MIN: u64 = 1 << 20;
 /// How long a write waits for room in staging, while uploads go on.
-pub(super) const ROOM_PATIENCE: Duration = Duration::from_secs(30);
+const ROOM_PATIENCE: Duration = Duration::from_secs(30);
 /// Bytes of one COPY_FILE_RANGE, whose answer has 32 bits (`fuse_write_out`, include/uapi/linux/fuse.h).
 const COPY_LEN_MAX: u64 = 1 << 31;
 
@@ -31,6 +32,9 @@ impl Fs {
     pub async fn read(self: &Arc<Self>, fh: Fh, offset: u64, size: u32) -> Result<Bytes> {
         let handle = self.handles.get(fh).ok_or(FsError::BadHandle)?;
         let Some(range) = ByteRange::at(offset, u64::from(size)) else { return Ok(Bytes::new()) };
+        if handle.is_first_read() {
+            self.on_first_read(&handle);
+        }
         let Some(staged) = self.writer.get(handle.ino) else { return self.read_object(&handle, range).await };
         match self.read_staged(&handle, &staged, range).await {
             // Our own commit replaced the base between looking and reading.
@@ -95,7 +99,13 @@ impl Fs {
     }
 
     async fn read_staged(&self, handle: &FileHandle, staged: &Arc<Staged>, range: ByteRange) -> Result<Bytes> {
-        let sources = staged.sources(range);
+        let sources = match staged.is_being_copied() {
+            true => {
+                let copied = Arc::clone(staged);
+                tokio::task::spawn_blocking(move || copied.sources(range)).await.map_err(io::Error::other)?
+            }
+            false => staged.sources(range),
+        };
         if let [(only, Source::File)] = sources.pieces[..] {
             return Ok(sources.read_file(only)?);
         }
@@ -113,13 +123,25 @@ impl Fs {
         Ok(out.freeze())
     }
 
-    /// WRITE to a file that is staged already, on the calling thread and without a copy. `None` if it is not staged yet:
-    /// then [`Fs::write`] is to be called.
-    pub fn write_staged(self: &Arc<Self>, fh: Fh, offset: Option<u64>, data: &[u8]) -> Option<Result<()>> {
+    /// WRITE to a file that is staged already, on the calling thread and without a copy. `None` if it is not staged yet, its mode may
+    /// have to change, or much that the journal counts on has to be copied first: then [`Fs::write`] is to be called.
+    pub fn write_staged(
+        self: &Arc<Self>,
+        fh: Fh,
+        offset: Option<u64>,
+        data: &[u8],
+        kill_suid: bool,
+    ) -> Option<Result<()>> {
         let handle = self.handles.get(fh)?;
         let staged = self.writer.get(handle.ino)?;
+        if written_range(&staged, offset, data).is_some_and(|range| staged.waits_for_copy(range)) {
+            return None;
+        }
         // A clean staged file first becomes local in the catalogue: that is a transaction, and not for this thread.
         if !handle.writable || !staged.is_changed() || self.meta.pins().is_lost(handle.ino) {
+            return None;
+        }
+        if kill_suid && staged.may_have_set_ids() {
             return None;
         }
         match self.write_now(&staged, offset, data) {
@@ -135,22 +157,35 @@ impl Fs {
     /// What the staging disk says: ENOSPC before anything is lost.
     pub async fn write(self: &Arc<Self>, fh: Fh, offset: Option<u64>, data: &[u8], kill_suid: bool) -> Result<()> {
         let handle = self.handles.get(fh).filter(|h| h.writable).ok_or(FsError::BadHandle)?;
+        self.with_room(|| self.write_once(handle.ino, offset, data, kill_suid)).await
+    }
+
+    async fn write_once(self: &Arc<Self>, ino: Ino, offset: Option<u64>, data: &[u8], kill_suid: bool) -> Result<()> {
+        let staged = self.stage_for_write(&self.row(ino)?).await?;
+        if kill_suid {
+            self.clear_suid(ino).await?;
+        }
+        if let Some(range) = written_range(&staged, offset, data).filter(|range| staged.waits_for_copy(*range)) {
+            let copied = Arc::clone(&staged);
+            tokio::task::spawn_blocking(move || copied.copy_before(range)).await.map_err(io::Error::other)??;
+        }
+        self.write_now(&staged, offset, data)
+    }
+
+    /// Does `work`, and again each time when there is more room if staging is too full for it. What was staged before may have been
+    /// committed meanwhile.
+    pub(super) async fn with_room<F: Future<Output = Result<()>>>(&self, mut work: impl FnMut() -> F) -> Result<()> {
         let until = tokio::time::Instant::now() + ROOM_PATIENCE;
         loop {
-            // Each time: what was staged may have been committed while this waited for room.
-            let staged = self.stage_for_write(&self.row(handle.ino)?).await?;
-            if kill_suid {
-                self.clear_suid(handle.ino).await?;
-            }
-            match self.write_now(&staged, offset, data) {
+            match work().await {
                 Err(e) if e.errno() == libc::ENOSPC && self.make_room(until).await => {}
-                written => return written,
+                done => return done,
             }
         }
     }
 
     /// Staging is full: gives back what the bucket has, or waits until it has more. `false` if there is nothing to wait for.
-    pub(super) async fn make_room(&self, until: tokio::time::Instant) -> bool {
+    async fn make_room(&self, until: tokio::time::Instant) -> bool {
         let room = self.writer.room();
         let before = room.used();
         self.writer.give_room();
@@ -245,6 +280,22 @@ impl Fs {
 
     /// Set-user-ID and set-group-ID do not survive a write by somebody else (chmod(2), "set-user-ID mode bits").
     pub(super) async fn clear_suid(&self, ino: Ino) -> Result<()> {
+        self.note_set_ids(ino, false);
+        let cleared = self.clear_set_ids(ino).await;
+        if cleared.is_err() {
+            self.note_set_ids(ino, true);
+        }
+        cleared
+    }
+
+    /// Whether writes to a staged file have to look at its mode.
+    pub(super) fn note_set_ids(&self, ino: Ino, may_have: bool) {
+        if let Some(staged) = self.writer.get(ino) {
+            staged.set_may_have_set_ids(may_have);
+        }
+    }
+
+    async fn clear_set_ids(&self, ino: Ino) -> Result<()> {
         let before = self.row(ino)?.attr.perm;
         if before & 0o6000 == 0 {
             return Ok(());
@@ -271,7 +322,7 @@ impl Fs {
         let handle = self.handles.get(fh).ok_or(FsError::BadHandle)?;
         let fs = Arc::clone(self);
         apart_to_the_end(async move {
-            let Some(staged) = fs.writer.get(handle.ino) else { return Ok(()) };
+            let Some(staged) = fs.writer.get(handle.ino).filter(|_| !fs.settings.read_only) else { return Ok(()) };
             let promise = fs.settings.writes.on_fsync(fs.closing(&staged)?);
             fs.keep_promise(&staged, promise).await?;
             if let Promise::Journal(delay) = promise {
@@ -304,9 +355,9 @@ impl Fs {
     /// Files in a directory that are in the journal, and not temporary.
     fn acknowledged_in(&self, dir: Ino) -> Result<Vec<Ino>> {
         let mut files = Vec::new();
-        for ino in self.writer.owed() {
-            let is_journaled = self.writer.get(ino).is_some_and(|staged| staged.is_journaled());
-            if let Some(row) = self.meta.get(ino)?.filter(|row| is_journaled && row.parent == Some(dir))
+        for ino in self.owed() {
+            let is_acknowledged = self.writer.get(ino).is_some_and(|staged| staged.is_acknowledged());
+            if let Some(row) = self.meta.get(ino)?.filter(|row| is_acknowledged && row.parent == Some(dir))
                 && !row.name.is_some_and(|name| self.settings.writes.temp_names.contains(&name))
                 // SQLite syncs the directory in the midst of its transactions.
                 && !self.belongs_to_database(ino)
@@ -316,6 +367,11 @@ impl Fs {
         }
         Ok(files)
     }
+}
+
+/// Where a write goes; at the end for `None`.
+fn written_range(staged: &Staged, offset: Option<u64>, data: &[u8]) -> Option<ByteRange> {
+    ByteRange::at(offset.unwrap_or_else(|| staged.size()), data.len() as u64)
 }
 
 pub(super) fn stale(error: crate::store::StoreError) -> FsError {

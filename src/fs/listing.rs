@@ -8,7 +8,7 @@ use super::{Fs, FsError, Result};
 use crate::meta::{Change, DbError, InodeRow, Leftover, Page, Sighting, TreePart, UnmappableKey};
 use crate::remote::{DirPage, DirPart, Listed, TreeWalk, Unlisted};
 use crate::store::StoreError;
-use crate::types::{Ino, Key, Unmappable};
+use crate::types::{Ino, Key, KeyError, Unmappable};
 use std::sync::{Arc, PoisonError};
 use tokio::sync::watch;
 
@@ -27,6 +27,7 @@ pub(super) struct Progress {
 enum Failure {
     Store(StoreError),
     Catalogue(DbError),
+    Name(KeyError),
     Stale,
     Other(String),
 }
@@ -43,6 +44,7 @@ impl From<&FsError> for Failure {
         match error {
             FsError::Store(e) => Failure::Store(e.clone()),
             FsError::Catalogue(e) => Failure::Catalogue(e.clone()),
+            FsError::Name(e) => Failure::Name(*e),
             FsError::Stale => Failure::Stale,
             other => Failure::Other(other.to_string()),
         }
@@ -54,6 +56,7 @@ impl From<Failure> for FsError {
         match failure {
             Failure::Store(e) => FsError::Store(e),
             Failure::Catalogue(e) => FsError::Catalogue(e),
+            Failure::Name(e) => FsError::Name(e),
             Failure::Stale => FsError::Stale,
             Failure::Other(message) => FsError::Internal(message),
         }
@@ -268,7 +271,7 @@ impl Fs {
         if page.next.is_some() {
             return self.list_dir(ino, news, progress).await;
         }
-        let parts = TreeWalk::below(key).page(page).into_iter().map(tree_part).collect();
+        let parts = TreeWalk::below(key, self.settings.prefix_len).page(page).into_iter().map(tree_part).collect();
         let (changes, _) = self.meta.apply_tree(parts, Leftover::default(), true, &listing).await?;
         self.polled.listed(ino, 1, listing.began());
         news.add(self, changes);
@@ -286,7 +289,8 @@ impl Fs {
 
     async fn list_tree(&self, pages_max: u32, news: &mut News) -> Result<Option<u32>> {
         let listing = self.meta.begin_listing(Ino::ROOT)?;
-        let (mut walk, mut leftover) = (TreeWalk::below(Key::root()), Leftover::default());
+        let mut walk = TreeWalk::below(Key::root(), self.settings.prefix_len);
+        let mut leftover = Leftover::default();
         let (mut continuation, mut pages) = (None, 0);
         loop {
             let page = match pages == pages_max {

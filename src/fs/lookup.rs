@@ -3,9 +3,10 @@
 //! Owns: when the catalogue may answer and when the bucket is asked. Does not own: the requests (`remote`), the rules by
 //! which an answer changes the catalogue (`meta`).
 
+use super::begin::to_the_end;
 use super::headers::{found_object, to_found, to_meta};
 use super::{Entry, Fs, FsError, Result};
-use crate::meta::{Found, InodeRow, Marker};
+use crate::meta::{Found, InodeRow, Marker, Observation};
 use crate::remote::OWN_DIR;
 use crate::store::{ErrorKind, Op, StoreError};
 use crate::types::{FileKind, Ino, Key, Name, Timestamp};
@@ -123,7 +124,7 @@ impl Fs {
         let about = match self.meta.child(parent, name)? {
             Some(row) if row.local || row.marker == Marker::Owed => return Ok(Ok(Some(row))),
             Some(row) if self.is_fresh(row.checked_at) => {
-                if row.headers.is_some() || !self.unread.is_worth_asking(parent) {
+                if !self.has_unread_attr(&row) || !self.unread.is_worth_asking(parent) {
                     return Ok(Ok(Some(row)));
                 }
                 About::Headers(row)
@@ -215,15 +216,31 @@ impl Fs {
         }
         let key = self.key(dir)?;
         let asked = self.meta.observe();
-        let found = self.remote.lookup(&key, name).await?.map(to_found);
-        let (row, changes) = self.meta.apply_lookup(dir.ino, name.clone(), found, &asked).await?;
-        self.announce(changes);
-        Ok(row)
+        let found = self.remote.lookup(&key, name, self.kept().in_objects()).await?.map(to_found);
+        self.apply_found(dir.ino, name.clone(), found, asked).await
+    }
+
+    /// Takes over what a question about one name found, and tells of it. Answers the row that the name has now.
+    pub(super) async fn apply_found(
+        self: &Arc<Self>,
+        parent: Ino,
+        name: Name,
+        found: Option<Found>,
+        asked: Observation,
+    ) -> Result<Option<InodeRow>> {
+        let fs = Arc::clone(self);
+        // Who is interrupted between the two would leave others without the event.
+        to_the_end(async move {
+            let (row, changes) = fs.meta.apply_lookup(parent, name, found, &asked).await?;
+            fs.announce(changes);
+            Ok(row)
+        })
+        .await
     }
 
     /// Reads the headers of a row that only a listing has shown: once per version, ever.
     async fn with_headers(self: &Arc<Self>, row: InodeRow) -> Result<Option<InodeRow>> {
-        if row.headers.is_some() || row.local {
+        if !self.has_unread_attr(&row) || row.local {
             return Ok(Some(row));
         }
         match self.patiently(self.read_headers(&row)).await {
@@ -249,9 +266,7 @@ impl Fs {
             }
             (_, head) => head.as_ref().map(found_object),
         };
-        let (row, changes) = self.meta.apply_lookup(parent, name, found, &asked).await?;
-        self.announce(changes);
-        Ok(row)
+        self.apply_found(parent, name, found, asked).await
     }
 
     /// Asks whether the inode still shows what the bucket has, unless that was confirmed a moment ago. An inode that no
@@ -261,7 +276,8 @@ impl Fs {
     /// # Errors
     /// [`FsError::Stale`] if the name belongs to another inode now: the kernel looks it up again.
     pub(super) async fn revalidate(self: &Arc<Self>, row: InodeRow) -> Result<InodeRow> {
-        if row.local || row.version.is_none() || self.is_just_confirmed(row.checked_at) && row.headers.is_some() {
+        let is_known = self.is_just_confirmed(row.checked_at) && !self.has_unread_attr(&row);
+        if row.local || row.version.is_none() || is_known {
             return Ok(row);
         }
         let (Some(parent), Some(name)) = (row.parent, row.name.clone()) else { return Ok(row) };
@@ -275,9 +291,7 @@ impl Fs {
             result => result?,
         };
         head.iter().for_each(|meta| self.note_headers(&meta.headers));
-        let (now, changes) = self.meta.apply_lookup(parent, name, head.as_ref().map(found_object), &asked).await?;
-        self.announce(changes);
-        match now {
+        match self.apply_found(parent, name, head.as_ref().map(found_object), asked).await? {
             Some(now) if now.ino == row.ino => Ok(now),
             _ => Err(FsError::Stale),
         }
@@ -346,8 +360,13 @@ impl Fs {
     }
 
     /// The directory key under which `parent` keeps its children.
+    ///
+    /// # Errors
+    /// [`FsError::Name`] if it is too long: the bucket cannot be asked for what is below it.
     pub(super) fn dir_key(&self, dir: &InodeRow) -> Result<Key> {
-        self.key(dir)
+        let key = self.key(dir)?;
+        self.check_len(&key)?;
+        Ok(key)
     }
 }
 

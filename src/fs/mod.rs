@@ -12,7 +12,9 @@
 //! | create, mknod, symlink, readlink, unlink | `name` |
 //! | rename; ending what an earlier mount began | `rename`, `rename_dir`, `resume` |
 //! | open, flush, release | `open` |
+//! | copies for who has a deleted or replaced file open | `orphans` |
 //! | read, write, fsync | `io` |
+//! | which reads move an atime | `access` |
 //! | fallocate, SEEK_DATA, SEEK_HOLE | `allocate` |
 //! | waiting, trying again, saving elsewhere, dropping | `parked` |
 //! | what close and fsync wait for; databases | `promise`, `sqlite` |
@@ -22,6 +24,7 @@
 //! | how long the kernel believes an answer; st_nlink | `ttl`, `links` |
 //! | events of changes made elsewhere, those who watch | `events`, `watchers` |
 
+mod access;
 mod allocate;
 mod attr;
 mod background;
@@ -42,6 +45,7 @@ mod lookup;
 mod makers;
 mod name;
 mod open;
+mod orphans;
 mod parked;
 mod place;
 mod poll;
@@ -97,6 +101,8 @@ pub type Result<T> = std::result::Result<T, FsError>;
 pub struct Settings {
     /// Nothing may be changed.
     pub read_only: bool,
+    /// Reading moves no atime.
+    pub noatime: bool,
     /// How long an answer of the bucket counts as fresh, unless somebody opens the file or directory.
     pub poll_interval: Duration,
     /// LIST requests of the poller in that time, at most; 0 for no polling.
@@ -174,12 +180,11 @@ pub struct Fs {
     unread: unread::Unread,
     siblings: siblings::Siblings,
     makers: makers::Makers,
+    accessed: Arc<access::Accessed>,
     /// The version that each inode had when it was last opened: the kernel's pages are of that one.
     seen: moka::sync::Cache<Ino, Version>,
-    /// Copies that serve readers of files which were deleted or replaced while open.
-    orphans: Mutex<HashMap<Ino, ObjectRef>>,
-    /// Such copies, and uploads, that an earlier mount left.
-    left_orphans: Mutex<Vec<Key>>,
+    orphans: orphans::Orphans,
+    /// Uploads that an earlier mount left.
     left_uploads: Mutex<Vec<Upload>>,
     conflicts: AtomicU64,
     /// When the bucket is asked again, after it did not answer, in ns since the epoch.
@@ -219,9 +224,9 @@ impl Fs {
             unread,
             siblings: siblings::Siblings::default(),
             makers: makers::Makers::default(),
+            accessed: Arc::default(),
             seen: moka::sync::Cache::new(SEEN_MAX),
-            orphans: Mutex::default(),
-            left_orphans: Mutex::default(),
+            orphans: orphans::Orphans::default(),
             left_uploads: Mutex::default(),
             conflicts: AtomicU64::new(0),
             outage_until: AtomicI64::new(0),
@@ -273,6 +278,7 @@ impl Fs {
         // A last close whose RELEASE was still under way when the session ended would have done it.
         self.writer.drop_all_clean();
         self.writer.close();
+        self.send_atimes();
         self.meta.close();
     }
 
@@ -296,14 +302,11 @@ impl Fs {
         Ok(Some(ObjectRef { key: self.key(row)?, version }))
     }
 
-    /// Attributes as they are shown: what is staged is newer than the row.
-    fn shown(&self, ino: Ino, mut attr: Attr) -> Attr {
-        let defaults = self.meta.defaults();
-        if defaults.uid_forced {
-            attr.uid = defaults.uid;
-        }
-        if defaults.gid_forced {
-            attr.gid = defaults.gid;
+    /// Attributes as they are shown: what is staged, or was read a moment ago, is newer than the row.
+    fn shown(&self, ino: Ino, attr: Attr) -> Attr {
+        let mut attr = self.meta.defaults().shown(attr);
+        if let Some(at) = self.accessed.of(ino) {
+            attr.atime = attr.atime.max(at);
         }
         if let Some(staged) = self.writer.get(ino) {
             attr.size = staged.size();

@@ -1,25 +1,21 @@
 //! Making and removing names of files.
 //!
-//! Owns: create, mknod, symlink, readlink, unlink, and keeping the data of a deleted file for those who have it open.
-//! Does not own: directories (`dir`), rename.
+//! Owns: create, mknod, symlink, readlink, unlink. Does not own: directories (`dir`), rename, the data of a deleted file for those who
+//! have it open (`orphans`).
 
 use super::begin::to_the_end;
 use super::dir::new_write_id;
-use super::headers::for_new;
 use super::invalidate::Touched;
 use super::lookup::is_reserved;
 use super::open::Opened;
 use super::place::Place;
 use super::{Caller, Entry, Fs, FsError, Result};
 use crate::meta::InodeRow;
-use crate::remote::OWN_DIR;
-use crate::store::{Condition, CopyRequest, ErrorKind, ObjectMeta, StoreError};
-use crate::types::{ByteRange, FileKind, Ino, Key, Name, ObjectRef, Version, WriteId};
+use crate::meta::headers::{TARGET_LEN_MAX, from_user};
+use crate::store::{Condition, ErrorKind, ObjectMeta, StoreError};
+use crate::types::{ByteRange, FileKind, Ino, Key, Name, Version, WriteId};
 use bytes::Bytes;
-use std::sync::{Arc, PoisonError};
-
-/// Longest target of a symbolic link, in bytes (`PATH_MAX`, include/uapi/linux/limits.h).
-const TARGET_LEN_MAX: u64 = 4096;
+use std::sync::Arc;
 
 impl Fs {
     /// Before CREATE, and interruptible, as nothing is changed yet: whether the name is free still. Who neither empties the file nor
@@ -82,7 +78,7 @@ impl Fs {
     /// MKNOD: an empty file, pipe, socket or device node, at once in the bucket.
     ///
     /// # Errors
-    /// [`FsError::Exists`], or what the store says.
+    /// [`FsError::Exists`], [`FsError::Impossible`] where nothing would tell what it is, or what the store says.
     pub async fn mknod(
         self: &Arc<Self>,
         caller: Caller,
@@ -98,7 +94,7 @@ impl Fs {
     /// SYMLINK: an object whose body is the target and whose mode says S_IFLNK (s3fs form).
     ///
     /// # Errors
-    /// [`FsError::Exists`], or what the store says.
+    /// As [`Fs::mknod`].
     pub async fn symlink(self: &Arc<Self>, caller: Caller, parent: Ino, name: Name, target: Bytes) -> Result<Entry> {
         self.make_special(caller, parent, name, FileKind::Symlink, 0o777, 0, target).await
     }
@@ -115,6 +111,9 @@ impl Fs {
         body: Bytes,
     ) -> Result<Entry> {
         self.writable()?;
+        if !self.kept().has_kind(kind) {
+            return Err(FsError::Impossible);
+        }
         let fs = Arc::clone(self);
         self.changing(Touched::name(parent, &name), async move {
             fs.check_shown(parent, &name, kind)?;
@@ -125,7 +124,7 @@ impl Fs {
             attr.rdev = rdev;
             attr.size = body.len() as u64;
             let mut row = fs.meta.blank(parent, &name, attr);
-            let headers = for_new(&row, &key).with_write_id(&new_write_id());
+            let headers = fs.for_new(&row, &key).with_write_id(&new_write_id());
             row.symlink = (kind == FileKind::Symlink).then(|| body.to_vec());
             let written = fs.store.put(&key, body, &headers, &Condition::IfAbsent).await.map_err(|e| match e.kind {
                 ErrorKind::Precondition => FsError::Exists,
@@ -154,8 +153,11 @@ impl Fs {
             return Ok(Bytes::from(target));
         }
         let object = self.object(&row)?.ok_or(FsError::Stale)?;
-        let Some(range) = ByteRange::new(0, object.version.size.min(TARGET_LEN_MAX)) else { return Ok(Bytes::new()) };
-        let target = self.reader.read(&object, range, None).await?;
+        let target = match ByteRange::new(0, object.version.size.min(TARGET_LEN_MAX)) {
+            Some(range) => self.reader.read(&object, range, None).await?,
+            // That of an empty object is among its headers.
+            None => from_user(&self.headers_of(&row, &object.key).await?.user).target.unwrap_or_default().into(),
+        };
         let kept = target.to_vec();
         self.meta.change(ino, move |row| row.symlink = Some(kept)).await?;
         Ok(target)
@@ -185,9 +187,9 @@ impl Fs {
                 }
                 Ok(()) => false,
             };
-            fs.turn_readers(&row, key, aside).await?;
+            fs.turn_readers(&row, key, aside);
             fs.meta.remove(row.ino).await?;
-            fs.forget_staged(row.ino).await?;
+            fs.lost_name(row.ino).await?;
             if theirs_stays && let Err(e) = fs.look_at(&place).await {
                 tracing::debug!(key = %place.file, error = %e, "what somebody else wrote there shows with the next listing");
             }
@@ -241,9 +243,7 @@ impl Fs {
         let (Some(parent), Some(name)) = (row.parent, row.name) else { return Ok(()) };
         let asked = self.meta.observe();
         let found = self.remote.head(key).await?.as_ref().map(super::headers::found_object);
-        let (_, changes) = self.meta.apply_lookup(parent, name, found, &asked).await?;
-        self.announce(changes);
-        Ok(())
+        self.apply_found(parent, name, found, asked).await.map(drop)
     }
 
     /// The file has no name any more: what is staged of it is dropped, unless somebody has it open.
@@ -256,126 +256,5 @@ impl Fs {
             self.writer.disown(&staged).await?;
         }
         Ok(())
-    }
-
-    /// The object of an open file is about to be deleted or replaced: copies it aside, server-side, for those who read it.
-    /// A file whose bytes are all staged needs none. The readers are turned to it once the deed is done.
-    pub(super) async fn copy_aside(&self, row: &InodeRow, key: &Key) -> Result<Option<ObjectRef>> {
-        let Some(version) = &row.version else { return Ok(None) };
-        if !self.meta.pins().is_pinned(row.ino) {
-            return Ok(None);
-        }
-        let all_local = self.writer.get(row.ino).is_some_and(|staged| staged.keep_last_copy());
-        if all_local || row.attr.kind != FileKind::File || version.size == 0 {
-            return Ok(None);
-        }
-        let orphan = Key::parse(&format!("{OWN_DIR}/orphan/{}", uuid::Uuid::new_v4()))?;
-        let headers = match self.headers_of(row, key).await {
-            Err(FsError::Stale) => return Ok(None),
-            Err(FsError::Store(StoreError { kind: ErrorKind::NotFound, .. })) => return Ok(None),
-            result => result?.with_write_id(&new_write_id()),
-        };
-        let copied = self
-            .store
-            .copy(&CopyRequest {
-                source: key.clone(),
-                source_if_match: Some(version.etag.clone()),
-                source_size: version.size,
-                destination: orphan.clone(),
-                headers,
-                condition: Condition::IfAbsent,
-            })
-            .await;
-        match copied {
-            Ok(w) => {
-                let version = Version { etag: w.etag, last_modified: w.last_modified, size: version.size };
-                Ok(Some(ObjectRef { key: orphan, version }))
-            }
-            // Deleted or changed elsewhere already: there is nothing left to keep.
-            Err(StoreError { kind: ErrorKind::NotFound | ErrorKind::Precondition, .. }) => Ok(None),
-            Err(e) => Err(e.into()),
-        }
-    }
-
-    /// The deed came to nothing: the copy is not needed.
-    pub(super) async fn drop_aside(&self, ino: Ino, aside: Option<ObjectRef>) {
-        if let Some(staged) = self.writer.get(ino) {
-            staged.give_up_last_copy();
-        }
-        if let Some(object) = aside
-            && let Err(e) = self.store.delete(&object.key, None).await
-        {
-            tracing::warn!(key = %object.key, error = %e, "a copy that is not needed could not be deleted");
-        }
-    }
-
-    /// Readers of a deleted or replaced file go on with the copy.
-    pub(super) async fn turn_readers(&self, row: &InodeRow, key: &Key, aside: Option<ObjectRef>) -> Result<()> {
-        let Some(object) = aside else { return Ok(()) };
-        let ino = row.ino;
-        // What was copied, which need not be what each of them reads.
-        if let Some(version) = row.version.clone() {
-            self.reader.carry(&ObjectRef { key: key.clone(), version }, &object);
-        }
-        self.remember_orphans_with(ino, Some(object.clone())).await?;
-        self.handles.of(ino).iter().for_each(|h| h.set_object(Some(object.clone())));
-        if let Some(staged) = self.writer.get(ino) {
-            staged.replace_base(object);
-        }
-        Ok(())
-    }
-
-    /// The last reader is gone: the copy goes too.
-    pub(super) async fn drop_orphan(&self, ino: Ino) -> Result<()> {
-        let orphan = self.orphans.lock().unwrap_or_else(PoisonError::into_inner).get(&ino).cloned();
-        if let Some(orphan) = orphan {
-            self.store.delete(&orphan.key, None).await?;
-            self.remember_orphans_with(ino, None).await?;
-        }
-        Ok(())
-    }
-
-    /// The list of copies is kept in the catalogue, so that a daemon that was killed leaves none behind for ever.
-    async fn remember_orphans_with(&self, ino: Ino, orphan: Option<ObjectRef>) -> Result<()> {
-        {
-            let mut orphans = self.orphans.lock().unwrap_or_else(PoisonError::into_inner);
-            match orphan {
-                Some(object) => drop(orphans.insert(ino, object)),
-                None => drop(orphans.remove(&ino)),
-            }
-        }
-        self.remember_orphans().await
-    }
-
-    async fn remember_orphans(&self) -> Result<()> {
-        let keys: Vec<String> = {
-            let orphans = self.orphans.lock().unwrap_or_else(PoisonError::into_inner);
-            let left = self.left_orphans.lock().unwrap_or_else(PoisonError::into_inner);
-            orphans.values().map(|o| &o.key).chain(left.iter()).map(ToString::to_string).collect()
-        };
-        self.meta.set_kv("orphans", keys.join("\n")).await?;
-        Ok(())
-    }
-
-    /// Notes what an earlier mount left, before this one makes copies and uploads of its own.
-    pub(super) fn find_left(&self) -> Result<()> {
-        let orphans = self.meta.kv("orphans")?.unwrap_or_default();
-        let orphans = orphans.lines().filter_map(|key| Key::parse(key).ok()).collect();
-        *self.left_orphans.lock().unwrap_or_else(PoisonError::into_inner) = orphans;
-        *self.left_uploads.lock().unwrap_or_else(PoisonError::into_inner) = self.writer.left_uploads()?;
-        Ok(())
-    }
-
-    /// Deletes the copies that an earlier daemon left.
-    pub(super) async fn delete_left_orphans(&self) -> Result<()> {
-        let left = self.left_orphans.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if left.is_empty() {
-            return Ok(());
-        }
-        for key in left {
-            self.store.delete(&key, None).await?;
-            self.left_orphans.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| *other != key);
-        }
-        self.remember_orphans().await
     }
 }

@@ -76,7 +76,12 @@ impl Fs {
             Err(FsError::Stale) => known.first().and_then(|h| h.object()),
             result => result?,
         };
-        Ok(self.handle_for(&row, flags, caller.tid, object))
+        let has_pages = self.may_have_pages(&row);
+        let opened = self.handle_for(&row, flags, caller.tid, object);
+        if let Some(handle) = self.handles.get(opened.fh).filter(|_| has_pages && flags & libc::O_TRUNC == 0) {
+            self.on_open_with_pages(&row, &handle);
+        }
+        Ok(opened)
     }
 
     /// A handle on a file that was just made.
@@ -87,10 +92,19 @@ impl Fs {
 
     fn handle_for(&self, row: &InodeRow, flags: i32, tid: u32, object: Option<ObjectRef>) -> Opened {
         let place = row.parent.map(|dir| (dir, row.pos()));
-        let handle = FileHandle::new((row.ino, place), flags, tgid_of(tid), object);
+        let moves_atime = self.may_move_atime(row, flags);
+        let handle = FileHandle::new((row.ino, place), flags, tgid_of(tid), object, moves_atime);
         let no_flush = !handle.writable;
         let fh = self.handles.insert(handle);
         Opened { fh, keep_cache: self.is_seen_version(row), no_flush }
+    }
+
+    /// Whether the kernel may answer reads of what is opened now by itself.
+    fn may_have_pages(&self, row: &InodeRow) -> bool {
+        match &row.version {
+            Some(version) => self.seen.get(&row.ino).is_some_and(|seen| seen.same(version)),
+            None => true,
+        }
     }
 
     /// Whether the kernel's pages are of the version that is opened now; from now on they are. An inode that this mount has
@@ -108,8 +122,9 @@ impl Fs {
 
     /// FLUSH, at every close(2) of a descriptor. The process that opened the file waits for what the mount promises (the bucket, or
     /// with `write=back` and for temporary names the journal) and hears the answer. Another's close (a child's, of an inherited
-    /// descriptor) makes the bytes durable in the journal; they are committed at RELEASE, so that a shell redirection with several
-    /// children is one upload. So is the close of a new file that nobody has written to yet.
+    /// descriptor) makes the bytes durable in the journal, unless too much would have to be fetched for that; they are committed at
+    /// RELEASE, so that a shell redirection with several children is one upload. So is the close of a new file that nobody has written
+    /// to yet.
     ///
     /// # Errors
     /// Why the file could not be committed. It stays staged and journaled, and is tried again.
@@ -198,7 +213,7 @@ impl Fs {
     async fn let_go(self: &Arc<Self>, ino: Ino, last: bool) -> Result<()> {
         let mut journaled = Ok(());
         let owed = self.writer.get(ino).is_some_and(|s| s.is_changed() || s.is_journaled());
-        if owed && self.meta.get(ino)?.is_some_and(|row| row.parent.is_some()) {
+        if owed && !self.settings.read_only && self.meta.get(ino)?.is_some_and(|row| row.parent.is_some()) {
             journaled = self.journal_if_changed(ino).await;
             self.queue_commit_after(ino, self.delay_of(ino));
         }
@@ -217,8 +232,18 @@ impl Fs {
         }
         self.drop_seen_version(ino);
         self.writer.discard(ino).await?;
-        self.drop_orphan(ino).await?;
-        Ok(self.meta.drop_nameless(ino).await?)
+        self.drop_orphan(ino).await;
+        if row.is_some() {
+            self.meta.drop_nameless(ino).await?;
+        }
+        Ok(())
+    }
+
+    /// We have taken the name of an inode away: what is staged of it is dropped, unless somebody has it open. Whoever closed it last
+    /// while that was under way has still seen the name, and left everything as it was.
+    pub(super) async fn lost_name(&self, ino: Ino) -> Result<()> {
+        self.forget_staged(ino).await?;
+        if self.meta.pins().is_pinned(ino) { Ok(()) } else { self.last_closed(ino).await }
     }
 }
 

@@ -3,6 +3,7 @@
 //! Owns: waiting for what is below a path, trying again, saving elsewhere, dropping changes; uploads that were never completed.
 //! Does not own: the queue (`write::queue`), commits (`commit`), how it is asked for (`daemon`).
 
+use super::background::end_of;
 use super::{Fs, FsError, Result};
 use crate::meta::{Change, InodeRow};
 use crate::store::Upload;
@@ -53,7 +54,7 @@ impl Fs {
     /// Inodes at or below `top` of which the bucket lacks something.
     fn owed_below(&self, top: Ino) -> Result<Vec<Ino>> {
         let mut below = Vec::new();
-        for ino in self.writer.owed() {
+        for ino in self.owed() {
             let mut at = self.meta.get(ino)?;
             while let Some(row) = at {
                 if row.ino == top {
@@ -82,7 +83,7 @@ impl Fs {
     /// [`FsError::NotFound`] if there is no such path.
     pub async fn sync_path(self: &Arc<Self>, names: &[Name], deadline: Duration) -> Result<Vec<Unsaved>> {
         let top = self.at_path(names)?;
-        let until = tokio::time::Instant::now() + deadline;
+        let until = end_of(deadline);
         for ino in self.owed_below(top.ino)? {
             self.journal(ino).await?;
             self.hurry(ino);
@@ -172,8 +173,9 @@ impl Fs {
     ///
     /// # Errors
     /// [`FsError::NotFound`] if there is no such path, [`FsError::Invalid`] if nothing of it was changed,
-    /// [`FsError::Disk`] (EBUSY) if somebody has it open.
+    /// [`FsError::Disk`] (EBUSY) if somebody has it open, [`FsError::ReadOnly`].
     pub async fn discard_path(self: &Arc<Self>, names: &[Name]) -> Result<()> {
+        self.writable()?;
         let row = self.at_path(names)?;
         let (ino, Some(parent), Some(name)) = (row.ino, row.parent, row.name.clone()) else {
             return Err(FsError::Invalid);

@@ -3,16 +3,12 @@
 //! Owns: the keys of a name, claiming them, and making sure that they still are its keys once the claim is granted: a
 //! rename of a directory above may have held them until then. Does not own: claims themselves (`write::claims`).
 
-use super::begin::to_the_end;
 use super::lookup::is_reserved;
 use super::{Fs, FsError, Result};
 use crate::meta::InodeRow;
 use crate::types::{Ino, Key, KeyError, Name};
 use crate::write::{Claim, Span};
 use std::sync::Arc;
-
-/// Longest key that S3 takes, in bytes, the mount's prefix included.
-pub(super) const KEY_LEN_MAX: usize = 1024;
 
 /// A name in a directory, and the key that it has as a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,13 +81,16 @@ impl Fs {
         if is_reserved(place.parent, &place.name) {
             return Err(FsError::Reserved);
         }
-        if self.settings.prefix_len + place.file.as_str().len() > KEY_LEN_MAX {
-            return Err(KeyError::KeyTooLong.into());
-        }
+        self.check_len(&place.file)?;
         match self.meta.child(place.parent, &place.name)? {
             Some(_) => Err(FsError::Exists),
             None => Ok(()),
         }
+    }
+
+    /// Whether the bucket can have the key, the mount's prefix included.
+    pub(super) fn check_len(&self, key: &Key) -> Result<()> {
+        if key.fits_behind(self.settings.prefix_len) { Ok(()) } else { Err(KeyError::KeyTooLong.into()) }
     }
 
     /// A write that found the place taken shows at once what is there: ENOENT beside EEXIST confuses everybody.
@@ -106,15 +105,9 @@ impl Fs {
     pub(super) async fn look_at(self: &Arc<Self>, place: &Place) -> Result<()> {
         let dir = self.key(&self.dir_row(place.parent)?)?;
         let asked = self.meta.observe();
-        let found = self.remote.lookup(&dir, &place.name).await?.map(super::headers::to_found);
-        let (fs, parent, name) = (Arc::clone(self), place.parent, place.name.clone());
-        // Who is interrupted between the two would leave others without the event.
-        to_the_end(async move {
-            let (_, changes) = fs.meta.apply_lookup(parent, name, found, &asked).await?;
-            fs.announce(changes);
-            Ok(())
-        })
-        .await
+        let found =
+            self.remote.lookup(&dir, &place.name, self.kept().in_objects()).await?.map(super::headers::to_found);
+        self.apply_found(place.parent, place.name.clone(), found, asked).await.map(drop)
     }
 
     /// Makes the row of an object that we just wrote. A listing may have shown it first: then that row is its.

@@ -156,8 +156,9 @@ impl Writes {
     pub(super) fn on_close(&self, file: Closing) -> Promise {
         let is_back = self.mode == WriteMode::Back;
         // A shell opens, dup2()s and closes before anything is written: an empty object now would be an upload too many. A close by
-        // a child of an inherited descriptor is none of the file.
-        if file.is_heir || file.is_unwritten {
+        // a child of an inherited descriptor is none of the file. It does not fetch gigabytes for the journal either: the bucket copies
+        // them.
+        if file.is_heir && file.missing <= FILL_MAX || file.is_unwritten {
             let delay = if is_back { self.delay } else { Duration::ZERO };
             return Promise::Journal(if file.is_temp { TEMP_DELAY.max(delay) } else { delay });
         }
@@ -199,8 +200,10 @@ mod tests {
 
     #[test]
     fn programs_temporary_names_are_known_and_titles_are_not() {
-        for name in ["film.mkv.part", ".film.mkv.Xa81bc", ".goutputstream-K3W5Z1", "a.txt~", ".a.txt.swp", "index.lock"]
-        {
+        for name in ["film.mkv.part", "film.mkv.crdownload", ".film.mkv.Xa81bc", ".goutputstream-K3W5Z1"] {
+            assert!(is_temp(name), "{name}");
+        }
+        for name in ["a.txt~", ".a.txt.swp", "index.lock", "tmp_obj_4fG2x1", "a.tmp"] {
             assert!(is_temp(name), "{name}");
         }
         for name in ["film.mkv", "part", "Part 1.mkv", ".hidden", "book (lock).epub", "a.tmpl", "template.html"] {
@@ -224,5 +227,28 @@ mod tests {
         // The queue is full, or the file needs more of its base than is worth fetching.
         assert_eq!(back.on_close(Closing { waiting: 10_000, ..plain }), Promise::Bucket);
         assert_eq!(back.on_close(Closing { missing: 17 << 20, ..plain }), Promise::Bucket);
+        assert_eq!(back.on_close(Closing { missing: 16 << 20, ..plain }), wait);
+        for writes in [&through, &back] {
+            let heir = Closing { is_heir: true, missing: 17 << 20, ..plain };
+            assert_eq!(writes.on_close(heir), Promise::Bucket);
+            assert_eq!(writes.on_close(Closing { is_temp: true, ..heir }), Promise::Bucket);
+            // Not in the midst of a transaction.
+            let database = Closing { role: Role::Database, is_in_transaction: true, ..heir };
+            assert_eq!(writes.on_close(database), Promise::Journal(Duration::from_secs(5)));
+        }
+    }
+
+    #[test]
+    fn databases_wait_for_the_end_of_their_transaction() {
+        let usual = Writes::default();
+        let eager = Writes { delay: Duration::ZERO, ..usual.clone() };
+        let database = Closing { role: Role::Database, ..Closing::default() };
+        let companion = Closing { role: Role::Companion, ..Closing::default() };
+        for (writes, secs) in [(usual, 5), (eager, 2)] {
+            let wait = Promise::Journal(Duration::from_secs(secs));
+            assert_eq!((writes.on_fsync(database), writes.on_fsync(companion)), (wait, wait));
+            assert_eq!(writes.on_close(Closing { is_in_transaction: true, ..database }), wait);
+            assert_eq!((writes.on_close(database), writes.on_close(companion)), (Promise::Bucket, wait));
+        }
     }
 }

@@ -13,19 +13,20 @@ use crate::store::ObjectHeaders;
 use crate::types::{FileKind, Ino, Key, Name, Timestamp};
 use crate::write::Recovered;
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 impl Fs {
-    /// Takes over what an earlier daemon left, before the first request.
+    /// Takes over what an earlier daemon left, before the first request. A read-only mount shows it, and leaves it where it is.
     ///
     /// # Errors
     /// A journal or catalogue that cannot be read: then nothing may be mounted over it.
     pub async fn recover(self: &Arc<Self>) -> Result<()> {
-        if self.settings.read_only {
-            return Ok(());
+        let is_read_only = self.settings.read_only;
+        if !is_read_only {
+            self.find_left_orphans()?;
+            *self.left_uploads.lock().unwrap_or_else(PoisonError::into_inner) = self.writer.left_uploads()?;
         }
-        self.find_left()?;
-        let left = self.writer.recover()?;
+        let left = self.writer.recover(is_read_only)?;
         let journaled: Vec<Ino> = left.iter().map(|r| r.ino).collect();
         for row in self.meta.local()?.into_iter().filter(|r| !journaled.contains(&r.ino)) {
             self.forget_unacknowledged(row).await?;
@@ -37,6 +38,10 @@ impl Fs {
         let replaced = replaced(left.iter().map(|r| (r.ino, &r.key, r.recorded)));
         let (replaced, mut left): (Vec<_>, Vec<_>) = left.into_iter().partition(|r| replaced.contains(&r.ino));
         for recovered in replaced {
+            if is_read_only {
+                self.writer.hide(&recovered);
+                continue;
+            }
             tracing::info!(key = %recovered.key, "was replaced before the crash: its last bytes are dropped");
             self.writer.discard(recovered.ino).await?;
         }
@@ -53,10 +58,27 @@ impl Fs {
         for recovered in left {
             elsewhere.remove(&recovered.ino);
             let ino = self.find_or_make(&recovered, &elsewhere).await?;
-            if ino != recovered.ino {
-                self.writer.adopt(&recovered, ino, self.meta.now()).await?;
-            }
-            tracing::info!(key = %recovered.key, "goes on with a write that an earlier mount left");
+            self.go_on_with(&recovered, ino).await?;
+        }
+        Ok(())
+    }
+
+    /// A file that an earlier mount left has this inode now.
+    async fn go_on_with(&self, recovered: &Recovered, ino: Ino) -> Result<()> {
+        let (key, is_read_only) = (&recovered.key, self.settings.read_only);
+        let staged = match (ino == recovered.ino, is_read_only) {
+            (true, _) => Arc::clone(&recovered.staged),
+            (false, true) => self.writer.show_as(recovered, ino)?,
+            (false, false) => self.writer.adopt(recovered, ino, self.meta.now()).await?,
+        };
+        if !is_read(&recovered.headers) && staged.content().base().is_some() {
+            // The commit reads what the object says first, and that is the time of the version before.
+            staged.set_written_at(headers::from_user(&recovered.headers.user).mtime);
+        }
+        if is_read_only {
+            tracing::warn!(%key, "an earlier mount left a write: it is shown, and sent by the next mount that is not read-only");
+        } else {
+            tracing::info!(%key, "goes on with a write that an earlier mount left");
             self.queue_commit(ino);
         }
         Ok(())
@@ -83,10 +105,12 @@ impl Fs {
     /// The inode of a journaled file: the one that it had, or, in a rebuilt catalogue, a new one at its path.
     async fn find_or_make(self: &Arc<Self>, left: &Recovered, elsewhere: &HashSet<Ino>) -> Result<Ino> {
         let known = self.row_of(left)?;
-        if let Some(row) = &known
-            && self.has_key(row, &left.key)
-        {
-            return Ok(row.ino);
+        if let Some(row) = &known {
+            // Before a rename, which moves its ctime.
+            self.take_newer(row, &left.headers).await?;
+            if self.has_key(row, &left.key) {
+                return Ok(row.ino);
+            }
         }
         // A daemon that knew no escapes has taken them for the name itself.
         let name = |component: &str| Name::from_component(component).or_else(|_| Name::parse(component));
@@ -125,6 +149,15 @@ impl Fs {
             })
             .await?;
         Ok(row.ino)
+    }
+
+    /// The catalogue, which is not synced, may have lost what was set last: then the journal's attributes have the later ctime.
+    async fn take_newer(&self, row: &InodeRow, journaled: &ObjectHeaders) -> Result<()> {
+        if headers::from_user(&journaled.user).ctime.is_some_and(|at| at > row.attr.ctime) {
+            let journaled = journaled.clone();
+            self.meta.change(row.ino, move |row| take_over(row, &journaled)).await?;
+        }
+        Ok(())
     }
 
     /// The row of the inode that a journaled file had.
@@ -175,11 +208,16 @@ impl Fs {
     }
 }
 
+/// Whether somebody had read the headers of the object when the journal was written. Every answer of a server names a content type,
+/// and what we wrote has a write id.
+fn is_read(journaled: &ObjectHeaders) -> bool {
+    journaled.content_type.is_some() || journaled.write_id().is_some()
+}
+
 /// What the journal says of a file's attributes is what they are. Only of an object whose headers nobody had read it says defaults:
-/// then the object's own are read before the commit. Every answer of a server names a content type, and what we wrote has a write
-/// id, so that the two can be told apart.
+/// then the object's own are read before the commit.
 fn take_over(row: &mut InodeRow, journaled: &ObjectHeaders) {
-    let is_read = journaled.content_type.is_some() || journaled.write_id().is_some();
+    let is_read = is_read(journaled);
     if !is_read && row.version.is_some() && row.headers.is_some() {
         return;
     }

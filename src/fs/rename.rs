@@ -5,12 +5,13 @@
 //! The bucket has both names before the old one goes: a rename that fails half way leaves at least one of them.
 
 use super::dir::new_write_id;
-use super::headers::{for_new, to_meta};
+use super::headers::to_meta;
 use super::invalidate::Touched;
 use super::lookup::is_reserved;
 use super::place::Place;
 use super::promise::{Closing, Promise};
 use super::{Fs, FsError, Result};
+use crate::meta::headers::set_ctime;
 use crate::meta::{InodeRow, Moved};
 use crate::store::{Condition, CopyRequest, ErrorKind, ObjectHeaders, StoreError};
 use crate::types::{FileKind, Ino, Key, Name, ObjectRef, Version};
@@ -126,8 +127,8 @@ impl Fs {
             self.journal_renamed(row.ino, replaced.as_ref()).await?;
         }
         if let Some(old) = replaced {
-            self.turn_readers(&old, key, aside).await?;
-            self.forget_staged(old.ino).await?;
+            self.turn_readers(&old, key, aside);
+            self.lost_name(old.ino).await?;
         }
         if row.version.is_some() {
             return self.delete_source(row, &from.file).await;
@@ -231,15 +232,20 @@ impl Fs {
         Ok(())
     }
 
-    /// The headers that the commit of `row` keeps of the object that it replaces: all that are not attributes of the file.
+    /// The headers that the commit of `row` keeps of the object that it replaces: all that are not attributes of the file. What is
+    /// acknowledged has to be uploaded: user metadata that does not fit beside those goes.
     async fn headers_to_keep(&self, old: &InodeRow, row: &InodeRow, key: &Key) -> String {
-        let headers = match self.headers_of(old, key).await {
+        let mut headers = match self.headers_of(old, key).await {
             Ok(headers) => headers,
             Err(e) => {
                 tracing::debug!(%key, error = %e, "the headers of what is replaced are not known: it gets those of a new file");
-                for_new(row, key)
+                self.for_new(row, key)
             }
         };
+        if self.needed_len(&headers, row) > self.store.capabilities().user_metadata_max {
+            tracing::warn!(%key, "the user metadata of what is replaced does not fit beside that of the new file: it is dropped");
+            headers.user.clear();
+        }
         to_meta(&headers).json
     }
 
@@ -277,8 +283,8 @@ impl Fs {
             self.note_rewritten(row, &ObjectRef { key: from.file.clone(), version: copied }, &to.file, &version);
         }
         // Written and acknowledged meanwhile: the journal must name the new key and version.
-        if self.writer.get(row.ino).is_some_and(|staged| staged.is_journaled()) {
-            self.journal(row.ino).await?;
+        if let Some(staged) = self.writer.get(row.ino).filter(|staged| staged.is_journaled()) {
+            self.journal_anew(&staged).await?;
         }
         Ok(())
     }
@@ -293,7 +299,7 @@ impl Fs {
         }
     }
 
-    /// Copies an object to another key with all its headers. Answers the version and headers that it has there.
+    /// Copies an object to another key with all its headers, and with the ctime of now where they tell one. Answers the version and headers that it has there.
     async fn copy_object(
         &self,
         row: &InodeRow,
@@ -302,7 +308,8 @@ impl Fs {
         condition: Condition,
     ) -> Result<(Version, ObjectHeaders)> {
         let version = row.version.clone().ok_or(FsError::Stale)?;
-        let headers = self.headers_of(row, from).await?.with_write_id(&new_write_id());
+        let mut headers = self.headers_of(row, from).await?.with_write_id(&new_write_id());
+        set_ctime(&mut headers.user, self.meta.now());
         let written = self
             .store
             .copy(&CopyRequest {

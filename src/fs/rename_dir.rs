@@ -4,7 +4,7 @@
 //! Does not own: renaming files (`rename`), what an earlier mount did not end (`resume`).
 
 use super::dir::new_write_id;
-use super::place::{KEY_LEN_MAX, Place};
+use super::place::Place;
 use super::{Fs, FsError, Result};
 use crate::meta::{InodeRow, Marker, Moved};
 use crate::store::{Condition, CopyRequest, ErrorKind, ListRequest, ListedObject, ObjectHeaders, StoreError};
@@ -110,10 +110,7 @@ impl Fs {
         };
         let objects = self.list_below(&old).await?;
         for object in &objects {
-            let key = object.key.rebase(&old, &new)?;
-            if self.settings.prefix_len + key.as_str().len() > KEY_LEN_MAX {
-                return Err(KeyError::KeyTooLong.into());
-            }
+            self.check_len(&object.key.rebase(&old, &new)?)?;
         }
         let id = new_write_id();
         let is_recorded = !objects.is_empty();
@@ -202,8 +199,8 @@ impl Fs {
         let below = self.meta.descendants(dir)?;
         let mut all = Ok(());
         for ino in owed.into_iter().filter(|ino| below.contains(ino)) {
-            if self.writer.get(ino).is_some_and(|staged| staged.is_journaled())
-                && let Err(e) = self.journal(ino).await
+            if let Some(staged) = self.writer.get(ino).filter(|staged| staged.is_journaled())
+                && let Err(e) = self.journal_anew(&staged).await
             {
                 tracing::error!(inode = %ino, error = %e, "the journal names it by its old path");
                 all = Err(e);

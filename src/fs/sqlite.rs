@@ -17,6 +17,10 @@ use std::sync::atomic::Ordering;
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// How a rollback journal begins that has to be played back. At the end of a transaction it is deleted, cut or overwritten.
 const HOT: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
+/// How it begins before it is synced for the first time, and how an overwritten one does.
+const COLD: [u8; 8] = [0; 8];
+/// How a log begins: the last bit is the byte order of its sums.
+const LOGS: [[u8; 4]; 2] = [[0x37, 0x7f, 0x06, 0x82], [0x37, 0x7f, 0x06, 0x83]];
 const JOURNAL: &str = "-journal";
 const WAL: &str = "-wal";
 const SHM: &str = "-shm";
@@ -29,7 +33,7 @@ pub(super) enum Role {
     None,
     /// It is one.
     Database,
-    /// It is the journal, the log or the log's index of one.
+    /// It is the journal, the log or the log's index of one, as far as name and beginnings tell.
     Companion,
 }
 
@@ -66,14 +70,33 @@ impl Fs {
         let (Some(parent), Some(name)) = (row.parent, &row.name) else { return Ok(Role::None) };
         if let Some(stem) = stem_of(name) {
             let owner = self.meta.child(parent, &stem)?.filter(|owner| owner.attr.kind == FileKind::File);
-            return Ok(if owner.is_some() { Role::Companion } else { Role::None });
+            let Some(owner) = owner else { return Ok(Role::None) };
+            // Notes may have a journal as well.
+            let belongs = self.is_database(&owner)?.unwrap_or_else(|| may_be_companion(staged, name));
+            return Ok(if belongs { Role::Companion } else { Role::None });
         }
-        // A new one is empty until its first transaction is in the journal.
-        let begins = begins_with(staged, MAGIC);
-        if begins == Some(true) || (begins.is_none() || staged.size() == 0) && self.has_companion(parent, name)? {
-            return Ok(Role::Database);
+        let is_one = match self.is_database(row)? {
+            Some(begins) => begins,
+            None => self.has_companion(parent, name)?,
+        };
+        Ok(if is_one { Role::Database } else { Role::None })
+    }
+
+    /// Whether a file begins as a database does. `None` if its beginning is not here, or it is empty, as a new one is until its first
+    /// transaction is in the journal.
+    fn is_database(&self, row: &InodeRow) -> Result<Option<bool>> {
+        if let Some(staged) = self.writer.get(row.ino) {
+            if staged.size() == 0 {
+                return Ok(None);
+            }
+            if let Some(begins) = begins_with(&staged, MAGIC) {
+                return Ok(Some(begins));
+            }
         }
-        Ok(Role::None)
+        let (Some(object), Some(range)) = (self.object(row)?, ByteRange::new(0, MAGIC.len() as u64)) else {
+            return Ok(None);
+        };
+        Ok(self.reader.kept(&object, range).map(|bytes| bytes == MAGIC.as_slice()))
     }
 
     /// Whether a staged file is a database, or belongs to one.
@@ -154,6 +177,17 @@ fn stem_of(name: &Name) -> Option<Name> {
     let name = name.as_bytes();
     let stem = [JOURNAL, WAL, SHM].iter().find_map(|suffix| name.strip_suffix(suffix.as_bytes()))?;
     Name::parse(stem).ok()
+}
+
+/// Whether a file that a database might have beside it can be what its name says. If it cannot be seen, it counts as that: to wait with
+/// its upload does less harm than to upload the middle of a transaction.
+fn may_be_companion(staged: &Staged, name: &Name) -> bool {
+    let begins = |magic: &[u8]| begins_with(staged, magic) != Some(false);
+    staged.size() == 0
+        || name.as_bytes().ends_with(SHM.as_bytes())
+        || begins(&HOT)
+        || begins(&COLD)
+        || LOGS.iter().any(|log| begins(log.as_slice()))
 }
 
 /// Whether the file begins so. `None` if its beginning is not here.

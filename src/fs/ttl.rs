@@ -32,6 +32,8 @@ fn ttl(known: Known, now: Timestamp, fresh: Duration) -> Duration {
 impl Fs {
     /// An inode as the kernel is told of it at `now`.
     pub(super) fn entry_of(&self, ino: Ino, attr: Attr, nlink: u32, known: Known, now: Timestamp) -> Entry {
+        // Where headers say nothing of attributes, there is nothing to be read.
+        let known = Known { is_read: known.is_read || !self.kept().in_objects(), ..known };
         Entry { ino, attr: self.shown(ino, attr), nlink, ttl: ttl(known, now, self.settings.poll_interval) }
     }
 }

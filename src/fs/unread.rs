@@ -97,7 +97,7 @@ impl Fs {
     /// Somebody read these headers.
     pub(super) fn note_headers(self: &Arc<Self>, headers: &ObjectHeaders) {
         let said = from_user(&headers.user);
-        let carries = said.perm.is_some() || said.mtime.is_some() || said.uid.is_some();
+        let carries = said.perm.is_some() || said.mtime.is_some() || said.uid.is_some() || said.target.is_some();
         if !carries || self.unread.carries.swap(true, Ordering::Relaxed) {
             return;
         }
@@ -119,7 +119,8 @@ impl Fs {
     }
 
     fn read_headers_later(self: &Arc<Self>, dir: Ino, listed_at: Timestamp) {
-        if !self.unread.carries.load(Ordering::Relaxed) || !self.unread.begin(dir, listed_at) {
+        let is_worth_it = self.kept().in_objects() && self.unread.carries.load(Ordering::Relaxed);
+        if !is_worth_it || !self.unread.begin(dir, listed_at) {
             return;
         }
         let fs = Arc::clone(self);

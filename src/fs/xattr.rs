@@ -4,8 +4,9 @@
 //! something. Does not own: their form in the object's metadata (`meta::xattrs`), the way there (`attr`).
 
 use super::attr::Wanted;
-use super::headers::{for_rewrite, known, written_len, xattrs_of};
+use super::headers::{known, xattrs_of};
 use super::{Fs, FsError, Result};
+use crate::meta::headers::Kept;
 use crate::meta::{InodeRow, Marker, xattrs};
 use crate::store::ObjectMeta;
 use crate::types::{ContentSum, FileKind, Ino, Version};
@@ -18,8 +19,8 @@ const CONFLICT: &[u8] = b"user.objfs.conflict";
 const URL_VALID: Duration = Duration::from_secs(3600);
 /// The storage class that answers to a HEAD do not name ("HeadObject" in the S3 API reference).
 const STANDARD: &str = "STANDARD";
-/// Bytes of an object's metadata that are left for what a chmod, a rename or the time of a write adds to it.
-const SPARE: usize = 128;
+/// Longest name of an attribute (XATTR_NAME_MAX, include/uapi/linux/limits.h).
+const NAME_LEN_MAX: usize = 255;
 
 /// What an attribute of ours tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +46,8 @@ enum Attribute {
     Told(Told),
     /// A name that is kept for more of these.
     Unused,
+    /// What somebody would set, where objects carry none (`nometa`).
+    NotKept,
 }
 
 impl Attribute {
@@ -70,15 +73,29 @@ impl Attribute {
             Some(_) => Attribute::Unused,
         })
     }
+
+    /// What is left of it for the mount: without attributes in objects, what would come from their headers is not there.
+    fn where_kept(self, kept: Kept) -> Attribute {
+        match self {
+            _ if kept.in_objects() => self,
+            Attribute::Stored | Attribute::Conflict => Attribute::NotKept,
+            Attribute::Told(Told::Sha256) => Attribute::Unused,
+            other => other,
+        }
+    }
 }
 
 impl Fs {
+    fn attribute(&self, name: &[u8]) -> Result<Attribute> {
+        Ok(Attribute::of(name)?.where_kept(self.kept()))
+    }
+
     /// GETXATTR: the value.
     ///
     /// # Errors
     /// [`FsError::NoAttribute`], [`FsError::NotSupported`]; what the store says if the object's headers were not read yet.
     pub async fn getxattr(self: &Arc<Self>, ino: Ino, name: &[u8]) -> Result<Vec<u8>> {
-        match Attribute::of(name)? {
+        match self.attribute(name)? {
             Attribute::Stored | Attribute::Conflict => {
                 let row = self.row_with_xattrs(ino).await?;
                 match xattrs::parse(&xattrs_of(&row)).remove(name) {
@@ -88,7 +105,7 @@ impl Fs {
                 }
             }
             Attribute::Told(what) => Ok(self.told(ino, what).await?.into_bytes()),
-            Attribute::Refresh | Attribute::Unused => Err(FsError::NoAttribute),
+            Attribute::Refresh | Attribute::Unused | Attribute::NotKept => Err(FsError::NoAttribute),
         }
     }
 
@@ -99,6 +116,9 @@ impl Fs {
     /// As [`Fs::getxattr`].
     pub async fn listxattr(self: &Arc<Self>, ino: Ino) -> Result<Vec<u8>> {
         let mut row = self.row(ino)?;
+        if !self.kept().in_objects() {
+            return Ok(Vec::new());
+        }
         if is_unread(&row) && row.parent.is_some_and(|dir| self.unread.is_worth_listing(dir)) {
             row = match self.row_with_xattrs(ino).await {
                 Err(e) if e.is_outage() => row,
@@ -106,7 +126,9 @@ impl Fs {
             };
         }
         let mut names: Vec<Vec<u8>> = xattrs::parse(&xattrs_of(&row)).into_keys().collect();
-        names.retain(|name| matches!(Attribute::of(name), Ok(Attribute::Stored | Attribute::Conflict)));
+        names.retain(|name| {
+            is_a_name(name) && matches!(Attribute::of(name), Ok(Attribute::Stored | Attribute::Conflict))
+        });
         if self.conflict_of(ino)?.is_some() && !names.iter().any(|name| name == CONFLICT) {
             names.push(CONFLICT.to_vec());
         }
@@ -119,10 +141,11 @@ impl Fs {
     /// [`FsError::Exists`] and [`FsError::NoAttribute`] as `flags` say, [`FsError::FixedAttribute`], [`FsError::MetadataFull`],
     /// [`FsError::NotSupported`]; what the store says.
     pub async fn setxattr(self: &Arc<Self>, ino: Ino, name: Vec<u8>, value: Vec<u8>, flags: i32) -> Result<()> {
-        match Attribute::of(&name)? {
+        match self.attribute(&name)? {
             Attribute::Stored | Attribute::Conflict => self.change_xattr(ino, name, Some(value), flags).await,
             Attribute::Refresh => self.refresh(ino).await,
             Attribute::Told(_) | Attribute::Unused => Err(FsError::FixedAttribute),
+            Attribute::NotKept => Err(FsError::NotSupported),
         }
     }
 
@@ -131,9 +154,10 @@ impl Fs {
     /// # Errors
     /// As [`Fs::setxattr`].
     pub async fn removexattr(self: &Arc<Self>, ino: Ino, name: Vec<u8>) -> Result<()> {
-        match Attribute::of(&name)? {
+        match self.attribute(&name)? {
             Attribute::Stored | Attribute::Conflict => self.change_xattr(ino, name, None, libc::XATTR_REPLACE).await,
             Attribute::Refresh | Attribute::Told(_) | Attribute::Unused => Err(FsError::FixedAttribute),
+            Attribute::NotKept => Err(FsError::NotSupported),
         }
     }
 
@@ -164,12 +188,9 @@ impl Fs {
 
     /// Whether the store takes that much metadata of one object. What takes less of it than before is never refused.
     fn check_room(&self, row: &InodeRow, wanted: &Wanted) -> Result<()> {
-        let mut headers = known(row).unwrap_or_default();
-        // It makes room if it has to.
-        headers.user.remove(ContentSum::HEADER);
-        let len_of = |row: &InodeRow| written_len(&for_rewrite(headers.clone(), row)) + SPARE;
-        let len = len_of(&wanted.applied_to(row));
-        if len > self.store.capabilities().user_metadata_max && len > len_of(row) {
+        let headers = known(row).unwrap_or_default();
+        let len = self.needed_len(&headers, &wanted.applied_to(row));
+        if len > self.store.capabilities().user_metadata_max && len > self.needed_len(&headers, row) {
             return Err(FsError::MetadataFull);
         }
         Ok(())
@@ -243,6 +264,12 @@ impl Fs {
     }
 }
 
+/// Whether programs can ask for an attribute of this name. Of others, which somebody else has stored, the kernel may refuse the whole
+/// list (fs/fuse/xattr.c, fuse_verify_xattr_list).
+fn is_a_name(name: &[u8]) -> bool {
+    name.len() <= NAME_LEN_MAX && !name.contains(&0)
+}
+
 /// The version that a row shows.
 fn version_of(row: &InodeRow) -> Result<&Version> {
     row.version.as_ref().ok_or(FsError::NoAttribute)
@@ -271,5 +298,9 @@ mod tests {
             assert_eq!(of(name).unwrap_err().errno(), libc::EOPNOTSUPP, "{name}");
         }
         assert_eq!(of("user.").unwrap_err().errno(), libc::EINVAL);
+        let here = |name: &str| Attribute::of(name.as_bytes()).unwrap().where_kept(Kept::Here);
+        assert_eq!((here("user.a"), here("user.objfs.conflict")), (Attribute::NotKept, Attribute::NotKept));
+        assert_eq!((here("user.objfs.sha256"), here("user.objfs.refresh")), (Attribute::Unused, Attribute::Refresh));
+        assert_eq!(here("user.objfs.etag").where_kept(Kept::InObjects), Attribute::Told(Told::ETag));
     }
 }

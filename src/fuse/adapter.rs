@@ -288,7 +288,7 @@ impl Filesystem for Adapter {
     ) {
         let fs = Arc::clone(&self.fs);
         let work = async move { fs.read(Fh(fh.0), offset, size).await };
-        self.spawn_waiting(request, work, move |outcome| match outcome {
+        self.spawn_read(request, work, move |outcome| match outcome {
             Ok(bytes) => reply.data(&bytes),
             Err(e) => reply.error(reply::errno("read", &e)),
         });
@@ -317,8 +317,7 @@ impl Filesystem for Adapter {
         let at_end = flags.0 & libc::O_APPEND != 0 && !is_from_pages;
         let offset = if at_end { None } else { Some(offset) };
         let kill_suid = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        let staged = if kill_suid { None } else { self.fs.write_staged(Fh(fh.0), offset, data) };
-        if let Some(outcome) = staged {
+        if let Some(outcome) = self.fs.write_staged(Fh(fh.0), offset, data, kill_suid) {
             return answer(outcome);
         }
         let (fs, data) = (Arc::clone(&self.fs), Bytes::copy_from_slice(data));

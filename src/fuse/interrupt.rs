@@ -6,6 +6,9 @@
 //! fuser answers FUSE_INTERRUPT with ENOSYS, and the kernel then never asks again: without this table a process that
 //! waits for a slow server would ignore even SIGKILL.
 
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
@@ -21,6 +24,7 @@ const AGE_MIN: Duration = Duration::from_millis(50);
 struct Waiting {
     tid: u32,
     since: Instant,
+    ends_with_process: bool,
     interrupt: oneshot::Sender<()>,
 }
 
@@ -44,26 +48,37 @@ impl InFlight {
         Ok(table)
     }
 
-    /// Enters a request. The receiver resolves when its process is to be freed.
-    pub(super) fn enter(self: &Arc<Self>, unique: u64, tid: u32) -> (Ticket, oneshot::Receiver<()>) {
+    /// Enters a request. The receiver resolves when its process is to be freed, or, for one that `ends_with_process`, is gone.
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        unique: u64,
+        tid: u32,
+        ends_with_process: bool,
+    ) -> (Ticket, oneshot::Receiver<()>) {
         let (interrupt, interrupted) = oneshot::channel();
-        let waiting = Waiting { tid, since: Instant::now(), interrupt };
+        let waiting = Waiting { tid, since: Instant::now(), ends_with_process, interrupt };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(unique, waiting);
         (Ticket { table: Arc::clone(self), unique }, interrupted)
     }
 
     /// Interrupts the requests of killed processes.
     fn sweep(&self, now: Instant) {
-        let old: Vec<(u64, u32)> = {
+        let old: Vec<(u64, u32, bool)> = {
             let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            // No thread waits for what the kernel writes of its pages, be it that a process dies whose stores they are (fs/fuse/file.c,
+            // fuse_send_writepage): that has to arrive.
             let is_old = |w: &Waiting| w.tid != 0 && now.duration_since(w.since) >= AGE_MIN;
-            table.iter().filter(|(_, w)| is_old(w)).map(|(unique, w)| (*unique, w.tid)).collect()
+            table.iter().filter(|(_, w)| is_old(w)).map(|(unique, w)| (*unique, w.tid, w.ends_with_process)).collect()
         };
-        for (unique, tid) in old {
-            let Ok(status) = std::fs::read_to_string(format!("/proc/{tid}/status")) else { continue };
-            if !is_interrupted(&status)
-                && !std::fs::read_to_string(format!("/proc/{tid}/stat")).is_ok_and(|s| was_killed(&s))
-            {
+        for (unique, tid, ends_with_process) in old {
+            let is_over = match std::fs::read_to_string(format!("/proc/{tid}/status")) {
+                Ok(status) => {
+                    is_interrupted(&status)
+                        || std::fs::read_to_string(format!("/proc/{tid}/stat")).is_ok_and(|s| was_killed(&s))
+                }
+                Err(_) => ends_with_process && is_gone(tid),
+            };
+            if !is_over {
                 continue;
             }
             let freed = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&unique);
@@ -88,6 +103,11 @@ fn watch(table: &Weak<InFlight>) {
         drop(table);
         thread::sleep(PERIOD);
     }
+}
+
+/// Whether there is no such thread any more. Not to be seen in /proc does not suffice: hidepid= hides those of others (proc(5)).
+fn is_gone(tid: u32) -> bool {
+    i32::try_from(tid).is_ok_and(|tid| kill(Pid::from_raw(tid), None::<Signal>) == Err(Errno::ESRCH))
 }
 
 /// Whether a thread has a signal pending that ends it or that a person sent: SIGKILL, one whose default is to end the
@@ -178,9 +198,23 @@ mod tests {
     #[tokio::test]
     async fn a_ticket_leaves_the_table() {
         let table = Arc::new(InFlight::default());
-        let (ticket, _interrupted) = table.enter(7, 1);
+        let (ticket, _interrupted) = table.enter(7, 1, false);
         assert_eq!(table.0.lock().unwrap().len(), 1);
         drop(ticket);
         assert!(table.0.lock().unwrap().is_empty());
+    }
+    #[tokio::test]
+    async fn what_is_asked_ahead_of_a_reader_ends_with_it_and_nothing_else_does() {
+        let table = Arc::new(InFlight::default());
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let (gone, here) = (child.id(), std::process::id());
+        child.wait().unwrap();
+        let (_read, read) = table.enter(1, gone, true);
+        let (_write, mut write) = table.enter(2, gone, false);
+        let (_other, mut other) = table.enter(3, here, true);
+        table.sweep(Instant::now() + AGE_MIN);
+        assert_eq!(read.await, Ok(()));
+        assert!(write.try_recv().is_err() && other.try_recv().is_err());
+        assert_eq!(table.0.lock().unwrap().len(), 2);
     }
 }

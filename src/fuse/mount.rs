@@ -194,6 +194,22 @@ mod tests {
     }
 
     #[test]
+    fn flags_are_given_to_the_kernel_by_their_names() {
+        let known = [
+            ("noexec", MsFlags::MS_NOEXEC),
+            ("noatime", MsFlags::MS_NOATIME),
+            ("nodiratime", MsFlags::MS_NODIRATIME),
+            ("relatime", MsFlags::MS_RELATIME),
+            ("sync", MsFlags::MS_SYNCHRONOUS),
+            ("dirsync", MsFlags::MS_DIRSYNC),
+        ];
+        for (name, flag) in known {
+            assert_eq!(flags_of(&[name.to_owned()]), flag, "{name}");
+        }
+        assert_eq!(flags_of(&["noexec".to_owned(), "sync".to_owned()]), MsFlags::MS_NOEXEC | MsFlags::MS_SYNCHRONOUS);
+    }
+
+    #[test]
     fn the_last_line_says_why() {
         assert_eq!(last_line(b"a\nfusermount3: bad mount point /x\n\n"), "fusermount3: bad mount point /x");
         assert!(last_line(b"").contains("did not say why"));

@@ -31,7 +31,27 @@ impl Adapter {
         W: Future<Output = Result<T, FsError>> + Send + 'static,
         A: FnOnce(Result<T, FsError>) + Send + 'static,
     {
-        let (ticket, interrupted) = self.in_flight.enter(request.unique().0, request.pid());
+        self.spawn_entered(request, false, work, answer);
+    }
+
+    /// The same for READ. The kernel asks ahead of a reader without having it wait, and does not take that back when the reader is
+    /// gone: nobody wants the answer then, and the file stays open until it is there.
+    pub(super) fn spawn_read<T, W, A>(&self, request: &Request, work: W, answer: A)
+    where
+        T: Send + 'static,
+        W: Future<Output = Result<T, FsError>> + Send + 'static,
+        A: FnOnce(Result<T, FsError>) + Send + 'static,
+    {
+        self.spawn_entered(request, true, work, answer);
+    }
+
+    fn spawn_entered<T, W, A>(&self, request: &Request, ends_with_process: bool, work: W, answer: A)
+    where
+        T: Send + 'static,
+        W: Future<Output = Result<T, FsError>> + Send + 'static,
+        A: FnOnce(Result<T, FsError>) + Send + 'static,
+    {
+        let (ticket, interrupted) = self.in_flight.enter(request.unique().0, request.pid(), ends_with_process);
         self.runtime.spawn(async move {
             let outcome = tokio::select! {
                 biased;
@@ -51,7 +71,7 @@ impl Adapter {
         W: Future<Output = Result<T, FsError>> + Send + 'static,
         A: FnOnce(Result<T, FsError>) + Send + 'static,
     {
-        let (ticket, interrupted) = self.in_flight.enter(request.unique().0, request.pid());
+        let (ticket, interrupted) = self.in_flight.enter(request.unique().0, request.pid(), false);
         let whole = async move {
             tokio::select! {
                 biased;

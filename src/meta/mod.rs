@@ -11,6 +11,7 @@ pub mod headers;
 pub mod xattrs;
 
 mod apply;
+mod atimes;
 mod finish;
 mod listing;
 mod pins;
@@ -40,6 +41,9 @@ use apply::{Context, Loser};
 /// Where the catalogue keeps the time of the last listing, in ns since the epoch.
 const LATEST: &str = "latest";
 
+/// Where the catalogue keeps whether attributes were in it alone ([`headers::Kept`]).
+const KEPT: &str = "kept";
+
 /// What the catalogue answers.
 pub type Result<T> = std::result::Result<T, DbError>;
 
@@ -66,7 +70,7 @@ impl Meta {
     /// As [`Catalogue::open`].
     pub async fn open(path: &Path, defaults: Defaults, clock: Arc<dyn WallClock>) -> Result<Meta> {
         let (catalogue, notice) = open_or_set_aside(path)?;
-        let now = clock.now();
+        let (now, kept) = (clock.now(), defaults.kept);
         let root = Attr {
             kind: FileKind::Dir,
             perm: defaults.dir_perm,
@@ -81,6 +85,11 @@ impl Meta {
         catalogue
             .write(move |rows| {
                 rows.ensure_root(&root)?;
+                if kept.in_objects() && rows.kv(KEPT)?.as_deref() == Some("here") {
+                    // Nobody went by what objects say of attributes.
+                    rows.forget_headers()?;
+                }
+                rows.set_kv(KEPT, if kept.in_objects() { "in objects" } else { "here" })?;
                 let latest = rows.kv(LATEST)?.and_then(|nanos| nanos.parse().ok()).map(Timestamp::from_nanos);
                 if latest.is_some_and(|latest| latest > now) {
                     tracing::warn!(
@@ -259,14 +268,17 @@ impl Meta {
     }
 
     /// Headers of `version`, which was asked for by itself: the row takes its attributes from them, if it shows that version and
-    /// nobody has read them before. Answers the row.
+    /// nobody has read them before. A directory's marker counts as it is. Answers the row.
     ///
     /// # Errors
     /// As [`Meta::get`].
     pub async fn learn(&self, ino: Ino, version: Version, headers: Headers) -> Result<Option<InodeRow>> {
         let defaults = Arc::clone(&self.defaults);
+        let headers = headers.where_kept(defaults.kept);
         self.change(ino, move |row| {
-            if row.version.as_ref().is_some_and(|known| known.same(&version)) {
+            if row.attr.kind == FileKind::Dir {
+                reconcile::learn_marker(row, &version, &headers, &defaults);
+            } else if row.version.as_ref().is_some_and(|known| known.same(&version)) {
                 reconcile::learn(row, &headers, &defaults);
             }
         })
@@ -363,6 +375,7 @@ impl Meta {
         found: Option<Found>,
         asked: &Observation,
     ) -> Result<(Option<InodeRow>, Vec<Change>)> {
+        let found = found.map(|found| found.where_kept(self.defaults.kept));
         self.applying(asked, move |rows, cx| {
             let mut changes = Vec::new();
             // Whoever asked is shown the name at once.

@@ -3,7 +3,7 @@
 //! Owns: the rules by which a sighting (a name as the bucket shows it now) changes an inode row. Pure.
 //! Does not own: writing the rows (`meta::apply`), asking the bucket (`remote`).
 
-use super::headers::{self, HeaderAttrs};
+use super::headers::{self, HeaderAttrs, Kept};
 use super::xattrs;
 use crate::db::{InodeRow, Marker};
 use crate::types::{Attr, FileKind, Name, Timestamp, Version};
@@ -44,8 +44,24 @@ pub enum Found {
 pub struct Headers {
     /// All of them.
     pub json: String,
-    /// User metadata: names in lower case, without `x-amz-meta-`.
-    pub user: BTreeMap<String, String>,
+    /// User metadata: names in lower case, without `x-amz-meta-`. `None`: what it says of attributes does not count.
+    pub user: Option<BTreeMap<String, String>>,
+}
+
+impl Headers {
+    /// The same, of which nobody reads attributes if those are kept elsewhere.
+    #[must_use]
+    pub(super) fn where_kept(self, kept: Kept) -> Headers {
+        Headers { user: self.user.filter(|_| kept.in_objects()), ..self }
+    }
+
+    pub(super) fn said(&self) -> Option<HeaderAttrs> {
+        self.user.as_ref().map(headers::from_user)
+    }
+
+    fn xattrs(&self) -> Option<String> {
+        self.user.as_ref().map(xattrs::in_user)
+    }
 }
 
 /// What objects that say nothing of owner and mode are given.
@@ -63,8 +79,34 @@ pub struct Defaults {
     pub file_perm: u16,
     /// Permission bits of directories.
     pub dir_perm: u16,
+    /// Permission bits of all files, whatever objects say (mount option `file_mode=`).
+    pub file_mode: Option<u16>,
+    /// Permission bits of all directories, whatever objects say (mount option `dir_mode=`).
+    pub dir_mode: Option<u16>,
+    /// Where attributes are kept.
+    pub kept: Kept,
     /// Shown where the bucket knows no time: implied directories.
     pub mounted_at: Timestamp,
+}
+
+impl Defaults {
+    /// Attributes as the mount's options show them, whatever is stored. A symbolic link has the permission bits that it has: they
+    /// mean nothing (symlink(7)).
+    pub fn shown(&self, mut attr: Attr) -> Attr {
+        if self.uid_forced {
+            attr.uid = self.uid;
+        }
+        if self.gid_forced {
+            attr.gid = self.gid;
+        }
+        let forced = match attr.kind {
+            FileKind::Dir => self.dir_mode,
+            FileKind::Symlink => None,
+            _ => self.file_mode,
+        };
+        attr.perm = forced.unwrap_or(attr.perm);
+        attr
+    }
 }
 
 /// What is to be done with the row of a name.
@@ -83,14 +125,26 @@ pub(super) enum Verdict {
 }
 
 impl Found {
+    /// The same, of which nobody reads attributes if those are kept elsewhere.
+    #[must_use]
+    pub(super) fn where_kept(self, kept: Kept) -> Found {
+        match self {
+            Found::Object { version, storage_class, headers } => {
+                Found::Object { version, storage_class, headers: headers.map(|h| h.where_kept(kept)) }
+            }
+            Found::Dir { marker, read } => {
+                Found::Dir { marker, read: read.map(|(version, headers)| (version, headers.where_kept(kept))) }
+            }
+        }
+    }
+
     /// The kind that the bucket shows, as far as it was read.
     pub fn kind(&self) -> FileKind {
         match self {
             Found::Dir { .. } => FileKind::Dir,
-            Found::Object { headers, .. } => {
-                let said = headers.as_ref().and_then(|h| headers::from_user(&h.user).kind);
-                // A directory's key ends in '/': the mode of a plain key cannot make it one.
-                said.filter(|k| *k != FileKind::Dir).unwrap_or(FileKind::File)
+            Found::Object { version, headers, .. } => {
+                let said = headers.as_ref().and_then(Headers::said);
+                said.map_or(FileKind::File, |said| said.kind_of_object(version.size))
             }
         }
     }
@@ -107,9 +161,9 @@ pub(super) fn judge(row: Option<&InodeRow>, found: &Found, pinned: bool, began: 
         Found::Dir { .. } => Verdict::Replace,
         Found::Object { version, headers, .. } => {
             let same = row.version.as_ref().is_some_and(|v| v.same(version));
-            let kind_known = headers.is_some() || row.headers.is_some() && same;
-            let kind_fits =
-                if headers.is_some() { row.attr.kind == found.kind() } else { row.attr.kind != FileKind::Dir };
+            let is_read = headers.as_ref().is_some_and(|h| h.user.is_some());
+            let kind_known = is_read || row.headers.is_some() && same;
+            let kind_fits = if is_read { row.attr.kind == found.kind() } else { row.attr.kind != FileKind::Dir };
             match (same, kind_fits) {
                 (_, false) => Verdict::Replace,
                 (true, true) => Verdict::Confirm,
@@ -130,13 +184,13 @@ pub(super) fn adopt(row: &mut InodeRow, found: &Found, defaults: &Defaults, bega
             row.version = Some(version.clone());
             row.storage_class.clone_from(storage_class);
             row.headers = headers.as_ref().map(|h| h.json.clone());
-            row.xattrs = headers.as_ref().map(|h| xattrs::in_user(&h.user));
+            row.xattrs = headers.as_ref().and_then(Headers::xattrs);
         }
         Found::Dir { marker, read } => {
             row.version = read.as_ref().map(|(v, _)| v.clone());
             row.storage_class = None;
             row.headers = read.as_ref().map(|(_, h)| h.json.clone()).or_else(|| nothing_to_read(*marker));
-            row.xattrs = read.as_ref().map(|(_, h)| xattrs::in_user(&h.user));
+            row.xattrs = read.as_ref().and_then(|(_, h)| h.xattrs());
             row.marker = if marker.unwrap_or(false) { Marker::Present } else { Marker::Implied };
         }
     }
@@ -158,9 +212,12 @@ pub(super) fn confirm(row: &mut InodeRow, found: &Found, defaults: &Defaults, be
             if let Some(headers) = headers
                 && row.headers.is_none()
             {
-                row.attr = attr_of(found, defaults);
+                if headers.user.is_some() {
+                    let before = std::mem::replace(&mut row.attr, attr_of(found, defaults));
+                    keep_access(&mut row.attr, &before);
+                }
                 row.headers = Some(headers.json.clone());
-                row.xattrs = Some(xattrs::in_user(&headers.user));
+                row.xattrs = headers.xattrs();
             }
         }
         Found::Dir { marker, read } => {
@@ -173,13 +230,15 @@ pub(super) fn confirm(row: &mut InodeRow, found: &Found, defaults: &Defaults, be
                 row.headers = nothing_to_read(*marker);
             }
             if let Some((version, headers)) = read {
-                let mtime = row.attr.mtime;
-                row.attr = attr_of(found, defaults);
-                // Children that come and go move a directory's mtime on; the marker only remembers the last setattr.
-                row.attr.mtime = row.attr.mtime.max(mtime);
+                if headers.user.is_some() {
+                    let mtime = row.attr.mtime;
+                    row.attr = attr_of(found, defaults);
+                    // Children that come and go move a directory's mtime on; the marker only remembers the last setattr.
+                    row.attr.mtime = row.attr.mtime.max(mtime);
+                }
                 row.version = Some(version.clone());
                 row.headers = Some(headers.json.clone());
-                row.xattrs = Some(xattrs::in_user(&headers.user));
+                row.xattrs = headers.xattrs();
             }
         }
     }
@@ -188,20 +247,48 @@ pub(super) fn confirm(row: &mut InodeRow, found: &Found, defaults: &Defaults, be
 /// Takes over what the headers say of the version that `row` shows, if nobody has read them. Size and kind stay: an inode never
 /// changes its kind, and headers that name another are left to whoever looks the name up.
 pub(super) fn learn(row: &mut InodeRow, headers: &Headers, defaults: &Defaults) {
-    let said = headers::from_user(&headers.user);
-    let named = said.kind.filter(|kind| *kind != FileKind::Dir).unwrap_or(FileKind::File);
-    if row.headers.is_some() || row.attr.kind != FileKind::Dir && row.attr.kind != named {
+    if row.headers.is_some() {
+        return;
+    }
+    let Some(said) = headers.said() else {
+        row.headers = Some(headers.json.clone());
+        return;
+    };
+    let object_size = row.version.as_ref().map_or(row.attr.size, |version| version.size);
+    let named = said.kind_of_object(object_size);
+    if row.attr.kind != FileKind::Dir && row.attr.kind != named {
         return;
     }
     let modified = row.version.as_ref().and_then(|v| v.last_modified).unwrap_or(row.attr.mtime);
     let old = row.attr.clone();
-    row.attr = attr_from(old.kind, &said, old.size, modified, defaults);
+    let size = said.target_of_object(object_size).filter(|_| old.kind == FileKind::Symlink);
+    let size = size.map_or(old.size, |target| target.len() as u64);
+    row.attr = attr_from(old.kind, &said, size, modified, defaults);
     row.attr.ctime = row.attr.ctime.max(old.ctime);
+    keep_access(&mut row.attr, &old);
     if old.kind == FileKind::Dir {
         row.attr.mtime = row.attr.mtime.max(old.mtime);
     }
     row.headers = Some(headers.json.clone());
-    row.xattrs = Some(xattrs::in_user(&headers.user));
+    row.xattrs = headers.xattrs();
+}
+
+/// Whoever has read a file before its headers were known has moved its atime; else that is the mtime.
+fn keep_access(attr: &mut Attr, before: &Attr) {
+    if before.atime > before.mtime {
+        attr.atime = attr.atime.max(before.atime);
+    }
+}
+
+/// The same of a directory's marker, which need not be the one that the row shows: of another one, which may have the same (no) bytes,
+/// all is new.
+pub(super) fn learn_marker(row: &mut InodeRow, version: &Version, headers: &Headers, defaults: &Defaults) {
+    let is_same = row.version.as_ref().is_some_and(|known| known.same(version));
+    if !is_same || row.headers.as_deref() != Some(headers.json.as_str()) {
+        row.version = Some(version.clone());
+        row.headers = None;
+    }
+    learn(row, headers, defaults);
 }
 
 /// A directory that is known to have no marker has no headers either, and nobody need ask for them.
@@ -212,11 +299,13 @@ fn nothing_to_read(marker: Option<bool>) -> Option<String> {
 fn attr_of(found: &Found, defaults: &Defaults) -> Attr {
     let (said, size, modified) = match found {
         Found::Object { version, headers, .. } => {
-            let said = headers.as_ref().map(|h| headers::from_user(&h.user)).unwrap_or_default();
-            (said, version.size, version.last_modified)
+            let said = headers.as_ref().and_then(Headers::said).unwrap_or_default();
+            // The kernel cuts a link's target to the size that it is told.
+            let size = said.target_of_object(version.size).map_or(version.size, |target| target.len() as u64);
+            (said, size, version.last_modified)
         }
         Found::Dir { read, .. } => {
-            let said = read.as_ref().map(|(_, h)| headers::from_user(&h.user)).unwrap_or_default();
+            let said = read.as_ref().and_then(|(_, h)| h.said()).unwrap_or_default();
             (said, 0, read.as_ref().and_then(|(v, _)| v.last_modified))
         }
     };
@@ -224,7 +313,11 @@ fn attr_of(found: &Found, defaults: &Defaults) -> Attr {
 }
 
 fn attr_from(kind: FileKind, said: &HeaderAttrs, size: u64, modified: Timestamp, defaults: &Defaults) -> Attr {
-    let default_perm = if kind == FileKind::Dir { defaults.dir_perm } else { defaults.file_perm };
+    let default_perm = match kind {
+        FileKind::Dir => defaults.dir_perm,
+        FileKind::Symlink => 0o777,
+        _ => defaults.file_perm,
+    };
     let mtime = said.mtime.unwrap_or(modified);
     Attr {
         kind,
@@ -252,12 +345,27 @@ mod tests {
             gid_forced: false,
             file_perm: 0o644,
             dir_perm: 0o755,
+            file_mode: None,
+            dir_mode: None,
+            kept: Kept::InObjects,
             mounted_at: Timestamp::from_nanos(1),
         }
     }
 
+    #[test]
+    fn modes_of_the_mount_are_shown_for_files_and_directories_and_not_for_links() {
+        let forced = Defaults { file_mode: Some(0o640), dir_mode: Some(0o2750), ..defaults() };
+        let of = |found: &Found| forced.shown(attr_of(found, &forced));
+        let (file, pipe, link) = (object("a", Some("33188")), object("a", Some("4516")), object("a", Some("41471")));
+        assert_eq!((of(&file).perm, of(&pipe).perm, of(&link).perm), (0o640, 0o640, 0o777));
+        assert_eq!((of(&pipe).kind, of(&link).kind), (FileKind::Fifo, FileKind::Symlink));
+        assert_eq!(of(&Found::Dir { marker: None, read: None }).perm, 0o2750);
+        assert_eq!(attr_of(&file, &forced).perm, 0o644, "what is stored");
+    }
+
     fn object(etag: &str, mode: Option<&str>) -> Found {
-        let headers = mode.map(|m| Headers { json: "{}".into(), user: BTreeMap::from([("mode".into(), m.into())]) });
+        let user = mode.map(|m| BTreeMap::from([("mode".to_owned(), m.to_owned())]));
+        let headers = user.map(|user| Headers { json: "{}".into(), user: Some(user) });
         let version = Version { etag: ETag::parse(etag), last_modified: Some(Timestamp::from_parts(9, 0)), size: 3 };
         Found::Object { version, storage_class: None, headers }
     }
@@ -321,11 +429,58 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_object_with_a_target_among_its_headers_is_a_link_as_long_as_that() {
+        let version = Version { etag: ETag::parse("a"), last_modified: None, size: 0 };
+        let user = BTreeMap::from([("--symlink-target".into(), "some%2Fwhere".into())]);
+        let headers = Some(Headers { json: "{}".into(), user: Some(user) });
+        let link = row(&Found::Object { version, storage_class: None, headers: headers.clone() });
+        assert_eq!((link.attr.kind, link.attr.size, link.attr.perm), (FileKind::Symlink, 10, 0o777));
+        let mut moved = InodeRow { headers: None, attr: Attr { size: 0, ..link.attr.clone() }, ..link.clone() };
+        learn(&mut moved, headers.as_ref().unwrap(), &defaults());
+        assert_eq!((moved.attr.size, moved.headers.is_some()), (10, true));
+        let Found::Object { version, storage_class, .. } = object("a", None) else { return };
+        assert_eq!(Found::Object { version, storage_class, headers }.kind(), FileKind::File, "three bytes are no link");
+    }
+
+    #[test]
     fn headers_read_later_are_taken_over_and_a_mode_makes_no_directory() {
         let mut known = row(&object("a", None));
         confirm(&mut known, &object("a", Some("33152")), &defaults(), Timestamp::from_nanos(70));
         assert_eq!((known.attr.perm, known.headers.is_some()), (0o600, true));
         assert_eq!(known.xattrs.as_deref(), Some(""), "they have none, and that is known");
+        let read_at = Timestamp::from_parts(20, 0);
+        let mut read = row(&object("a", None));
+        read.attr.atime = read_at;
+        confirm(&mut read, &object("a", Some("33152")), &defaults(), Timestamp::from_nanos(70));
+        assert_eq!((read.attr.perm, read.attr.atime), (0o600, read_at), "what was read stays read");
+        confirm(&mut read, &object("a", Some("33152")), &defaults(), Timestamp::from_nanos(80));
+        assert_eq!(read.attr.atime, read_at);
+        adopt(&mut read, &object("b", None), &defaults(), Timestamp::from_nanos(90));
+        assert_eq!(read.attr.atime, read.attr.mtime, "nobody has read the new version");
         assert_eq!(object("a", Some("16877")).kind(), FileKind::File);
+    }
+
+    #[test]
+    fn attributes_that_are_kept_here_stay_with_the_version_whatever_headers_say() {
+        let at = |n| Timestamp::from_nanos(n);
+        let here = |found: Found| found.where_kept(Kept::Here);
+        let mut known = row(&object("a", None));
+        known.attr.perm = 0o600;
+        let link = here(object("a", Some("41471")));
+        assert_eq!((link.kind(), judge(Some(&known), &link, false, at(60))), (FileKind::File, Verdict::Confirm));
+        confirm(&mut known, &link, &defaults(), at(60));
+        assert_eq!((known.attr.perm, known.attr.kind, known.headers.is_some()), (0o600, FileKind::File, true));
+        let mut learned = InodeRow { headers: None, ..known.clone() };
+        let Found::Object { headers: Some(headers), .. } = &link else { panic!("it is an object") };
+        learn(&mut learned, headers, &defaults());
+        assert_eq!((learned.attr.perm, learned.headers.is_some()), (0o600, true));
+        let other = here(object("b", Some("33152")));
+        assert_eq!(judge(Some(&known), &other, false, at(70)), Verdict::Update);
+        adopt(&mut known, &other, &defaults(), at(70));
+        assert_eq!(known.attr.perm, 0o644, "another version has none");
+        // What an earlier mount has read of it is known here.
+        let before = row(&object("a", Some("41471")));
+        assert_eq!(judge(Some(&before), &link, false, at(60)), Verdict::Confirm);
+        assert_eq!(judge(Some(&before), &here(object("b", Some("41471"))), false, at(60)), Verdict::Replace);
     }
 }

@@ -127,9 +127,16 @@ impl Meta {
 /// out.
 fn note_moved(rows: Rows<'_>, cx: Context<'_>, top: Ino, moved: Vec<Moved>) -> RowResult<Renamed> {
     let mut renamed = Renamed::default();
-    for (index, one) in moved.into_iter().enumerate() {
+    for (index, mut one) in moved.into_iter().enumerate() {
+        one.headers = one.headers.where_kept(cx.defaults.kept);
         let Some((name, dirs)) = one.path.split_last() else {
-            if let Some(row) = rows.get(top)?.filter(|row| (row.attr.kind == FileKind::Dir) == one.is_dir) {
+            if let Some(mut row) = rows.get(top)?.filter(|row| (row.attr.kind == FileKind::Dir) == one.is_dir) {
+                // The one that other machines find there, rather than that of a moment later.
+                if !one.is_dir
+                    && let Some(ctime) = one.headers.said().and_then(|said| said.ctime)
+                {
+                    row.attr.ctime = ctime;
+                }
                 renamed.followed.push((follow(rows, cx, row, one)?, index));
             }
             continue;

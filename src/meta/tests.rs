@@ -21,6 +21,9 @@ async fn bench() -> Bench {
         gid_forced: false,
         file_perm: 0o644,
         dir_perm: 0o755,
+        file_mode: None,
+        dir_mode: None,
+        kept: headers::Kept::InObjects,
         mounted_at: clock.now(),
     };
     let meta = Meta::open(&dir.path().join("c.db"), defaults, Arc::<ManualClock>::clone(&clock)).await.unwrap();
@@ -190,7 +193,7 @@ async fn a_name_keeps_its_place_whoever_has_it() {
     // A listing has shown it as a file, and it is a link.
     let Found::Object { version, .. } = file("b", "2").found else { panic!("it is an object") };
     let user = BTreeMap::from([("mode".to_owned(), "41471".to_owned())]);
-    let headers = Some(Headers { json: "{}".to_owned(), user });
+    let headers = Some(Headers { json: "{}".to_owned(), user: Some(user) });
     let link = Found::Object { version, storage_class: None, headers };
     let asked = b.meta.observe();
     b.meta.apply_lookup(Ino::ROOT, name("b"), Some(link), &asked).await.unwrap();
@@ -231,4 +234,16 @@ async fn a_file_that_was_moved_elsewhere_has_the_place_of_its_new_name() {
     b.list(vec![vec![file("b", "2"), file("c", "1")]]).await;
     assert_eq!(b.row("c").ino, a.ino, "the same inode");
     assert!(b.row("c").pos() > place_of_b, "where the name was from the moment on in which it was listed");
+}
+
+#[tokio::test]
+async fn between_two_pages_the_object_shows_and_then_the_directory() {
+    let b = bench().await;
+    let listing = b.meta.begin_listing(Ino::ROOT).unwrap();
+    let page = |seen, is_last| Page { seen, is_last, ..Page::default() };
+    let first = page(vec![file("a", "1")], false);
+    let (_, hidden) = b.meta.apply_page(first, Key::root(), vec![], &listing).await.unwrap();
+    assert_eq!(b.row("a").attr.kind, FileKind::File);
+    b.meta.apply_page(page(vec![dir("a")], true), Key::root(), hidden, &listing).await.unwrap();
+    assert_eq!(b.row("a").attr.kind, FileKind::Dir);
 }

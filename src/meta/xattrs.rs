@@ -4,8 +4,10 @@
 //! percent-encoded. s3fs takes names as they are, and would misread those with `"`, `,` or `:`: we escape these, and `%`, once
 //! more. Does not own: which attributes there are, and what they mean (`fs::xattr`).
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// Name of the entry.
 pub const HEADER: &str = "xattr";
@@ -23,22 +25,65 @@ pub fn in_user(user: &BTreeMap<String, String>) -> String {
 
 /// Names and values in the entry's value. What makes no sense is left out.
 pub fn parse(text: &str) -> BTreeMap<Vec<u8>, Vec<u8>> {
-    let spaced: Vec<u8> = text.bytes().map(|b| if b == b'+' { b' ' } else { b }).collect();
-    let plain: Vec<u8> = percent_decode(&spaced).collect();
-    let (begin, end) = (plain.iter().position(|b| *b == b'{'), plain.iter().rposition(|b| *b == b'}'));
-    let (Some(begin), Some(end)) = (begin, end) else { return BTreeMap::new() };
-    let pairs = plain.get(begin + 1..end).unwrap_or_default();
-    pairs.split(|b| *b == b',').filter_map(parse_pair).collect()
+    let text = encoded(text);
+    pairs(&text).into_iter().filter_map(|(plain, _)| parse_pair(&plain)).collect()
 }
 
-/// The entry's value with `name` set to `value`, or without it. Empty if nothing is left: there is no entry then.
+/// The entry's value with `name` set to `value`, or without it. Empty if nothing is left: there is no entry then. All other pairs are
+/// spelled as before: whoever has put them there may read them otherwise than we do.
 pub fn with(text: &str, name: &[u8], value: Option<&[u8]>) -> String {
-    let mut all = parse(text);
-    match value {
-        Some(value) => drop(all.insert(name.to_vec(), value.to_vec())),
-        None => drop(all.remove(name)),
+    let new = value.map(|value| spelled(name, value));
+    let text = encoded(text);
+    let named = pairs(&text).into_iter().map(|(plain, spelled)| (parse_pair(&plain).map(|(name, _)| name), spelled));
+    let mut kept: Vec<(Option<Vec<u8>>, &str)> = named.filter(|(known, _)| known.as_deref() != Some(name)).collect();
+    if let Some(new) = &new {
+        let comes_later = |known: &[u8]| known > name;
+        let at = kept.iter().position(|(known, _)| known.as_deref().is_some_and(comes_later));
+        kept.insert(at.unwrap_or(kept.len()), (None, new.as_str()));
     }
-    format(&all)
+    if kept.is_empty() {
+        return String::new();
+    }
+    let all: Vec<&str> = kept.into_iter().map(|(_, spelled)| spelled).collect();
+    format!("%7B{}%7D", all.join("%2C"))
+}
+
+/// The entry's value as s3fs spells it: in JSON that nobody has percent-encoded, `+` is a digit of base64, and no space.
+fn encoded(text: &str) -> Cow<'_, str> {
+    let is_plain = text.trim_start().starts_with('{');
+    if is_plain && text.contains('+') { text.replace('+', "%2B").into() } else { text.into() }
+}
+
+/// What each pair in the entry's value says, and how it is spelled there.
+fn pairs(text: &str) -> Vec<(Vec<u8>, &str)> {
+    let bytes = decoded(text);
+    let begin = bytes.iter().position(|(byte, _)| *byte == b'{');
+    let end = bytes.iter().rposition(|(byte, _)| *byte == b'}');
+    let (Some(begin), Some(end)) = (begin, end) else { return Vec::new() };
+    let within = bytes.get(begin + 1..end).unwrap_or_default();
+    let pair = |pair: &[(u8, Range<usize>)]| {
+        let spelled = text.get(pair.first()?.1.start..pair.last()?.1.end)?;
+        let plain: Vec<u8> = pair.iter().map(|(byte, _)| *byte).collect();
+        (!plain.trim_ascii().is_empty()).then_some((plain, spelled))
+    };
+    within.split(|(byte, _)| *byte == b',').filter_map(pair).collect()
+}
+
+/// The bytes that a percent-encoded text stands for, and where each of them is spelled.
+fn decoded(text: &str) -> Vec<(u8, Range<usize>)> {
+    let bytes = text.as_bytes();
+    let digit = |at: usize| bytes.get(at).and_then(|byte| char::from(*byte).to_digit(16));
+    let (mut all, mut at) = (Vec::with_capacity(bytes.len()), 0);
+    while let Some(first) = bytes.get(at) {
+        let (byte, len) = match (*first, digit(at + 1), digit(at + 2)) {
+            (b'%', Some(high), Some(low)) => (((high << 4) | low) as u8, 3),
+            (b'+', ..) => (b' ', 1),
+            (plain, ..) => (plain, 1),
+        };
+        all.push((byte, at..at + len));
+        at += len;
+    }
+    all
 }
 
 fn parse_pair(pair: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
@@ -51,20 +96,13 @@ fn unquoted(text: &[u8]) -> Option<&[u8]> {
     text.trim_ascii().strip_prefix(b"\"")?.strip_suffix(b"\"")
 }
 
-fn format(all: &BTreeMap<Vec<u8>, Vec<u8>>) -> String {
-    if all.is_empty() {
-        return String::new();
-    }
-    let mut plain = Vec::new();
-    for (name, value) in all {
-        plain.push(if plain.is_empty() { b'{' } else { b',' });
-        plain.push(b'"');
-        plain.extend(escaped(name));
-        plain.extend_from_slice(b"\":\"");
-        plain.extend(to_base64(value).into_bytes());
-        plain.push(b'"');
-    }
-    plain.push(b'}');
+/// A pair as we write it.
+fn spelled(name: &[u8], value: &[u8]) -> String {
+    let mut plain = vec![b'"'];
+    plain.extend(escaped(name));
+    plain.extend_from_slice(b"\":\"");
+    plain.extend(to_base64(value).into_bytes());
+    plain.push(b'"');
     percent_encode(&plain, ENCODED).to_string()
 }
 
@@ -164,6 +202,14 @@ mod tests {
     }
 
     #[test]
+    fn a_plus_in_json_that_nobody_has_encoded_is_one() {
+        let plain = " {\"user.k\":\"+/8=\"}";
+        assert_eq!(parse(plain), pairs(&[("user.k", &[0xfb, 0xff])]));
+        let more = with(plain, b"user.x", Some(b"x"));
+        assert_eq!(parse(&more), pairs(&[("user.k", &[0xfb, 0xff]), ("user.x", b"x")]));
+    }
+
+    #[test]
     fn what_is_written_is_what_s3fs_would_write() {
         let one = with("", b"user.test", Some(b"hello"));
         assert_eq!(one, "%7B%22user.test%22%3A%22aGVsbG8%3D%22%7D");
@@ -175,6 +221,22 @@ mod tests {
         let odd = with("", b"user.a,b:\"c\"%3A", Some(b"x"));
         assert_eq!(odd, "%7B%22user.a%252Cb%253A%2522c%2522%25253A%22%3A%22eA%3D%3D%22%7D");
         assert_eq!(parse(&odd), pairs(&[("user.a,b:\"c\"%3A", b"x")]));
+    }
+
+    #[test]
+    fn pairs_that_are_not_changed_keep_their_spelling() {
+        let theirs = ["%22user.100%25%22%3A%22eA%3D%3D%22", "%22user.a+b*~%22%3a%22eA==%22", "\"system.odd\"%3A7"];
+        let text = format!("%7b{}%7d", theirs.join(","));
+        let more = with(&text, b"user.b", Some(b"x"));
+        let [percent, space, odd] = theirs;
+        assert_eq!(more, format!("%7B{percent}%2C{space}%2C{odd}%2C%22user.b%22%3A%22eA%3D%3D%22%7D"));
+        assert_eq!(parse(&more), pairs(&[("user.100%", b"x"), ("user.a b*~", b"x"), ("user.b", b"x")]));
+        assert_eq!(
+            with(&more, b"user.a b*~", None),
+            format!("%7B{percent}%2C{odd}%2C%22user.b%22%3A%22eA%3D%3D%22%7D")
+        );
+        let changed = with(&text, b"user.100%", Some(b"y"));
+        assert_eq!(changed, format!("%7B%22user.100%2525%22%3A%22eQ%3D%3D%22%2C{space}%2C{odd}%7D"));
     }
 
     proptest! {

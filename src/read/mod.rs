@@ -128,6 +128,15 @@ impl Reader {
         }
     }
 
+    /// The bytes `range` of `object`, cut at its end, if they are kept in memory and in one cell: nothing is waited for.
+    pub fn kept(&self, object: &ObjectRef, range: ByteRange) -> Option<Bytes> {
+        let range = ByteRange::new(0, object.version.size)?.intersect(range)?;
+        let index = range.start() / unit::CELL;
+        let cell = self.0.cells.get(VersionId::of(object), index)?;
+        let place = |offset: u64| usize::try_from(offset - index * unit::CELL).unwrap_or(usize::MAX);
+        (place(range.end()) <= cell.len()).then(|| cell.slice(place(range.start())..place(range.end())))
+    }
+
     /// Whether an object of `size` bytes is fetched whole, whatever is read of it.
     pub fn is_small(size: u64) -> bool {
         size <= unit::SMALL_MAX

@@ -478,3 +478,24 @@ async fn bytes_of_another_version_are_refused_where_a_server_ignores_the_conditi
         assert_eq!(refused.kind, ErrorKind::Precondition);
     }
 }
+
+#[tokio::test]
+async fn what_is_to_stay_free_on_the_disk_is_given_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let b = bench(disk(&dir, 100 * MIB));
+    let (page, other) = (bytes_of(300 * KIB), bytes_of(301 * KIB));
+    let (page_at, other_at) = (b.put("page", &page).await, b.put("other", &other).await);
+    assert!(b.read_all(&page_at, &page, &Stream::default(), 4 * KIB).await);
+    b.settle();
+    assert!(b.reader.disk_bytes() >= 300 * KIB);
+    let full = DiskSettings { dir: dir.path().join("cache"), size: 100 * MIB, keep_free: u64::MAX };
+    let b = b.remount(Settings { disk: Some(full), ..Settings::default() });
+    assert!(b.read_all(&other_at, &other, &Stream::default(), 4 * KIB).await);
+    b.settle();
+    let asked = b.gets().0;
+    assert!(b.read_all(&page_at, &page, &Stream::default(), 4 * KIB).await);
+    assert_eq!(b.gets().0, asked + 1, "it was on the disk before");
+    let there = nix::sys::statvfs::statvfs(dir.path()).unwrap();
+    let size = there.blocks() * there.fragment_size();
+    assert_eq!(DiskSettings::default_in(dir.path().join("cache")).keep_free, (size / 20).min(1 << 30));
+}

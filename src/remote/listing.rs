@@ -146,7 +146,12 @@ mod tests {
     #[test]
     fn keys_that_are_too_long_are_counted() {
         let text = format!("d/{}", "x".repeat(1023));
-        let invalid = vec![InvalidKey { text: text.clone(), why: Unmappable::LongKey, size: 7 }];
+        let invalid = vec![InvalidKey {
+            text: text.clone(),
+            bytes: text.clone().into_bytes(),
+            why: Unmappable::LongKey,
+            size: 7,
+        }];
         let (out, _) = to_names(&key("d/"), ListPage { invalid, ..page(&["d/a"], &[]) });
         assert_eq!(out.unlisted, [Unlisted { key: text, why: Unmappable::LongKey, size: 7 }]);
         assert_eq!(out.entries.len(), 1);

@@ -8,11 +8,12 @@ use crate::types::{Key, KeyError, Name};
 
 impl Remote {
     /// What the bucket has under `name` in the directory `dir`: HEAD of the object and LIST of one key below `name/` at
-    /// once. Where both exist, the directory wins: the keys below it could not be reached otherwise.
+    /// once. Where both exist, the directory wins: the keys below it could not be reached otherwise. The headers of its marker are
+    /// one more HEAD, if they are wanted (`with_headers`).
     ///
     /// # Errors
     /// The first request that failed. A name that makes no key exists nowhere.
-    pub async fn lookup(&self, dir: &Key, name: &Name) -> Result<Option<Entry>> {
+    pub async fn lookup(&self, dir: &Key, name: &Name, with_headers: bool) -> Result<Option<Entry>> {
         let keys = dir.child(name).and_then(|file| Ok((dir.child_dir(name)?, file)));
         let (dir_key, file_key) = match keys {
             Ok(keys) => keys,
@@ -22,7 +23,7 @@ impl Remote {
         let (head, has_marker) = tokio::join!(self.head(&file_key), self.begins_with_marker(&dir_key));
         let (head, has_marker) = (head?, has_marker?);
         let Some(has_marker) = has_marker else { return Ok(head.map(object)) };
-        let read = if has_marker { self.head(&dir_key).await? } else { None };
+        let read = if has_marker && with_headers { self.head(&dir_key).await? } else { None };
         let hides = head.map(|h| h.version.size);
         Ok(Some(Entry::Dir { marker: Some(has_marker), read, hides }))
     }

@@ -42,6 +42,8 @@ struct Open {
 #[derive(Debug)]
 pub struct TreeWalk {
     top: Key,
+    /// Bytes that the mount's prefix takes of each key.
+    prefix_len: usize,
     open: Vec<Open>,
     parts: Vec<DirPart>,
 }
@@ -53,27 +55,22 @@ impl Open {
 }
 
 impl TreeWalk {
-    /// For a listing of all keys below the directory `top`.
-    pub fn below(top: Key) -> TreeWalk {
-        TreeWalk { open: vec![Open::new(None, top.clone())], top, parts: Vec::new() }
+    /// For a listing of all keys below the directory `top` of a mount whose prefix has `prefix_len` bytes.
+    pub fn below(top: Key, prefix_len: usize) -> TreeWalk {
+        TreeWalk { open: vec![Open::new(None, top.clone())], top, prefix_len, parts: Vec::new() }
     }
 
     /// Takes a page, and answers what it shows of each directory: a directory's name comes in a part before its own.
     pub fn page(&mut self, page: ListPage) -> Vec<DirPart> {
-        let (long, other): (Vec<_>, Vec<_>) = page.invalid.into_iter().partition(|key| key.why == Unmappable::LongKey);
-        if let Some(top) = self.open.first_mut() {
-            // Where their paths lead is not known.
-            top.unlisted.extend(other.into_iter().map(Unlisted::from));
-        }
-        let mut long = long.into_iter().peekable();
+        let mut invalid = page.invalid.into_iter().peekable();
         for object in page.objects {
             // In the order of all keys: a directory that is closed is not opened again.
-            while let Some(key) = long.next_if(|key| key.text.as_str() < object.key.as_str()) {
-                self.long_key(key);
+            while let Some(key) = invalid.next_if(|key| key.bytes.as_slice() < object.key.as_str().as_bytes()) {
+                self.invalid_key(key);
             }
             self.object(object);
         }
-        long.for_each(|key| self.long_key(key));
+        invalid.for_each(|key| self.invalid_key(key));
         if page.next.is_none() {
             while !self.open.is_empty() {
                 self.close();
@@ -110,16 +107,18 @@ impl TreeWalk {
     }
 
     /// A key that no request can name counts in the last directory on its way that has a key.
-    fn long_key(&mut self, key: InvalidKey) {
-        let rest = key.text.strip_prefix(self.top.as_str()).unwrap_or_default();
-        let mut components: Vec<&str> = rest.split('/').collect();
-        if self.top.is_root() && components[0] == OWN_DIR {
+    fn invalid_key(&mut self, key: InvalidKey) {
+        let rest = key.bytes.strip_prefix(self.top.as_str().as_bytes()).unwrap_or_default();
+        let mut components: Vec<&[u8]> = rest.split(|byte| *byte == b'/').collect();
+        if self.top.is_root() && components.first().is_some_and(|first| *first == OWN_DIR.as_bytes()) {
             return;
         }
         components.pop();
-        let stuck = self.go_along(&components);
+        let readable: Vec<&str> = components.iter().map_while(|part| std::str::from_utf8(part).ok()).collect();
+        let stuck = self.go_along(&readable);
+        let why = if key.why == Unmappable::NotUtf8 { key.why } else { stuck.unwrap_or(key.why) };
         if let Some(dir) = self.open.last_mut() {
-            dir.unlisted.push(Unlisted { why: stuck.unwrap_or(key.why), ..key.into() });
+            dir.unlisted.push(Unlisted { why, ..key.into() });
         }
     }
 
@@ -148,7 +147,8 @@ impl TreeWalk {
         }
         for name in &names[same..] {
             let Some(parent) = self.open.last_mut() else { return false };
-            let Ok(key) = parent.key.child_dir(name) else { return false };
+            let key = parent.key.child_dir(name).ok().filter(|key| key.fits_behind(self.prefix_len));
+            let Some(key) = key else { return false };
             let entry = Entry::Dir { marker: None, read: None, hides: None };
             parent.entries.push(Listed { name: name.clone(), entry });
             self.open.push(Open::new(Some(name.clone()), key));
@@ -230,12 +230,12 @@ mod tests {
     }
 
     fn root() -> TreeWalk {
-        TreeWalk::below(Key::root())
+        TreeWalk::below(Key::root(), 0)
     }
 
     #[test]
     fn a_listing_of_a_part_begins_at_its_top() {
-        let mut walk = TreeWalk::below(Key::parse("a/b/").unwrap());
+        let mut walk = TreeWalk::below(Key::parse("a/b/").unwrap(), 0);
         let parts = walk.page(objects(&["a/b/", "a/b/.objfs/x", "a/b/c"], true));
         assert_eq!(text(&parts), [": .objfs/ *", ".objfs/: x .", ": c ."]);
         assert_eq!(parts[1].key.as_str(), "a/b/.objfs/");
@@ -289,7 +289,7 @@ mod tests {
     }
 
     fn too_long(text: String) -> InvalidKey {
-        InvalidKey { text, why: Unmappable::LongKey, size: 3 }
+        InvalidKey { bytes: text.clone().into_bytes(), text, why: Unmappable::LongKey, size: 3 }
     }
 
     #[test]
@@ -321,9 +321,39 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_not_utf8_counts_at_the_top() {
-        let invalid = vec![InvalidKey { text: "a/%FF".to_owned(), why: Unmappable::NotUtf8, size: 3 }];
-        let parts = root().page(ListPage { invalid, ..objects(&["a/b"], true) });
-        assert_eq!(text(&parts), [": a/ !a/%FF", "a/: b .", ": ."]);
+    fn the_mounts_prefix_is_a_part_of_the_keys_of_directories() {
+        let invalid = vec![too_long(format!("{}x", "p/".repeat(490)))];
+        let mut walk = TreeWalk::below(Key::root(), 100);
+        let parts = walk.page(ListPage { invalid, ..objects(&["p/a", "q"], true) });
+        let counted: Vec<&DirPart> = parts.iter().filter(|p| !p.unlisted.is_empty()).collect();
+        assert_eq!(counted.len(), 1);
+        assert_eq!((counted[0].path.len(), counted[0].unlisted[0].why), (462, Unmappable::LongKey));
+        assert!(parts.iter().all(|p| p.path.len() <= 462), "the bucket could not be asked for what is below");
+    }
+
+    #[test]
+    fn keys_that_are_not_utf8_count_in_their_directory_which_is_there_without_others() {
+        let key = |text: &str, bytes: &[u8]| InvalidKey {
+            text: text.to_owned(),
+            bytes: bytes.to_vec(),
+            why: Unmappable::NotUtf8,
+            size: 3,
+        };
+        let invalid = vec![key("a/%E9a/x", b"a/\xe9a/x"), key("a/%FF", b"a/\xff"), key("c/%FF", b"c/\xff")];
+        let parts = root().page(ListPage { invalid, ..objects(&["a/b/c", "a/\u{fffd}/d", "b"], true) });
+        let wanted = [
+            ": a/",
+            "a/: b/",
+            "a/b/: c .",
+            "a/: \u{fffd}/ !a/%E9a/x",
+            "a/\u{fffd}/: d .",
+            "a/: !a/%FF .",
+            ": b c/",
+            "c/: !c/%FF .",
+            ": .",
+        ];
+        assert_eq!(text(&parts), wanted);
+        let invalid = vec![key(".objfs/%FF", b".objfs/\xff")];
+        assert_eq!(text(&root().page(ListPage { invalid, ..ListPage::default() })), [": ."]);
     }
 }

@@ -151,6 +151,8 @@ mod tests {
         let mut first = store.get(&key, None, None).await.unwrap();
         let second = store.get(&key, None, None).await.unwrap();
         assert_eq!(store.in_flight(), 2);
+        let third = tokio::time::timeout(std::time::Duration::from_millis(20), store.get(&key, None, None)).await;
+        assert!(third.is_err(), "it waits for one of them");
         while first.body.next().await.is_some() {}
         assert_eq!(store.in_flight(), 1);
         drop(second);

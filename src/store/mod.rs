@@ -265,6 +265,8 @@ pub struct ListPage {
 pub struct InvalidKey {
     /// The key; one that is not UTF-8 as the server encoded it.
     pub text: String,
+    /// Its bytes, by which servers order keys.
+    pub bytes: Vec<u8>,
     /// Why it is no key: [`Unmappable::LongKey`] or [`Unmappable::NotUtf8`].
     pub why: Unmappable,
     /// Size of the object in bytes; 0 for a common prefix.

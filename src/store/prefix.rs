@@ -80,8 +80,9 @@ impl ObjectStore for PrefixStore {
         let page = self.inner.list(&request).await.map_err(|e| self.strip(e))?;
         let object = |o: ListedObject| Some(ListedObject { key: self.inner_key(&o.key)?, ..o });
         let invalid = |key: InvalidKey| {
-            let below = key.text.strip_prefix(self.prefix.as_str()).map(str::to_owned);
-            InvalidKey { text: below.unwrap_or(key.text), ..key }
+            let text = key.text.strip_prefix(self.prefix.as_str()).map(str::to_owned);
+            let bytes = key.bytes.strip_prefix(self.prefix.as_str().as_bytes()).map(<[u8]>::to_vec);
+            InvalidKey { text: text.unwrap_or(key.text), bytes: bytes.unwrap_or(key.bytes), ..key }
         };
         Ok(ListPage {
             objects: page.objects.into_iter().filter_map(object).collect(),

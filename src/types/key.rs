@@ -126,6 +126,11 @@ impl Key {
         &self.0
     }
 
+    /// Whether S3 takes the key with a prefix of so many bytes before it.
+    pub fn fits_behind(&self, prefix_len: usize) -> bool {
+        prefix_len.saturating_add(self.0.len()) <= KEY_LEN_MAX
+    }
+
     /// Whether `self` lies at or below the directory key `dir`.
     pub fn is_under(&self, dir: &Key) -> bool {
         self.0.starts_with(dir.as_str())
@@ -287,6 +292,8 @@ mod tests {
     #[test]
     fn limits() {
         assert_eq!(Key::parse(&"x".repeat(1025)), Err(KeyError::KeyTooLong));
+        let key = Key::parse(&"x".repeat(1000)).unwrap();
+        assert!(key.fits_behind(24) && !key.fits_behind(25));
         assert_eq!(Name::parse("x".repeat(256)), Err(KeyError::NameTooLong));
         for bad in ["", ".", "..", "a/b", "a\0"] {
             assert_eq!(Name::parse(bad), Err(KeyError::NameInvalid), "{bad:?}");

@@ -6,7 +6,7 @@
 
 use super::content::Content;
 use super::plan::{self, Send, TooLarge};
-use super::sending::Sending;
+use super::sending::{PARTS_PREPARED, Sending};
 use super::sum::with_sum;
 use super::{JournalError, Staged, Writer};
 use crate::store::{Condition, CopyRequest, ErrorKind, ObjectHeaders, Op, Part, StoreError, Written};
@@ -17,8 +17,6 @@ use std::sync::Arc;
 
 /// Bytes of the base that are fetched at once to complete a file.
 const FILL_SIZE: u64 = 8 << 20;
-/// Parts of one file that are under way at once; [`Writer`]'s memory permits bound all files together.
-pub(super) const PARTS_IN_FLIGHT: usize = 8;
 /// Pieces of the base that are under way at once.
 const FILLS_IN_FLIGHT: usize = 4;
 
@@ -110,7 +108,7 @@ impl Writer {
         staged.note_attempt(&id);
         // A row that is being written does not know of this attempt; one that is begun from here on does.
         drop(staged.journal_turn().await);
-        if staged.is_journaled() {
+        if staged.is_acknowledged() {
             if staged.content().copied().is_some() {
                 self.fill(staged).await?;
             }
@@ -281,7 +279,7 @@ impl Writer {
                 let mut parts: Vec<Part> = futures::stream::iter(parts)
                     .map(|part| self.make_part(staged, &sending, part))
                     // One that takes long keeps no others from beginning.
-                    .buffer_unordered(PARTS_IN_FLIGHT)
+                    .buffer_unordered(PARTS_PREPARED)
                     .try_collect()
                     .await?;
                 parts.sort_by_key(|part| part.number);

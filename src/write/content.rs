@@ -97,6 +97,13 @@ impl Content {
         &self.local
     }
 
+    /// Bytes of the staging file that a row of it in the journal names.
+    pub fn journaled(&self) -> RangeSet {
+        // The row of a copy says that all of it was written.
+        let all = self.copied.as_ref().and_then(|_| ByteRange::new(0, self.size));
+        self.dirty.iter().chain(self.local.iter()).chain(all).collect()
+    }
+
     /// Whether the bucket lacks anything of it, as far as is known: what a running commit carries is not there yet.
     pub fn is_changed(&self) -> bool {
         self.changed || self.commit.is_some()

@@ -1,18 +1,22 @@
 //! The disk under the staging files.
 //!
 //! Owns: the seam to it (trait [`Disk`]), the real one, and the file of one staged file, of which bytes that the journal counts on
-//! are not overwritten. Does not own: what the bytes are (`content`, `staging`), the journal (`write`).
+//! are not overwritten. Does not own: what the bytes are (`content`, `staging`), the journal (`write`), which files are open
+//! (`descriptors`), bytes in memory (`small`).
 
-use crate::types::ByteRange;
+use super::descriptors::{Descriptor, Descriptors};
+use super::small::Small;
+use crate::types::{ByteRange, RangeSet};
 use nix::errno::Errno;
-use nix::fcntl::{FallocateFlags, fallocate};
+use nix::fcntl::{FallocateFlags, copy_file_range, fallocate};
+use std::collections::HashMap;
 use std::fmt::Debug;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// Bytes that are copied at once to another file.
 const COPY_SIZE: u64 = 1 << 20;
@@ -72,19 +76,20 @@ pub trait DiskFile: Send + Sync + Debug {
     /// # Errors
     /// What the disk says.
     fn sync_data(&self) -> io::Result<()>;
+    /// The file of this machine that it is, if it is one: of two such the kernel copies one into the other.
+    fn plain(&self) -> Option<Arc<File>> {
+        None
+    }
 }
-
-/// A file that is no larger stays in memory until it is synced: most small ones are in the bucket, or in the journal's row, before
-/// that, and to make a file and take it away takes longer than to send it.
-const SMALL_MAX: u64 = 64 << 10;
-/// Bytes that such files take together.
-const SMALL_TOTAL_MAX: u64 = 16 << 20;
 
 /// The real disk: a directory.
 #[derive(Debug)]
 pub struct DirDisk {
     dir: PathBuf,
     in_memory: Arc<AtomicU64>,
+    open: Arc<Descriptors>,
+    /// Files that somebody may have, by their names.
+    known: Mutex<HashMap<String, Weak<Descriptor>>>,
 }
 
 impl DirDisk {
@@ -95,7 +100,7 @@ impl DirDisk {
     pub fn new(dir: &Path) -> io::Result<DirDisk> {
         use std::os::unix::fs::DirBuilderExt;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        Ok(DirDisk { dir: dir.to_owned(), in_memory: Arc::default() })
+        Ok(DirDisk { dir: dir.to_owned(), in_memory: Arc::default(), open: Arc::default(), known: Mutex::default() })
     }
 }
 
@@ -106,8 +111,10 @@ impl Disk for DirDisk {
         let file =
             fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
         let opened = self.file(name);
+        opened.open.take(&opened.descriptor, file);
+        opened.is_on_disk.store(true, Ordering::SeqCst);
         opened.is_new.store(is_new, Ordering::SeqCst);
-        Ok(Arc::new(DirFile { file: OnceLock::from(file), ..opened }))
+        Ok(Arc::new(opened))
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
@@ -115,6 +122,10 @@ impl Disk for DirDisk {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
+        let known = self.known().remove(name);
+        if let Some(known) = known.and_then(|known| known.upgrade()) {
+            known.outlive_name();
+        }
         match fs::remove_file(self.dir.join(name)) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             result => result,
@@ -128,54 +139,73 @@ impl Disk for DirDisk {
 
 impl DirDisk {
     fn file(&self, name: &str) -> DirFile {
+        let descriptor = Arc::new(Descriptor::new(self.dir.join(name)));
+        self.known().insert(name.to_owned(), Arc::downgrade(&descriptor));
         DirFile {
-            path: self.dir.join(name),
-            small: Mutex::new(Small { bytes: Vec::new(), total: Arc::clone(&self.in_memory) }),
-            file: OnceLock::new(),
+            small: Mutex::new(Small::new(Arc::clone(&self.in_memory))),
+            is_on_disk: AtomicBool::new(false),
+            descriptor,
+            open: Arc::clone(&self.open),
             is_new: AtomicBool::new(true),
         }
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<String, Weak<Descriptor>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A file of a [`DirDisk`].
 #[derive(Debug)]
 struct DirFile {
-    path: PathBuf,
     /// Its bytes, as long as it is not on the disk.
     small: Mutex<Small>,
-    file: OnceLock<File>,
+    is_on_disk: AtomicBool,
+    descriptor: Arc<Descriptor>,
+    open: Arc<Descriptors>,
     /// The directory was not synced since the file was made.
     is_new: AtomicBool,
 }
 
+/// Where the bytes of a [`DirFile`] are.
+enum Place<'a> {
+    Disk(Arc<File>),
+    /// They stay there as long as they are locked.
+    Memory(MutexGuard<'a, Small>),
+}
+
 impl DirFile {
-    /// Either the file on the disk, or its bytes in memory, which stay there as long as they are locked.
-    fn place(&self) -> Result<&File, MutexGuard<'_, Small>> {
-        if let Some(file) = self.file.get() {
-            return Ok(file);
+    fn place(&self) -> io::Result<Place<'_>> {
+        if !self.is_on_disk.load(Ordering::SeqCst) {
+            let small = self.small.lock().unwrap_or_else(PoisonError::into_inner);
+            // It may have gone to the disk meanwhile.
+            if !self.is_on_disk.load(Ordering::SeqCst) {
+                return Ok(Place::Memory(small));
+            }
         }
-        let small = self.small.lock().unwrap_or_else(PoisonError::into_inner);
-        // It may have gone to the disk meanwhile.
-        self.file.get().ok_or(small)
+        Ok(Place::Disk(self.open.file(&self.descriptor)?))
     }
 
     /// The file on the disk, with what was in memory.
-    fn on_disk(&self, mut small: MutexGuard<'_, Small>) -> io::Result<&File> {
-        let file = fs::OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&self.path)?;
-        if let Err(e) = file.write_all_at(&small.bytes, 0) {
-            fs::remove_file(&self.path)?;
+    fn on_disk(&self, mut small: MutexGuard<'_, Small>) -> io::Result<Arc<File>> {
+        let path = self.descriptor.path();
+        let file = fs::OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+        if let Err(e) = file.write_all_at(small.bytes(), 0) {
+            fs::remove_file(path)?;
             return Err(e);
         }
         small.forget();
-        Ok(self.file.get_or_init(|| file))
+        let file = self.open.take(&self.descriptor, file);
+        self.is_on_disk.store(true, Ordering::SeqCst);
+        Ok(file)
     }
 }
 
 impl DiskFile for DirFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        let file = match self.place() {
-            Ok(file) => file,
-            Err(small) => {
+        let file = match self.place()? {
+            Place::Disk(file) => file,
+            Place::Memory(small) => {
                 small.read_at(buffer, offset);
                 return Ok(());
             }
@@ -194,9 +224,9 @@ impl DiskFile for DirFile {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        let file = match self.place() {
-            Ok(file) => file,
-            Err(mut small) => {
+        let file = match self.place()? {
+            Place::Disk(file) => file,
+            Place::Memory(mut small) => {
                 if small.write_at(bytes, offset) {
                     return Ok(());
                 }
@@ -207,9 +237,9 @@ impl DiskFile for DirFile {
     }
 
     fn punch(&self, range: ByteRange) -> io::Result<()> {
-        let file = match self.place() {
-            Ok(file) => file,
-            Err(mut small) => {
+        let file = match self.place()? {
+            Place::Disk(file) => file,
+            Place::Memory(mut small) => {
                 small.punch(range);
                 return Ok(());
             }
@@ -218,19 +248,19 @@ impl DiskFile for DirFile {
         let signed = |number: u64| i64::try_from(number).map_err(io::Error::other);
         let (start, len) = (signed(range.start())?, signed(range.len())?);
         loop {
-            match fallocate(file, hole, start, len) {
+            match fallocate(&*file, hole, start, len) {
                 Err(Errno::EINTR) => {}
                 // Not every file system has holes (fallocate(2)).
-                Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => return write_zeros(file, range),
+                Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => return write_zeros(&file, range),
                 punched => return Ok(punched?),
             }
         }
     }
 
     fn set_len(&self, size: u64) -> io::Result<()> {
-        let file = match self.place() {
-            Ok(file) => file,
-            Err(mut small) => {
+        let file = match self.place()? {
+            Place::Disk(file) => file,
+            Place::Memory(mut small) => {
                 if small.set_len(size) {
                     return Ok(());
                 }
@@ -241,80 +271,24 @@ impl DiskFile for DirFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let file = match self.place() {
-            Ok(file) => file,
-            Err(small) => self.on_disk(small)?,
+        let file = match self.place()? {
+            Place::Disk(file) => file,
+            Place::Memory(small) => self.on_disk(small)?,
         };
         file.sync_data()?;
         if self.is_new.load(Ordering::SeqCst) {
-            let dir = self.path.parent().ok_or(io::ErrorKind::NotFound)?;
+            let dir = self.descriptor.path().parent().ok_or(io::ErrorKind::NotFound)?;
             File::open(dir)?.sync_all()?;
             self.is_new.store(false, Ordering::SeqCst);
         }
         Ok(())
     }
-}
 
-/// The bytes of a small file in memory.
-#[derive(Debug)]
-struct Small {
-    bytes: Vec<u8>,
-    /// Of all such files.
-    total: Arc<AtomicU64>,
-}
-
-impl Small {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) {
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.bytes.len());
-        let len = buffer.len().min(self.bytes.len() - start);
-        buffer[..len].copy_from_slice(&self.bytes[start..start + len]);
-        buffer[len..].fill(0);
-    }
-
-    /// `false` if there is no room for it here.
-    fn write_at(&mut self, bytes: &[u8], offset: u64) -> bool {
-        let Some(end) = offset.checked_add(bytes.len() as u64) else { return false };
-        if end > self.bytes.len() as u64 && !self.set_len(end) {
-            return false;
+    fn plain(&self) -> Option<Arc<File>> {
+        match self.place() {
+            Ok(Place::Disk(file)) => Some(file),
+            _ => None,
         }
-        // Within what is in memory.
-        let start = offset as usize;
-        self.bytes[start..start + bytes.len()].copy_from_slice(bytes);
-        true
-    }
-
-    /// `false` if there is no room for it here.
-    fn set_len(&mut self, size: u64) -> bool {
-        let before = self.bytes.len() as u64;
-        if size > before {
-            let grown = size - before;
-            let total = self.total.fetch_add(grown, Ordering::Relaxed) + grown;
-            if size > SMALL_MAX || total > SMALL_TOTAL_MAX {
-                self.total.fetch_sub(grown, Ordering::Relaxed);
-                return false;
-            }
-        } else {
-            self.total.fetch_sub(before - size, Ordering::Relaxed);
-        }
-        self.bytes.resize(size as usize, 0);
-        true
-    }
-
-    fn punch(&mut self, range: ByteRange) {
-        let at = |end: u64| usize::try_from(end).unwrap_or(usize::MAX).min(self.bytes.len());
-        let (start, end) = (at(range.start()), at(range.end()));
-        self.bytes[start..end].fill(0);
-    }
-
-    fn forget(&mut self) {
-        self.total.fetch_sub(self.bytes.len() as u64, Ordering::Relaxed);
-        self.bytes = Vec::new();
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        self.forget();
     }
 }
 
@@ -334,10 +308,12 @@ fn write_zeros(file: &File, range: ByteRange) -> io::Result<()> {
 pub(super) struct StagingFile {
     disk: Arc<dyn Disk>,
     current: Mutex<(String, Arc<dyn DiskFile>)>,
-    /// Bytes from the beginning of the current file that the journal counts on.
-    kept_len: AtomicU64,
+    /// Bytes of the current file that the journal counts on.
+    kept: Mutex<RangeSet>,
     /// They may be overwritten all the same.
     in_place: AtomicBool,
+    /// What is here is being copied to another file.
+    copying: AtomicBool,
     /// Files that the journal may still name.
     retired: Mutex<Vec<String>>,
 }
@@ -347,8 +323,9 @@ impl StagingFile {
         StagingFile {
             disk,
             current: Mutex::new((name, file)),
-            kept_len: AtomicU64::new(0),
+            kept: Mutex::default(),
             in_place: AtomicBool::new(false),
+            copying: AtomicBool::new(false),
             retired: Mutex::default(),
         }
     }
@@ -365,10 +342,31 @@ impl StagingFile {
         Arc::clone(&self.current().1)
     }
 
-    /// The journal is about to name `len` bytes of the file, which were synced. 0: none any more.
-    pub(super) fn keep(&self, len: u64) {
-        let len = if self.in_place.load(Ordering::SeqCst) { 0 } else { len };
-        self.kept_len.store(len, Ordering::SeqCst);
+    fn kept(&self) -> MutexGuard<'_, RangeSet> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The journal is about to name these bytes of the file, which are being synced. Those of the row before stay as well.
+    pub(super) fn keep(&self, named: &RangeSet) {
+        if !self.is_in_place() {
+            let mut kept = self.kept();
+            named.iter().for_each(|range| kept.insert(range));
+        }
+    }
+
+    /// The journal names none of its bytes any more.
+    pub(super) fn keep_nothing(&self) {
+        *self.kept() = RangeSet::new();
+    }
+
+    /// Whether the journal counts on one of these bytes.
+    pub(super) fn is_kept(&self, range: ByteRange) -> bool {
+        self.kept().covered(range) > 0
+    }
+
+    /// Whether what is here is being copied to another file just now.
+    pub(super) fn is_copying(&self) -> bool {
+        self.copying.load(Ordering::SeqCst)
     }
 
     pub(super) fn is_in_place(&self) -> bool {
@@ -377,19 +375,30 @@ impl StagingFile {
 
     pub(super) fn overwrite_in_place(&self, in_place: bool) {
         if self.in_place.swap(in_place, Ordering::SeqCst) != in_place {
-            self.keep(0);
+            self.keep_nothing();
         }
     }
 
-    /// Bytes from `from` on are about to change: if the journal counts on one of them, they change in another file, which has what
-    /// there is of the `present` ranges. The caller holds the lock under which the file is written.
+    /// The ranges `changed` are about to change: if the journal counts on one of their bytes, they change in another file, which has
+    /// what there is of the `present` ranges. The caller holds the lock under which the file is written.
     ///
     /// # Errors
     /// What the disk says; nothing has changed then.
-    pub(super) fn changing(&self, from: u64, present: impl Iterator<Item = ByteRange>) -> io::Result<()> {
-        if from >= self.kept_len.load(Ordering::SeqCst) {
+    pub(super) fn changing(
+        &self,
+        mut changed: impl Iterator<Item = ByteRange>,
+        present: impl Iterator<Item = ByteRange>,
+    ) -> io::Result<()> {
+        if !changed.any(|range| self.is_kept(range)) {
             return Ok(());
         }
+        self.copying.store(true, Ordering::SeqCst);
+        let copied = self.go_on_elsewhere(present);
+        self.copying.store(false, Ordering::SeqCst);
+        copied
+    }
+
+    fn go_on_elsewhere(&self, present: impl Iterator<Item = ByteRange>) -> io::Result<()> {
         let name = uuid::Uuid::new_v4().to_string();
         let (old, new) = (self.file(), self.disk.create(&name)?);
         if let Err(e) = copy(&*old, &*new, present) {
@@ -398,7 +407,7 @@ impl StagingFile {
         }
         let before = std::mem::replace(&mut *self.current(), (name, new));
         self.retired.lock().unwrap_or_else(PoisonError::into_inner).push(before.0);
-        self.keep(0);
+        self.keep_nothing();
         Ok(())
     }
 
@@ -410,7 +419,7 @@ impl StagingFile {
         let name = uuid::Uuid::new_v4().to_string();
         let new = self.disk.create(&name)?;
         let before = std::mem::replace(&mut *self.current(), (name, new));
-        self.keep(0);
+        self.keep_nothing();
         self.remove(&before.0);
         Ok(())
     }
@@ -441,6 +450,10 @@ fn copy(old: &dyn DiskFile, new: &dyn DiskFile, present: impl Iterator<Item = By
     for range in present {
         let mut at = range.start();
         while at < range.end() {
+            if let Some(copied) = copy_in_kernel(old, new, at, range.end()) {
+                at += copied;
+                continue;
+            }
             let len = COPY_SIZE.min(range.end() - at);
             buffer.resize(usize::try_from(len).unwrap_or(0), 0);
             old.read_at(&mut buffer, at)?;
@@ -451,8 +464,19 @@ fn copy(old: &dyn DiskFile, new: &dyn DiskFile, present: impl Iterator<Item = By
     Ok(())
 }
 
+/// Some file systems share the blocks, and others copy within the kernel (copy_file_range(2)). Answers how many bytes of those from
+/// `at` to `end` were copied; `None` if they have to be read and written, which tells why it cannot be done, if it cannot.
+fn copy_in_kernel(old: &dyn DiskFile, new: &dyn DiskFile, at: u64, end: u64) -> Option<u64> {
+    let (old, new) = (old.plain()?, new.plain()?);
+    let (mut from, len) = (i64::try_from(at).ok()?, usize::try_from(end - at).ok()?);
+    let mut to = from;
+    let copied = copy_file_range(&*old, Some(&mut from), &*new, Some(&mut to), len).ok()?;
+    if copied > 0 { Some(copied as u64) } else { None }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::small::{SMALL_MAX, SMALL_TOTAL_MAX};
     use super::*;
 
     fn bytes(file: &dyn DiskFile, len: usize) -> Vec<u8> {
@@ -513,6 +537,34 @@ mod tests {
         file.write_at(b"!", SMALL_MAX).unwrap_err();
         file.sync_data().unwrap_err();
         assert_eq!(bytes(&*file, 5), b"bytes");
+    }
+
+    #[test]
+    fn what_is_copied_to_another_file_is_all_of_the_ranges_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = DirDisk::new(dir.path()).unwrap();
+        let len = 3 * COPY_SIZE as usize + 5;
+        let mut wanted = vec![0; len];
+        fastrand::Rng::with_seed(1).fill(&mut wanted);
+        let range = |start: usize, end: usize| ByteRange::new(start as u64, end as u64).unwrap();
+        // The last one goes beyond the end of the file, where it has zeros.
+        let (hole, end) = (2 * COPY_SIZE as usize, len + 10);
+        let ranges = [range(10, hole), range(hole + 70_000, end)];
+        for is_on_disk in [true, false] {
+            let (old, new) = (disk.create("old").unwrap(), disk.create("new").unwrap());
+            old.write_at(&wanted, 0).unwrap();
+            if is_on_disk {
+                new.sync_data().unwrap();
+            }
+            copy(&*old, &*new, ranges.into_iter()).unwrap();
+            let mut copied = wanted.clone();
+            copied[..10].fill(0);
+            copied[hole..hole + 70_000].fill(0);
+            copied.resize(end, 0);
+            assert!(bytes(&*new, end) == copied, "{is_on_disk}");
+            disk.remove("old").unwrap();
+            disk.remove("new").unwrap();
+        }
     }
 
     #[test]

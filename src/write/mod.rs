@@ -14,12 +14,18 @@ mod claims;
 mod commit;
 mod conflict;
 mod content;
+mod copied;
+mod descriptors;
 mod disk;
+mod guarded;
+mod kept;
 mod parts;
 mod plan;
 mod queue;
+mod recover;
 mod room;
 mod sending;
+mod small;
 mod snapshot;
 mod staging;
 mod sum;
@@ -27,7 +33,7 @@ mod sum;
 use crate::db::{DbError, StagedRow};
 use crate::read::Reader;
 use crate::store::{ObjectHeaders, ObjectStore, StoreError, Upload};
-use crate::types::{Ino, Key, ObjectRef, Timestamp, WriteId};
+use crate::types::{Ino, Key, ObjectRef, RangeSet, Timestamp};
 use disk::StagingFile;
 use std::collections::HashMap;
 use std::io;
@@ -42,6 +48,7 @@ pub use content::{Content, Source};
 pub use disk::{DirDisk, Disk, DiskFile};
 pub use plan::{Layout, Plan, TooLarge, plan_upload};
 pub use queue::{CommitQueue, Waiting};
+pub use recover::Recovered;
 pub use room::Room;
 pub use staging::{Grown, Sources, Staged};
 
@@ -92,21 +99,6 @@ pub enum UploadsError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
-}
-
-/// A staged file that an earlier daemon left, with what its commit needs.
-#[derive(Debug)]
-pub struct Recovered {
-    /// The inode that it had.
-    pub ino: Ino,
-    /// The key that it had.
-    pub key: Key,
-    /// Headers for the object.
-    pub headers: ObjectHeaders,
-    /// When its row was written.
-    pub recorded: Timestamp,
-    /// The file.
-    pub staged: Arc<Staged>,
 }
 
 /// Staged files and the way into the bucket.
@@ -304,6 +296,52 @@ impl Writer {
         Ok(())
     }
 
+    /// Makes attributes durable that were set of a file with changes, and none of the bytes that were written to it. If the journal has
+    /// the file, its row gets the headers. Else there is one from now on that says of the version in the bucket which it is to have.
+    /// What neither of them has goes with this daemon, and so do its attributes. `describe` as in [`Writer::record`].
+    ///
+    /// # Errors
+    /// Those of `describe`, and [`JournalError`]: then nothing may be acknowledged.
+    pub async fn record_attributes<E: From<JournalError>>(
+        &self,
+        staged: &Staged,
+        now: Timestamp,
+        describe: impl FnOnce() -> Result<Option<(Key, ObjectHeaders)>, E>,
+    ) -> Result<(), E> {
+        let _turn = staged.journal_turn().await;
+        if !staged.is_changed() {
+            // Committed while we waited.
+            return Ok(());
+        }
+        let Some((key, headers)) = describe()? else { return Ok(()) };
+        Ok(self.record_headers(staged, key, &headers, now).await?)
+    }
+
+    async fn record_headers(
+        &self,
+        staged: &Staged,
+        key: Key,
+        headers: &ObjectHeaders,
+        now: Timestamp,
+    ) -> Result<(), JournalError> {
+        let (ino, headers) = (staged.ino(), serde_json::to_string(headers)?);
+        if staged.is_acknowledged() {
+            return Ok(self.journal.set_headers(ino, headers).await?);
+        }
+        let base = staged.content().base().filter(|base| base.key == key).cloned();
+        let Some(size) = base.as_ref().map(|base| base.version.size) else {
+            return Ok(self.clear_row(staged).await?);
+        };
+        // No attempts: what a commit has made since has all of it, and is not to be cut to this size.
+        let (file, attempts, body) = (staged.file.name(), Vec::new(), Some(Vec::new()));
+        let (dirty, local, recorded) = (RangeSet::new(), RangeSet::new(), now);
+        let row =
+            StagedRow { ino, key, file, size, base, base_len: size, dirty, local, headers, attempts, recorded, body };
+        // Before it is there: a row that nobody knows of would come back after a crash.
+        staged.set_attributes_recorded();
+        Ok(self.journal.record(row, None).await?)
+    }
+
     /// Takes the journal's row of a file away if the bucket has all of it. `false` if it has not, and there is a row.
     ///
     /// # Errors
@@ -332,66 +370,6 @@ impl Writer {
             staged.set_not_recorded();
         }
         Ok(())
-    }
-
-    /// Takes over what an earlier daemon journaled, and removes staging files that nobody was promised.
-    ///
-    /// # Errors
-    /// [`JournalError`]. A row whose staging file is gone is an error of its own in the log, and stays.
-    pub fn recover(&self) -> Result<Vec<Recovered>, JournalError> {
-        let names = self.disk.names()?;
-        let rows = self.journal.rows()?;
-        for name in names.iter().filter(|n| !rows.iter().any(|r| r.file == **n)) {
-            tracing::info!(file = %name, "removed a staging file that no close or fsync had acknowledged");
-            self.disk.remove(name)?;
-        }
-        let mut recovered = Vec::new();
-        for row in rows {
-            if row.body.is_none() && !names.contains(&row.file) {
-                tracing::error!(key = %row.key, file = %row.file, "the staging file of a journaled write is missing");
-                continue;
-            }
-            let content = Content::restore(row.size, row.base, row.base_len, row.dirty, row.local);
-            let file = self.disk.open(&row.file)?;
-            match &row.body {
-                // Nobody has synced the file: it may hold anything, or not be there.
-                Some(body) => {
-                    file.set_len(0)?;
-                    file.write_at(body, 0)?;
-                }
-                // What is beyond was written later.
-                None => file.set_len(row.size)?,
-            }
-            let attempts = row.attempts.iter().map(|id| WriteId::new(id)).collect();
-            let place = StagingFile::new(Arc::clone(&self.disk), row.file, file);
-            let staged = Arc::new(Staged::new(row.ino, place, Arc::clone(&self.room), content, attempts));
-            staged.set_recovered(row.body.is_some());
-            self.lock().insert(row.ino, Arc::clone(&staged));
-            let headers = serde_json::from_str(&row.headers)?;
-            recovered.push(Recovered { ino: row.ino, key: row.key, headers, recorded: row.recorded, staged });
-        }
-        Ok(recovered)
-    }
-
-    /// A recovered file belongs to another inode now, because the catalogue was rebuilt. Its row moves along.
-    ///
-    /// # Errors
-    /// [`JournalError`]; the old row stays then.
-    pub async fn adopt(&self, recovered: &Recovered, ino: Ino, now: Timestamp) -> Result<Arc<Staged>, JournalError> {
-        let old = &recovered.staged;
-        let new = Arc::new(old.with_ino(ino));
-        {
-            let mut staged = self.lock();
-            if staged.contains_key(&ino) {
-                return Err(JournalError::Taken(ino));
-            }
-            staged.remove(&old.ino());
-            staged.insert(ino, Arc::clone(&new));
-        }
-        // At once: of two rows that name one staging file, the next recovery would drop one, and the file with it.
-        let described = (recovered.key.clone(), recovered.headers.clone());
-        self.record(&new, Some(old), now, || Ok::<_, JournalError>(Some(described))).await?;
-        Ok(new)
     }
 
     /// Inodes that have a staged file.

@@ -3,7 +3,7 @@
 //! Owns: beginning an upload, sending its parts (each once for the same bytes), giving it up; sending ahead of the commit.
 //! Does not own: which parts there are (`plan`), what is known of them (`parts`), when the object is complete (`commit`).
 
-use super::commit::{CommitError, PARTS_IN_FLIGHT};
+use super::commit::CommitError;
 use super::content::Source;
 use super::parts::{Look, Parts};
 use super::plan::{Layout, PartPlan};
@@ -16,11 +16,17 @@ use futures::stream::FuturesUnordered;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 /// A file that is written from its beginning is sent while it grows, from this size on. Smaller ones are sent at close, in a
 /// moment, with all their headers.
 pub(super) const AHEAD_FROM: u64 = 64 << 20;
+
+/// Parts of one file that are sent at once; [`Writer`]'s memory permits bound all files together.
+const PARTS_IN_FLIGHT: usize = 8;
+/// Parts that are prepared at once: those that are sent, and two that are read meanwhile and take the place of the next one
+/// that has arrived.
+pub(super) const PARTS_PREPARED: usize = PARTS_IN_FLIGHT + 2;
 
 /// An upload under way.
 #[derive(Debug)]
@@ -31,6 +37,8 @@ pub(super) struct Sending {
     /// What the upload was created with.
     pub(super) headers: ObjectHeaders,
     parts: Mutex<Parts>,
+    /// One permit for each part that may be on its way.
+    lanes: Semaphore,
     /// A part was sent, or was not.
     changed: Notify,
     /// A commit has taken over: nothing more is sent ahead of it.
@@ -142,6 +150,7 @@ impl Writer {
             id,
             headers,
             parts: Mutex::new(Parts::new(layout)),
+            lanes: Semaphore::new(PARTS_IN_FLIGHT),
             changed: Notify::new(),
             is_committing: AtomicBool::new(false),
             is_driven: AtomicBool::new(false),
@@ -204,7 +213,7 @@ impl Writer {
     async fn drive(&self, staged: &Arc<Staged>, sending: &Arc<Sending>) -> Result<(), CommitError> {
         let mut under_way = FuturesUnordered::new();
         loop {
-            while under_way.len() < PARTS_IN_FLIGHT
+            while under_way.len() < PARTS_PREPARED
                 && let Some((part, token)) = next_full(staged, sending)
             {
                 let begun = Begun { sending, number: part.number, token, sent: None };
@@ -257,6 +266,8 @@ impl Writer {
             None => {
                 let _memory = self.memory_for(part.range.len()).await;
                 let body = self.read_whole(staged, Some(part.range))?;
+                // It is never closed.
+                let _lane = sending.lanes.acquire().await.ok();
                 self.store.upload_part(&sending.upload, part.number, body).await?
             }
         };

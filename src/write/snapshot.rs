@@ -29,6 +29,17 @@ impl Staged {
         self.is_journaled() && self.recorded.load(Ordering::SeqCst) == self.changes.load(Ordering::SeqCst)
     }
 
+    /// Whether the journal has bytes of it that somebody was told are safe, and not attributes only.
+    pub fn is_acknowledged(&self) -> bool {
+        self.is_journaled() && !self.attributes_only.load(Ordering::SeqCst)
+    }
+
+    /// The journal is about to have attributes of it, and nothing else.
+    pub(super) fn set_attributes_recorded(&self) {
+        self.attributes_only.store(true, Ordering::SeqCst);
+        self.set_journaled(true);
+    }
+
     /// The file as of now, for the journal. Its bytes stay as they are from now on, and changes go elsewhere; not so if `body` is to
     /// hold them.
     pub(super) fn snapshot(&self, has_body: impl FnOnce(&Content) -> bool) -> io::Result<Snapshot> {
@@ -44,7 +55,7 @@ impl Staged {
         };
         // Of an earlier row the bytes stay until there is this one.
         if body.is_none() {
-            self.file.keep(content.size());
+            self.file.keep(&content.journaled());
         }
         let (name, change) = (self.file.name(), self.changes.load(Ordering::SeqCst));
         Ok(Snapshot { content: content.clone(), file: (name, self.file.file()), attempts, body, change })
@@ -53,10 +64,11 @@ impl Staged {
     /// The journal has the file as `snapshot` says.
     pub(super) fn set_recorded(&self, snapshot: &Snapshot) {
         self.recorded.store(snapshot.change, Ordering::SeqCst);
+        self.attributes_only.store(false, Ordering::SeqCst);
         self.set_journaled(true);
         let _content = self.lock();
         if snapshot.body.is_some() && self.file.name() == snapshot.file.0 {
-            self.file.keep(0);
+            self.file.keep_nothing();
         }
         self.file.drop_retired(Some(&snapshot.file.0).filter(|_| snapshot.body.is_none()).map(String::as_str));
     }
@@ -64,7 +76,9 @@ impl Staged {
     /// An earlier mount's journal has it.
     pub(super) fn set_recovered(&self, has_body: bool) {
         let content = self.lock();
-        self.file.keep(if has_body { 0 } else { content.size() });
+        if !has_body {
+            self.file.keep(&content.journaled());
+        }
         self.set_journaled(true);
     }
 
@@ -81,8 +95,9 @@ impl Staged {
     /// The journal has nothing of it any more.
     pub(super) fn set_not_recorded(&self) {
         self.set_journaled(false);
+        self.attributes_only.store(false, Ordering::SeqCst);
         let _content = self.lock();
-        self.file.keep(0);
+        self.file.keep_nothing();
         self.file.drop_retired(None);
     }
 }

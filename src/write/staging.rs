@@ -5,13 +5,14 @@
 
 use super::content::{Content, Source};
 use super::disk::{DiskFile, StagingFile};
+use super::guarded::{Guarded, Locked};
 use super::room::Room;
 use super::sending::{AHEAD_FROM, Sending};
 use crate::types::{ByteRange, Ino, ObjectRef, Timestamp, WriteId};
 use bytes::{Bytes, BytesMut};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -23,8 +24,10 @@ pub struct Staged {
     pub(super) room: Arc<Room>,
     /// Bytes of room that it takes; changed under `content`.
     pub(super) held: AtomicU64,
-    content: Mutex<Content>,
+    content: Guarded,
     journaled: AtomicBool,
+    /// That row tells of attributes only, which the version in the bucket is to have.
+    pub(super) attributes_only: AtomicBool,
     /// Ids of commits whose outcome is not known to be a success: an object that carries one of them is ours.
     pub(super) attempts: Mutex<Vec<WriteId>>,
     /// Whoever writes or clears the journal's row waits for its turn: a row must not be cleared that tells of newer bytes.
@@ -46,6 +49,8 @@ pub struct Staged {
     asked_for: AtomicBool,
     /// The bucket's version is about to go, and whoever has the file open reads on here.
     is_last_copy: AtomicBool,
+    /// Its mode may have bits that a write by somebody else takes away: nobody has looked since it was staged, or the mode was set.
+    may_have_set_ids: AtomicBool,
 }
 
 /// Where bytes of a staged file come from at one moment.
@@ -103,8 +108,9 @@ impl Staged {
             file,
             room,
             held: AtomicU64::new(held),
-            content: Mutex::new(content),
+            content: Guarded::new(content),
             journaled: AtomicBool::new(false),
+            attributes_only: AtomicBool::new(false),
             attempts: Mutex::new(attempts),
             journal_turn: Semaphore::new(1),
             written_at: Mutex::new(None),
@@ -116,6 +122,7 @@ impl Staged {
             delay_ms: AtomicU64::new(0),
             asked_for: AtomicBool::new(false),
             is_last_copy: AtomicBool::new(false),
+            may_have_set_ids: AtomicBool::new(true),
         }
     }
 
@@ -139,24 +146,14 @@ impl Staged {
         self.delay_ms.store(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// Whether what the journal has may be overwritten from now on: whoever writes the file can deal with that after a crash.
-    pub fn overwrite_in_place(&self, in_place: bool) {
-        let _content = self.lock();
-        self.file.overwrite_in_place(in_place);
+    /// Whether a write by somebody else may have to take set-user-ID and set-group-ID away.
+    pub fn may_have_set_ids(&self) -> bool {
+        self.may_have_set_ids.load(Ordering::SeqCst)
     }
 
-    /// A database that was written to since the running commit began: what was read of it is neither the one state nor the other.
-    pub(super) fn is_disturbed(&self) -> bool {
-        let content = self.lock();
-        self.file.is_in_place() && content.is_disturbed()
-    }
-
-    /// A copy, all of which is here, is a file like others from now on.
-    pub(super) fn become_file(&self) {
-        let mut content = self.lock();
-        let base = content.base().cloned();
-        content.on_rebased(base);
-        self.note_change();
+    /// Says so. That it need not is said before the mode is looked at, and that it may after it was set: so it is never missed.
+    pub fn set_may_have_set_ids(&self, may_have: bool) {
+        self.may_have_set_ids.store(may_have, Ordering::SeqCst);
     }
 
     /// Takes its files away.
@@ -164,10 +161,17 @@ impl Staged {
         self.file.remove_all();
     }
 
-    /// Bytes from `from` on are about to change.
-    fn changing(&self, content: &Content, from: u64) -> io::Result<()> {
-        let present = content.dirty().iter().chain(content.local().iter());
-        self.file.changing(from, present)
+    /// The ranges `changed` are about to change; what there is of the `present` ranges is needed further on. The caller has the lock.
+    ///
+    /// # Errors
+    /// What the disk says; nothing has changed then.
+    pub(super) fn changing(
+        &self,
+        changed: impl Iterator<Item = ByteRange>,
+        present: impl Iterator<Item = ByteRange>,
+    ) -> io::Result<()> {
+        self.content.announce_change();
+        self.file.changing(changed, present)
     }
 
     pub(super) fn note_change(&self) {
@@ -214,12 +218,12 @@ impl Staged {
 
     /// Size in bytes.
     pub fn size(&self) -> u64 {
-        self.lock().size()
+        self.content.size()
     }
 
     /// Whether the bucket lacks anything of it.
     pub fn is_changed(&self) -> bool {
-        self.lock().is_changed()
+        self.content.is_changed()
     }
 
     /// Whether the journal has a row of it.
@@ -232,8 +236,8 @@ impl Staged {
         self.journaled.swap(journaled, Ordering::SeqCst)
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Content> {
-        self.content.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn lock(&self) -> Locked<'_> {
+        self.content.lock()
     }
 
     pub(super) async fn journal_turn(&self) -> Option<SemaphorePermit<'_>> {
@@ -273,6 +277,7 @@ impl Staged {
         self.note_held(&content);
         self.note_change();
         self.set_written_at(None);
+        self.set_may_have_set_ids(true);
         Ok(())
     }
 
@@ -301,7 +306,9 @@ impl Staged {
             return Err(io::Error::from_raw_os_error(libc::ENOSPC));
         }
         self.held.fetch_add(more, Ordering::Relaxed);
-        let written = self.changing(&content, offset).and_then(|()| self.file.file().write_at(bytes, offset));
+        let present = content.dirty().iter().chain(content.local().iter());
+        let written =
+            self.changing(std::iter::once(range), present).and_then(|()| self.file.file().write_at(bytes, offset));
         if let Err(e) = written {
             // Some of it may have arrived. Past the end it is cut off again; within the file it counts as written, so that
             // what is read is what will be sent. Not where the file had nothing: there the base stays what it is.
@@ -350,6 +357,10 @@ impl Staged {
     pub(super) fn give_room(&self) {
         // A row that is being written may name its file.
         let Some(_turn) = self.try_journal_turn() else { return };
+        if self.is_changed() {
+            // Whoever wants room writes another file, and need not wait for this one.
+            return;
+        }
         let mut content = self.lock();
         let mut emptied = content.clone();
         if self.is_last_copy.load(Ordering::SeqCst) {
@@ -386,7 +397,8 @@ impl Staged {
     pub(super) fn resize(&self, content: &mut Content, size: u64) -> io::Result<()> {
         if size < content.size() {
             let cut = |range: ByteRange| ByteRange::new(range.start(), range.end().min(size));
-            self.file.changing(size, content.dirty().iter().chain(content.local().iter()).filter_map(cut))?;
+            let changed = ByteRange::new(size, u64::MAX).into_iter();
+            self.changing(changed, content.dirty().iter().chain(content.local().iter()).filter_map(cut))?;
         }
         self.file.file().set_len(size)?;
         content.on_truncate(size);
@@ -398,29 +410,14 @@ impl Staged {
         Ok(())
     }
 
-    /// `range` of `object` becomes a part of the file, at the same place, of which nothing is fetched as long as nobody needs it here.
-    /// Answers how many bytes, or `None` if they have to be written.
-    ///
-    /// # Errors
-    /// What the disk says.
-    pub fn copy_of(&self, object: &ObjectRef, range: ByteRange) -> io::Result<Option<u64>> {
-        let mut content = self.lock();
-        let copied = content.on_copied(object, range);
-        if copied.is_some() {
-            self.file.file().set_len(content.size())?;
-            self.note_change();
-        }
-        Ok(copied)
-    }
-
     /// Whether a commit of it is under way, or waits for its turn.
     pub fn is_uploading(&self) -> bool {
         self.upload_turn.available_permits() == 0
     }
 
-    /// Attributes that travel with the object changed.
+    /// Attributes that travel with the object changed. Waits for nobody: transactions of the catalogue call it.
     pub fn touch(&self) {
-        self.lock().on_attributes();
+        self.content.touch();
         self.note_change();
     }
 

@@ -4,7 +4,6 @@
 
 use crate::world::{eventually, kill};
 use std::net::{Ipv4Addr, TcpStream};
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 
@@ -31,9 +30,9 @@ impl Running {
         Running::spawn(command, false)
     }
 
-    /// With all that it starts in its process group.
-    pub(crate) fn start_group(command: &mut Command) -> Running {
-        Running::spawn(command.process_group(0), true)
+    /// A server that makes itself the leader of a session, with all that it starts in it.
+    pub(crate) fn start_leader(command: &mut Command) -> Running {
+        Running::spawn(command, true)
     }
 
     fn spawn(command: &mut Command, leads_group: bool) -> Running {
@@ -45,8 +44,11 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         let pid = i32::try_from(self.child.id()).unwrap();
-        // A negative number means the group: kill(2).
-        kill(if self.leads_group { -pid } else { pid });
+        if self.leads_group {
+            // A negative number means the group: kill(2). There is none yet if it has failed before.
+            kill(-pid);
+        }
+        kill(pid);
         _ = self.child.wait();
     }
 }

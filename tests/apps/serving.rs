@@ -167,7 +167,7 @@ fn samba(mount: &Mount<'_>) -> (Running, u16, PathBuf) {
     let mut command = Command::new(program);
     command.args(["--foreground", "--configfile"]).arg(&path);
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-    let server = Running::start_group(&mut command);
+    let server = Running::start_leader(&mut command);
     wait_for_port(port);
     (server, port, path)
 }

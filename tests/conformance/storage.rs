@@ -14,6 +14,7 @@ use objfs::types::{Key, WriteId};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 const RAW: &[u8] = b"0123456789abcdef0123456789abcdef";
 const BASE64: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
@@ -152,6 +153,8 @@ async fn options_become_headers() {
         carries(&seen, "x-amz-storage-class", "STANDARD_IA", &WRITTEN);
         carries(&seen, "x-amz-acl", "bucket-owner-full-control", &WRITTEN);
         carries(&seen, "x-amz-tagging", "team=a%20b&x=1", &NEW);
+        // Else the server would not keep those of what is copied.
+        carries(&seen, "x-amz-tagging-directive", "", &[]);
         carries(&seen, "x-amz-server-side-encryption", "aws:kms", &WRITTEN);
         carries(&seen, "x-amz-server-side-encryption-aws-kms-key-id", "key-1", &WRITTEN);
         carries(&seen, "x-amz-server-side-encryption-customer-key", "", &[]);
@@ -221,5 +224,50 @@ async fn an_object_keeps_its_class() {
         for head in heads {
             assert_eq!(head.get("x-amz-storage-class").map(String::as_str), sent, "{option:?} {own}");
         }
+    }
+}
+
+/// Whoever has only a URL sends no headers.
+#[tokio::test]
+async fn a_url_is_given_where_it_suffices() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let plain = settings("http://s3.example.com", "eu-west-1", "AK", "secret");
+    let anonymous = S3Settings { anonymous: true, credentials: None, ..plain.clone() };
+    let with = |storage: StorageOptions| S3Settings { storage, ..plain.clone() };
+    let customer = Some(Encryption::Customer(CustomerKey::parse(RAW).unwrap()));
+    let others = [
+        anonymous,
+        with(StorageOptions { encryption: customer, ..StorageOptions::default() }),
+        with(StorageOptions { requester_pays: true, ..StorageOptions::default() }),
+        with(StorageOptions { bucket_owner: Some("123456789012".to_owned()), ..StorageOptions::default() }),
+    ];
+    for settings in others {
+        let store = S3Store::connect(&settings).await.unwrap();
+        assert_eq!(store.presign(&key("k"), HOUR).await.unwrap(), None);
+    }
+    let store = S3Store::connect(&plain).await.unwrap();
+    let url = store.presign(&key("k"), HOUR).await.unwrap().unwrap();
+    assert!(url.contains("X-Amz-Expires=3600"), "{url}");
+}
+
+/// Nothing is sent: the URL tells where a request would go.
+#[tokio::test]
+async fn the_bucket_is_in_the_path_or_in_the_name_of_the_host() {
+    let given = settings("http://s3.example.com", "eu-west-1", "AK", "secret");
+    let bucket = given.bucket.clone();
+    let aws = format!("https://{bucket}.s3.eu-west-1.amazonaws.com/k?");
+    for (is_aws, path_style, wanted) in [
+        (false, None, format!("http://s3.example.com/{bucket}/k?")),
+        (false, Some(true), format!("http://s3.example.com/{bucket}/k?")),
+        (false, Some(false), format!("http://{bucket}.s3.example.com/k?")),
+        (true, None, aws.clone()),
+        (true, Some(false), aws),
+        (true, Some(true), format!("https://s3.eu-west-1.amazonaws.com/{bucket}/k?")),
+    ] {
+        let endpoint = given.endpoint.clone().filter(|_| !is_aws);
+        let store = S3Store::connect(&S3Settings { endpoint, path_style, ..given.clone() }).await.unwrap();
+        let url = store.presign(&key("k"), Duration::from_secs(60)).await.unwrap().unwrap();
+        assert!(url.starts_with(&wanted), "{path_style:?}: {url}");
+        assert!(url.contains("%2Feu-west-1%2Fs3%2F"), "{url}");
     }
 }

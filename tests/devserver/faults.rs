@@ -95,6 +95,29 @@ async fn counters_and_control() {
     server.shutdown().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_go_away_are_counted() {
+    let (server, client) = start().await;
+    put(&client, "k", &vec![1; 3 << 20]).await;
+    get(&client, "k").await;
+    client.head_object().bucket("demo").key("k").send().await.unwrap();
+    assert_eq!(client.get_object().bucket("demo").key("none").send().await.code_or_status(), "NoSuchKey");
+    assert!(client.head_object().bucket("demo").key("none").send().await.is_err());
+    put(&client, "gone", b"x").await;
+    client.delete_object().bucket("demo").key("gone").send().await.unwrap();
+    assert_eq!(server.counters().given_up, 0, "all of these had their answers");
+    for (count, effect) in (1..).zip([Effect::Latency { ms: 60_000 }, Effect::Stall { ms: 60_000 }]) {
+        server.faults().set(FaultSettings { seed: 1, rules: vec![Rule::new(effect)] });
+        assert!(tokio::time::timeout(Duration::from_millis(300), get(&client, "k")).await.is_err(), "{effect:?}");
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while server.counters().given_up < count {
+            assert!(Instant::now() < deadline, "{effect:?}: nobody has noticed");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(server.counters().given_up, count);
+    }
+}
+
 #[tokio::test]
 async fn loopback_only() {
     let listen = "0.0.0.0:0".parse().unwrap();

@@ -125,6 +125,15 @@ os.close(f)
     let on_disk = mount.py(script, &[local.to_str().unwrap()]);
     assert_eq!(on_disk.lines().next(), lines.first().copied(), "as on a local disk");
     assert!(store.get("sparse") == fs::read(local).unwrap());
+    let mapped = "f = os.open('mapped', os.O_RDWR | os.O_CREAT)\n\
+        os.ftruncate(f, 1 << 20)\n\
+        try: os.lseek(f, 0, os.SEEK_DATA)\n\
+        except OSError as e: print(errno.errorcode[e.errno])\n\
+        m = mmap.mmap(f, 0)\n\
+        m[700000:700004] = b'data'\n\
+        m.flush()\n\
+        print(os.lseek(f, 0, os.SEEK_DATA) <= 700000, os.lseek(f, 700000, os.SEEK_DATA))";
+    assert_eq!(mount.py(mapped, &[]), "ENXIO\nTrue 700000\n", "a store is data once msync has written it");
     mount.sh("cp --sparse=always sparse copy && cmp sparse copy");
     assert!(store.get("copy") == store.get("sparse"));
 }

@@ -84,6 +84,42 @@ fn objects_without_modes_have_those_of_the_options() {
     assert_eq!(seen(&mount, "dir/owned"), (0o644, 7, 8));
 }
 
+/// As with `uid=`: what is stored is what somebody has said.
+#[test]
+fn modes_of_the_options_are_shown_and_not_stored() {
+    let store = Store::dev();
+    store.put_with("dir/script", "x", &[("mode", "33261")]);
+    let mut mount = store.mount_with(&["file_mode=0640", "dir_mode=2750"]);
+    mount.sh(
+        "umask 022; echo x > own; mkdir made; ln -s own link; mkfifo pipe; chmod 600 own dir/script; chmod 700 made",
+    );
+    let mode = |mount: &crate::common::Mount<'_>, path: &str| {
+        format!("{:o}", fs::symlink_metadata(mount.at(path)).unwrap().mode())
+    };
+    for round in ["before", "after"] {
+        for (path, wanted) in [
+            (".", "42750"),
+            ("dir", "42750"),
+            ("dir/script", "100640"),
+            ("own", "100640"),
+            ("made", "42750"),
+            ("link", "120777"),
+            ("pipe", "10640"),
+        ] {
+            assert_eq!(mode(&mount, path), wanted, "{path} {round}");
+        }
+        mount.remount();
+    }
+    assert_eq!(store.metadata("own")["mode"], format!("{}", 0o100600));
+    assert_eq!(store.metadata("dir/script")["mode"], format!("{}", 0o100600));
+    mount.unmount();
+    mount.set_options(&[]);
+    mount.mount_again();
+    let shown = ["own", "dir/script", "pipe"].map(|path| mode(&mount, path));
+    assert_eq!(shown, ["100600", "100600", "10644"], "without the options");
+    assert_eq!(fs::metadata(mount.at("made")).unwrap().mode() & 0o777, 0o700);
+}
+
 #[test]
 fn owners_survive_a_remount() {
     let store = Store::dev();
@@ -225,6 +261,40 @@ fn a_write_moves_the_times_and_nothing_else_does() {
     }
 }
 
+/// As `relatime` says: at the first read after a change, and then once a day.
+#[test]
+fn reading_moves_the_atime_once() {
+    let store = Store::dev();
+    store.put("foreign", "x");
+    let mut mount = store.mount();
+    mount.sh("echo y > own; touch -a -d '2001-01-01 UTC' own");
+    let accessed =
+        |mount: &crate::common::Mount<'_>, name: &str| fs::metadata(mount.at(name)).unwrap().accessed().unwrap();
+    let mut read = Vec::new();
+    for name in ["foreign", "own"] {
+        let before = accessed(&mount, name);
+        let writes = store.metadata(name);
+        mount.sh(&format!("cat {name}"));
+        // Where the kernel answers from its own pages, it is told a moment later.
+        let once = eventually("reading moves the atime", || Some(accessed(&mount, name)).filter(|at| *at > before));
+        mount.sh(&format!("cat {name}; cat {name}"));
+        assert_eq!(accessed(&mount, name), once, "{name}");
+        assert_eq!(store.metadata(name), writes, "nothing is written for it");
+        read.push(once);
+    }
+    mount.remount();
+    assert_eq!([accessed(&mount, "foreign"), accessed(&mount, "own")], read[..]);
+    for option in ["noatime", "ro"] {
+        mount.unmount();
+        store.put(option, "x");
+        mount.set_options(&[option]);
+        mount.mount_again();
+        mount.sh(&format!("cat {option}; cat {option}"));
+        let modified = fs::metadata(mount.at(option)).unwrap().modified().unwrap();
+        assert_eq!(accessed(&mount, option), modified, "{option}");
+    }
+}
+
 #[test]
 fn inode_numbers_survive_remounts_and_renames() {
     let store = Store::dev();
@@ -247,6 +317,30 @@ fn inode_numbers_survive_remounts_and_renames() {
         let said = |l: &str| l.split_whitespace().eq([ino.to_string().as_str(), name]);
         assert!(listed.lines().any(said), "{listed}");
     }
+}
+
+/// Another state directory is another machine.
+#[test]
+fn what_objects_carry_is_found_on_another_machine_and_what_the_root_has_is_not() {
+    let store = Store::dev();
+    let mut mount = store.mount();
+    mount.sh("echo x > f; chmod 640 f; setfattr -n user.color -v blue f; touch -d '2001-02-03 04:05:06.5 UTC' f");
+    mount.sh("ln -s f l; mkfifo p; mkdir d; chmod 750 d; chmod 700 .");
+    assert_eq!(store.keys(), ["d/", "f", "l", "p"], "each is there at once");
+    let seen = |mount: &crate::common::Mount<'_>| {
+        let look =
+            "stat -c '%n %a %F %u %g' f l p d; stat -c %.Y f; readlink l; getfattr --only-values -n user.color f";
+        (mount.sh(look), mount.sh("stat -c %a ."))
+    };
+    let (before, root) = seen(&mount);
+    for words in ["f 640 regular file", "l 777 symbolic link", " fifo ", "d 750 directory", "981173106.5", "blue"] {
+        assert!(before.contains(words), "{words:?} is not in {before}");
+    }
+    assert_eq!(root, "700\n");
+    mount.remount();
+    assert_eq!(seen(&mount), (before.clone(), root));
+    mount.unmount();
+    assert_eq!(seen(&store.mount()), (before, "755\n".to_owned()));
 }
 
 #[test]
@@ -310,11 +404,15 @@ fn attributes_of_other_programs_are_read_and_foreign_metadata_is_kept() {
     store.put_with("s3fs", "x", &[("mode", "33152"), ("mtime", "1000000000.5"), ("uid", "77"), ("gid", "78")]);
     store.put_with("rclone", "x", &[("mtime", "1234567890.123456789"), ("color", "blue")]);
     store.put_with("link", "target", &[("mode", "41471")]);
+    let rclone = [("mode", "100640"), ("mtime", "1234567890.5"), ("atime", "2009-02-13T23:31:31Z")];
+    store.put_with("rclone-metadata", "x", &rclone);
     let mount = store.mount();
     let meta = fs::metadata(mount.at("s3fs")).unwrap();
     assert_eq!((meta.mode() & 0o7777, meta.mtime(), meta.uid(), meta.gid()), (0o600, 1_000_000_000, 77, 78));
     let meta = fs::metadata(mount.at("rclone")).unwrap();
     assert_eq!((meta.mtime(), meta.mtime_nsec()), (1_234_567_890, 123_456_789));
+    let meta = fs::metadata(mount.at("rclone-metadata")).unwrap();
+    assert_eq!((meta.mode() & 0o7777, meta.mtime(), meta.atime()), (0o640, 1_234_567_890, 1_234_567_891));
     assert_eq!(fs::read_link(mount.at("link")).unwrap().to_str(), Some("target"));
     if is_root() {
         mount.sh("echo more >> rclone");
@@ -328,6 +426,28 @@ fn attributes_of_other_programs_are_read_and_foreign_metadata_is_kept() {
 }
 
 #[test]
+fn links_of_geesefs_lead_where_they_did() {
+    let store = Store::dev();
+    store.put("dir/a file", "x");
+    for name in ["link", "replaced"] {
+        store.put_with(name, "", &[("--symlink-target", "dir/a%20file")]);
+    }
+    let mut mount = store.mount();
+    mount.sh("touch -h -d '2001-01-01 UTC' link; mv link moved; echo y > new.tmp; mv new.tmp replaced");
+    for _ in 0..2 {
+        assert_eq!(fs::read_link(mount.at("moved")).unwrap().to_str(), Some("dir/a file"));
+        assert_eq!(fs::read_to_string(mount.at("moved")).unwrap(), "x");
+        let link = fs::symlink_metadata(mount.at("moved")).unwrap();
+        assert_eq!((link.len(), link.mtime()), (10, 978_307_200));
+        assert!(fs::symlink_metadata(mount.at("replaced")).unwrap().is_file());
+        mount.remount();
+    }
+    assert_eq!((store.text("moved"), store.text("replaced")), (String::new(), "y\n".to_owned()));
+    assert_eq!(store.metadata("moved")["--symlink-target"], "dir/a%20file", "geesefs goes on to see it");
+    assert!(!store.metadata("replaced").contains_key("--symlink-target"));
+}
+
+#[test]
 fn kinds_are_shown_in_listings() {
     let store = Store::dev();
     let mount = store.mount();
@@ -336,4 +456,18 @@ fn kinds_are_shown_in_listings() {
     let kinds = mount.sh("find . -mindepth 1 -printf '%f %y\\n' | sort");
     assert_eq!(kinds, "d d\nf f\nl l\np p\n");
     assert!(fs::metadata(mount.at("p")).unwrap().file_type().is_fifo());
+}
+
+#[test]
+fn expires_is_not_carried_over() {
+    let store = Store::dev();
+    let is_there = "h = s3.head_object(Bucket=bucket, Key='a')\n\
+        print('Expires' in h or 'ExpiresString' in h, h['ContentLanguage'])";
+    let put = "import datetime\n\
+        at = datetime.datetime(2030, 1, 1)\n\
+        s3.put_object(Bucket=bucket, Key='a', Body=b'x', ContentLanguage='de', Expires=at)\n";
+    assert_eq!(store.boto(&format!("{put}{is_there}"), &[]), "True de\n");
+    let mount = store.mount();
+    mount.sh("chmod 600 a");
+    assert_eq!(store.boto(is_there, &[]), "False de\n");
 }

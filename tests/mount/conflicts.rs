@@ -38,9 +38,18 @@ fn both_survive(store: &Store, mount: &Mount<'_>) {
     assert!(copy.starts_with(&format!("dir/book (conflict {host} 20")) && copy.ends_with(").epub"), "{copy}");
     assert_eq!(store.text(&copy), "OUR OWN VERSION");
     assert_eq!(conflicts(mount), 1);
+    let words = ["both are kept", "dir/book.epub", copy.strip_prefix("dir/").unwrap()];
+    let told = |line: &str| words.iter().all(|word| line.contains(word));
+    assert!(mount.log().lines().any(told), "{}", mount.log());
+    assert_eq!(mount.sh(&format!("getfattr --only-values -n user.objfs.conflict '{copy}'")), "book.epub");
     assert_eq!(fs::read_to_string(mount.at("dir/book.epub")).unwrap(), "their second version");
     assert_eq!(fs::read_to_string(mount.at(&copy)).unwrap(), "OUR OWN VERSION");
     assert_eq!(names(mount.at("dir")).len(), 2);
+}
+
+/// How often the log says that there is a race of moments.
+fn warnings(mount: &Mount<'_>) -> usize {
+    mount.log().lines().filter(|line| line.contains("the server does not keep conditions on writes")).count()
 }
 
 #[test]
@@ -54,8 +63,14 @@ fn both_versions_survive_a_conflict() {
 fn both_versions_survive_where_conditions_are_ignored() {
     let store = Store::dev();
     store.fault(Rule::new(Effect::IgnoreConditions));
-    let mount = store.mount();
+    let mut mount = store.mount();
     both_survive(&store, &mount);
+    assert_eq!(warnings(&mount), 1, "{}", mount.log());
+    assert_eq!(mount.status()["conditional_writes"]["put_if_match"], "ignored");
+    // It has learnt to keep them, and nobody asks again.
+    store.heal();
+    mount.remount();
+    fs::write(mount.at("probe"), "x").unwrap();
     assert_eq!(mount.status()["conditional_writes"]["put_if_match"], "ignored");
 }
 
@@ -65,6 +80,7 @@ fn both_versions_survive_where_conditions_are_refused() {
     store.fault(Rule::new(Effect::RefuseConditions));
     let mount = store.mount();
     both_survive(&store, &mount);
+    assert_eq!(warnings(&mount), 1, "{}", mount.log());
     assert_eq!(mount.status()["conditional_writes"]["put_if_match"], "refused");
 }
 
@@ -157,6 +173,7 @@ fn a_file_that_was_deleted_elsewhere_while_it_was_changed_is_created_again() {
     assert_eq!(close(file), Ok(()));
     assert_eq!((store.keys(), store.text("file")), (vec!["file".into(), "probe".into()], "0123456789 and more".into()));
     assert_eq!(conflicts(&mount), 1, "it is reported");
+    assert!(mount.log().contains("it is created again"), "{}", mount.log());
 }
 
 #[test]

@@ -238,12 +238,16 @@ fn a_mapped_file_reads_what_it_holds() {
         "import hashlib\n\
          with open('mapped', 'rb') as f, mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ) as m:\n\
          \x20   assert m[1048570:1048580] == os.pread(f.fileno(), 10, 1048570)\n\
+         \x20   private = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_COPY)\n\
+         \x20   private[5:9] = b'mine'\n\
+         \x20   assert private[5:9] == b'mine' and os.pread(f.fileno(), 4, 5) != b'mine'\n\
          \x20   print(hashlib.sha256(m).hexdigest())",
         &[],
     );
     use sha2::{Digest, Sha256};
     let wanted: String = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
     assert_eq!(sum.trim(), wanted);
+    assert!(store.get("mapped") == bytes, "stores to a private mapping are its own");
 }
 
 /// The kernel writes the pages of a mapping by the handle that was mapped, also one that appends.

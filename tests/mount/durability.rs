@@ -21,6 +21,9 @@ fn a_close_that_the_server_refuses_says_so_and_loses_nothing() {
     file.write_all(b"precious").unwrap();
     store.fault_on(Effect::InternalError, &["PutObject"]);
     assert_eq!(close(file), Err(nix::errno::Errno::EIO));
+    let words = ["PutObject of", "file", "[InternalError]", "(request "];
+    let told = |line: &str| words.iter().all(|word| line.contains(word));
+    assert!(mount.log().lines().any(told), "{}", mount.log());
     assert_eq!(fs::read_to_string(mount.at("file")).unwrap(), "precious", "it is kept here");
     let failed = &mount.status()["pending"]["failed"];
     assert_eq!((failed[0]["path"].as_str(), failed[0]["retried"].as_bool()), (Some("file"), Some(true)), "{failed}");
@@ -228,6 +231,40 @@ fn abandoned_uploads_are_aborted() {
 }
 
 #[test]
+fn what_others_close_and_what_nobody_has_written_waits_in_the_journal_for_the_last_close() {
+    let store = Store::dev();
+    let mount = store.mount();
+    fs::write(mount.at("probe"), "x").unwrap();
+    store.server().reset_counters();
+    let said = mount.py(
+        "state = lambda name: print(os.getxattr(name, 'user.objfs.state').decode())\n\
+         f = os.open('inherited', os.O_CREAT | os.O_WRONLY)\n\
+         os.write(f, b'x')\n\
+         child = os.fork()\n\
+         if child == 0:\n\
+         \x20   os.close(f)\n\
+         \x20   os._exit(0)\n\
+         os.waitpid(child, 0)\n\
+         state('inherited')\n\
+         os.close(f)\n\
+         state('inherited')\n\
+         f = os.open('empty', os.O_CREAT | os.O_WRONLY)\n\
+         g = os.dup(f)\n\
+         os.close(f)\n\
+         state('empty')\n\
+         os.close(g)",
+        &[],
+    );
+    assert_eq!(said, "journaled\nclean\njournaled\n");
+    mount.settle();
+    assert_eq!(
+        (store.keys(), store.text("empty")),
+        (["empty", "inherited", "probe"].map(String::from).into(), "".into())
+    );
+    assert_eq!(store.server().counters().of("PutObject"), 2);
+}
+
+#[test]
 fn closes_by_parent_and_child_at_once_leave_nothing_behind() {
     let store = Store::dev();
     let mut mount = store.mount();
@@ -267,4 +304,54 @@ fn staging_that_is_full_waits_for_uploads_and_then_says_so() {
     drop(held);
     drop(mount);
     assert!(store.get("b") == b && store.get("d") == a);
+}
+
+#[test]
+fn an_fsync_of_a_directory_returns_when_the_bucket_has_its_marker_and_its_files() {
+    let store = Store::dev();
+    store.put("emptied/last", "x");
+    let mount = store.mount_with(&["write=back", "upload_delay=1h"]);
+    fs::create_dir(mount.at("dir")).unwrap();
+    let sync = |dir: &str| File::open(mount.at(dir)).unwrap().sync_all();
+    let files: Vec<String> = (0..5).map(|i| format!("dir/{i}")).collect();
+    for name in &files {
+        fs::write(mount.at(name), name).unwrap();
+    }
+    fs::write(mount.at("elsewhere"), "x").unwrap();
+    assert_eq!(store.keys(), ["dir/", "emptied/last"], "closes waited for the journal only");
+    // The bucket refuses, and so does fsync.
+    store.fault_on(Effect::AccessDenied, &["PutObject"]);
+    assert_eq!(errno(sync("dir")), libc::EACCES);
+    store.heal();
+    store.fault_on(Effect::Latency { ms: 100 }, &["PutObject"]);
+    sync("dir").unwrap();
+    for name in &files {
+        assert_eq!(store.text(name), *name);
+    }
+    assert_eq!(store.try_get("elsewhere"), None, "what is in other directories waits on");
+    // A marker is owed for two seconds, unless somebody asks for it.
+    fs::remove_file(mount.at("emptied/last")).unwrap();
+    sync("emptied").unwrap();
+    assert!(store.keys().contains(&"emptied/".to_owned()), "{:?}", store.keys());
+    store.heal();
+    sync("").unwrap();
+    assert_eq!(store.text("elsewhere"), "x");
+}
+
+#[test]
+fn an_fsync_of_a_directory_leaves_temporary_names_and_what_the_journal_suffices_for() {
+    let store = Store::dev();
+    let mut mount = store.mount_with(&["write=back", "upload_delay=1h"]);
+    fs::create_dir(mount.at("dir")).unwrap();
+    fs::write(mount.at("dir/film.part"), "x").unwrap();
+    fs::write(mount.at("dir/film"), "x").unwrap();
+    File::open(mount.at("dir")).unwrap().sync_all().unwrap();
+    assert_eq!(store.keys(), ["dir/", "dir/film"]);
+    mount.set_options(&["write=back", "upload_delay=1h", "fsync=local"]);
+    mount.remount();
+    fs::write(mount.at("dir/local"), "x").unwrap();
+    File::open(mount.at("dir")).unwrap().sync_all().unwrap();
+    assert_eq!(store.try_get("dir/local"), None, "fsync=local");
+    mount.unmount();
+    assert_eq!(store.text("dir/local"), "x");
 }

@@ -1,10 +1,11 @@
 //! Changes made elsewhere as inotify events for programs that watch.
 
-use crate::common::{Mount, Store, eventually, is_root, python};
+use crate::common::{Mount, Store, eventually, is_root, names, objfs, python, stdout_of};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -265,6 +266,156 @@ fn directories_times_move_when_a_child_appears_or_goes() {
     assert_eq!(mtime(), after, "other content is no change of the directory");
     store.delete("lib/a");
     eventually("mtime moves again", || (mtime() > after).then_some(()));
+}
+
+/// Everything that can happen in a directory, as it happens.
+struct Sequence(Inotify);
+
+impl Sequence {
+    const KINDS: [(AddWatchFlags, &str); 7] = [
+        (AddWatchFlags::IN_CREATE, "CREATE"),
+        (AddWatchFlags::IN_OPEN, "OPEN"),
+        (AddWatchFlags::IN_MODIFY, "MODIFY"),
+        (AddWatchFlags::IN_CLOSE_WRITE, "CLOSE_WRITE"),
+        (AddWatchFlags::IN_DELETE, "DELETE"),
+        (AddWatchFlags::IN_MOVED_FROM, "MOVED_FROM"),
+        (AddWatchFlags::IN_MOVED_TO, "MOVED_TO"),
+    ];
+
+    fn of(dir: &Path) -> Sequence {
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).unwrap();
+        let all = Sequence::KINDS.iter().fold(AddWatchFlags::empty(), |all, (kind, _)| all | *kind);
+        inotify.add_watch(dir, all).unwrap();
+        Sequence(inotify)
+    }
+
+    /// As many events as are wanted, and those that come in the moment after.
+    fn told(&self, wanted: usize) -> Vec<String> {
+        let mut told = Vec::new();
+        let (deadline, mut is_last) = (Instant::now() + INTERVAL + SLACK, false);
+        while Instant::now() < deadline {
+            for event in self.0.read_events().unwrap_or_default() {
+                let Some(name) = event.name else { continue };
+                let kind = Sequence::KINDS.iter().find(|(kind, _)| event.mask.contains(*kind)).map(|(_, word)| *word);
+                told.extend(kind.map(|word| format!("{word} {}", name.to_string_lossy())));
+            }
+            if is_last {
+                break;
+            }
+            is_last = told.len() >= wanted;
+            thread::sleep(Duration::from_millis(if is_last { 200 } else { 20 }));
+        }
+        told
+    }
+}
+
+/// Asks the bucket at once, so that nothing waits for a poll.
+fn refresh(mount: &Mount<'_>, dir: &str) {
+    stdout_of(objfs().arg("refresh").arg(mount.at(dir)));
+}
+
+fn until_watched(mount: &Mount<'_>) {
+    eventually("the mount knows that it is watched", || {
+        (mount.status()["watched_directories"].as_u64() >= Some(1)).then_some(())
+    });
+}
+
+#[test]
+fn each_change_is_told_by_its_events_in_their_order() {
+    let store = Store::dev();
+    store.put("lib/a", "a");
+    store.put("lib/empty", "");
+    let mount = store.mount_with(&["poll_interval=600s"]);
+    mount.sh("ls -lR > /dev/null");
+    let sequence = Sequence::of(&mount.at("lib"));
+    until_watched(&mount);
+    store.put("lib/b", "b");
+    refresh(&mount, "lib");
+    assert_eq!(sequence.told(3), ["CREATE b", "OPEN b", "CLOSE_WRITE b"]);
+    store.put("lib/b", "another");
+    refresh(&mount, "lib");
+    assert_eq!(sequence.told(3), ["OPEN b", "MODIFY b", "CLOSE_WRITE b"]);
+    store.copy("lib/b", "lib/c");
+    store.delete("lib/b");
+    refresh(&mount, "lib");
+    assert_eq!(sequence.told(2), ["MOVED_FROM b", "MOVED_TO c"]);
+    // One empty file is like any other: that is no move.
+    store.copy("lib/empty", "lib/new");
+    store.delete("lib/empty");
+    refresh(&mount, "lib");
+    assert_eq!(sequence.told(4), ["CREATE new", "OPEN new", "CLOSE_WRITE new", "DELETE empty"]);
+}
+
+#[test]
+fn all_is_told_without_looking_for_watchers_or_nothing_as_the_mount_is_told() {
+    let store = Store::dev();
+    store.put("lib/a", "a");
+    let new = ["CREATE new", "OPEN new", "CLOSE_WRITE new"];
+    for (option, wanted) in [("events=all", &new[..]), ("events=off", &[])] {
+        let mut mount = store.mount_with(&["poll_interval=600s", option]);
+        mount.sh("ls -lR > /dev/null");
+        let sequence = Sequence::of(&mount.at("lib"));
+        if wanted.is_empty() {
+            // As long as it would take to find who watches.
+            thread::sleep(Duration::from_millis(1100));
+        }
+        store.put("lib/new", "new");
+        refresh(&mount, "lib");
+        assert_eq!(sequence.told(wanted.len()), wanted, "{option}");
+        assert_eq!(names(mount.at("lib")), ["a", "new"], "{option}");
+        drop(sequence);
+        mount.unmount();
+        store.delete("lib/new");
+    }
+}
+
+#[test]
+fn where_the_daemon_may_not_write_names_come_without_events() {
+    if is_root() {
+        println!("needs a user who may not write everywhere");
+        return;
+    }
+    let store = Store::dev();
+    store.put_with("lib/", "", &[("mode", "16749")]);
+    store.put("lib/a", "a");
+    let mount = store.mount_with(&["poll_interval=600s"]);
+    eventually("its mode is known", || (fs::metadata(mount.at("lib")).unwrap().mode() & 0o777 == 0o555).then_some(()));
+    mount.sh("ls -lR > /dev/null");
+    let sequence = Sequence::of(&mount.at("lib"));
+    until_watched(&mount);
+    store.put("lib/new", "new");
+    refresh(&mount, "lib");
+    eventually("the name is shown", || (names(mount.at("lib")) == ["a", "new"]).then_some(()));
+    assert_eq!(sequence.told(0), [] as [String; 0]);
+}
+
+/// A program that watches a directory for a while.
+const WATCH: &str = "import ctypes, sys, time\n\
+    libc = ctypes.CDLL(None)\n\
+    assert libc.inotify_add_watch(libc.inotify_init(), sys.argv[1].encode(), 0x100) > 0\n\
+    time.sleep(20)";
+
+/// As root those of another user as well.
+#[test]
+fn watches_of_other_processes_are_found() {
+    let store = Store::dev();
+    store.put("lib/a", "a");
+    let mount = store.mount_with(if is_root() { &["allow_other"] } else { &[] });
+    mount.sh("ls -lR > /dev/null");
+    assert_eq!(mount.status()["watched_directories"], 0);
+    // One that everybody may run: root's own may be below its home.
+    let python = if Path::new("/usr/bin/python3").exists() { "/usr/bin/python3" } else { "python3" };
+    let mut command = Command::new(if is_root() { "setpriv" } else { python });
+    if is_root() {
+        // The way into the test's folder is root's alone.
+        fs::set_permissions(mount.outside("."), fs::Permissions::from_mode(0o711)).unwrap();
+        command.args(["--reuid", "65534", "--clear-groups", python]);
+    }
+    command.args(["-I", "-c", WATCH]).arg(mount.at("lib")).stdin(Stdio::null());
+    let mut watcher = command.spawn().unwrap();
+    until_watched(&mount);
+    watcher.kill().unwrap();
+    watcher.wait().unwrap();
 }
 
 #[test]

@@ -3,8 +3,9 @@
 use crate::common::{Mount, Store, errno, eventually, names, noise, python};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 
 /// Keys that a tool may make, and the path that shows each; none for what no path can express.
@@ -247,6 +248,38 @@ fn an_open_reader_never_sees_a_mixture() {
     }
     drop(file);
     assert!(fs::read(mount.at("file")).unwrap() == new);
+}
+
+/// Maps a file, and reads far behind its beginning once it is told to.
+const MAPPED: &str = "import mmap, os, sys
+f = os.open('file', os.O_RDONLY)
+m = mmap.mmap(f, 0, prot=mmap.PROT_READ)
+print(m[0], flush=True)
+sys.stdin.readline()
+print(m[20 << 20])";
+
+#[test]
+fn what_is_gone_of_the_version_that_is_open_is_an_error_and_for_mapped_files_a_signal() {
+    let store = Store::dev();
+    store.put("file", noise(1, 24 << 20));
+    let mount = store.mount_with(&["cache_size=0"]);
+    let file = File::open(mount.at("file")).unwrap();
+    let ino = file.metadata().unwrap().ino();
+    let mut piece = vec![0; 4096];
+    file.read_exact_at(&mut piece, 0).unwrap();
+    let mut mapped = Command::new(python());
+    mapped.args(["-I", "-c", MAPPED]).current_dir(mount.root()).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut mapped = mapped.spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(mapped.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, format!("{}\n", piece[0]));
+    store.put("file", noise(2, 24 << 20));
+    let is_another = || fs::metadata(mount.at("file")).is_ok_and(|now| now.ino() != ino);
+    eventually("the name has another inode", || is_another().then_some(()));
+    assert_eq!(errno(file.read_at(&mut piece, 20 << 20)), libc::ESTALE);
+    assert_eq!(file.metadata().unwrap().ino(), ino, "the open file keeps its own");
+    drop(mapped.stdin.take());
+    assert_eq!(mapped.wait().unwrap().signal(), Some(libc::SIGBUS));
 }
 
 #[test]

@@ -1,10 +1,13 @@
-//! Files far larger than memory. In the full run only: they take minutes, and as much room on the disk as they are large.
+//! Files far larger than memory, and buckets of many. In the full run only: they take minutes, and as much room on the disk as
+//! they are large.
 
-use crate::common::{DAEMON_MEMORY, Store, is_full_run, noise};
-use objfs::devserver::{Settings, Storage};
+use crate::common::{DAEMON_MEMORY, Store, is_full_run, noise, output_of};
+use objfs::devserver::{Settings, Storage, Synthetic};
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
+use std::process::Command;
+use std::time::Duration;
 
 const SIZE: u64 = 20 << 30;
 /// What of the file is not zero: a piece at each multiple of the step.
@@ -49,4 +52,22 @@ fn full_twenty_gib_are_uploaded_and_read_within_the_memory_limit() {
     assert_eq!(file.read(&mut buffer).unwrap(), 0);
     println!("peak after reading: {} MiB", mount.peak_memory());
     assert!(mount.peak_memory() <= MEMORY + DAEMON_MEMORY);
+}
+
+/// What is known of a bucket is in a database: 300 bytes of memory for each object would be too much here.
+#[test]
+fn full_memory_does_not_grow_with_the_bucket() {
+    if !is_full_run() {
+        return;
+    }
+    let synthetic = Synthetic::parse_list("count=400000,fanout=1000,size=1,prefix=lib/").unwrap();
+    let store = Store::dev_with(Settings { synthetic, ..Settings::default() });
+    let mount = store.mount_with(&["memory=64M", "poll_interval=600s"]);
+    let mut find = Command::new("sh");
+    find.args(["-euc", "find lib -type f | wc -l"]).current_dir(mount.root());
+    let found = output_of(&mut find, Duration::from_secs(500));
+    assert_eq!(String::from_utf8_lossy(&found.stdout).trim(), "400000");
+    let peak = mount.peak_memory();
+    println!("peak after 400,000 names: {peak} MiB");
+    assert!(peak <= 64 + DAEMON_MEMORY, "{peak} MiB");
 }

@@ -63,6 +63,28 @@ fn libc_errno_of_a_silent_server() -> i32 {
     nix::libc::EIO
 }
 
+/// It would refuse at once, were it not slow.
+#[test]
+fn a_known_bucket_that_refuses_late_is_mounted_and_it_is_said_why_nothing_new_comes() {
+    let store = Store::dev();
+    store.put("a", "x");
+    let mut mount = store.mount_with(&["poll_interval=600s"]);
+    assert_eq!(names(mount.root()), ["a"]);
+    mount.unmount();
+    store.fault_on(Effect::Latency { ms: 2000 }, &[]);
+    store.fault_on(Effect::AccessDenied, &[]);
+    let start = Instant::now();
+    mount.mount_again();
+    assert!(start.elapsed() < Duration::from_millis(1900), "{:?}", start.elapsed());
+    assert_eq!(names(mount.root()), ["a"]);
+    eventually("status says why", || {
+        let health = mount.status()["health"].as_str().unwrap().to_owned();
+        health.contains("may not list the bucket").then_some(())
+    });
+    assert!(mount.log().contains("the bucket cannot be used"), "{}", mount.log());
+    store.heal();
+}
+
 #[test]
 fn an_unknown_bucket_is_not_mounted_without_network() {
     let store = Store::dev();

@@ -29,11 +29,12 @@ fn renaming_over_a_file_replaces_it_unless_told_not_to() {
     let no_replace = mount.py(
         "import ctypes\n\
          libc = ctypes.CDLL(None, use_errno=True)\n\
-         r = libc.renameat2(-100, b'a', -100, b'b', 1)\n\
-         print(r, errno.errorcode.get(ctypes.get_errno()))",
+         for flag in (1, 2):\n\
+         \x20   r = libc.renameat2(-100, b'a', -100, b'b', flag)\n\
+         \x20   print(r, errno.errorcode.get(ctypes.get_errno()))",
         &[],
     );
-    assert_eq!(no_replace.trim(), "-1 EEXIST");
+    assert_eq!(no_replace, "-1 EEXIST\n-1 EINVAL\n", "RENAME_NOREPLACE, and RENAME_EXCHANGE");
     assert_eq!(store.keys(), ["a", "b"]);
     fs::rename(mount.at("a"), mount.at("b")).unwrap();
     assert_eq!((store.keys(), store.text("b")), (vec!["b".to_owned()], "A".to_owned()));

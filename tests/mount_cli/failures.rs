@@ -3,6 +3,8 @@
 //! Owns: what can be provoked without touching state files. Does not own: bad state (`state`).
 
 use crate::world::{Outcome, SECRET, World, is_root};
+use objfs::daemon::mounts;
+use objfs::devserver::Effect;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
@@ -67,6 +69,14 @@ fn no_such_bucket() {
 }
 
 #[test]
+fn keys_that_may_not_list_the_bucket() {
+    let world = World::new();
+    world.faults(&[(Effect::AccessDenied, "ListObjectsV2")]);
+    let outcome = world.try_mount("s3://demo", "");
+    refused(&world, &outcome, 42, &["may not list the bucket \"demo\""]);
+}
+
+#[test]
 fn endpoint_that_refuses_connections() {
     let mut world = World::new();
     world.stop_server();
@@ -115,6 +125,32 @@ fn already_mounted() {
     assert_eq!(world.processes().len(), 1, "{:?}", world.processes());
     world.write("works", b"on").unwrap();
     world.umount();
+    world.assert_over();
+}
+
+#[test]
+fn over_another_mount_if_told_so() {
+    if !is_root() {
+        println!("needs root, to mount something else");
+        return;
+    }
+    let world = World::new();
+    let run = |words: &[&str]| {
+        let mut command = world.command(words[0]);
+        command.args(&words[1..]).arg(world.mnt());
+        world.run(command).good();
+    };
+    run(&["mount", "-t", "tmpfs", "tmpfs"]);
+    let refused = world.try_mount("s3://demo", "");
+    assert_eq!(refused.code, Some(52), "{refused:?}");
+    assert!(refused.err.contains("is a mount of type tmpfs already"), "{refused:?}");
+    world.mount("nonempty");
+    assert_eq!(mounts::type_at(&world.mnt()).as_deref(), Some("fuse.objfs"));
+    world.write("a", b"a").unwrap();
+    assert_eq!(world.object("a").unwrap(), b"a");
+    world.try_umount().good();
+    assert_eq!(mounts::type_at(&world.mnt()).as_deref(), Some("tmpfs"));
+    run(&["umount"]);
     world.assert_over();
 }
 
@@ -209,6 +245,9 @@ fn options_that_make_no_sense() {
         ("colour=red", "unknown mount option \"colour\""),
         ("uid=me", "uid=me is not a number"),
         ("umask=9", "umask=9 is not an octal number"),
+        ("file_mode=644x", "file_mode=644x is not an octal number up to 7777"),
+        ("dir_mode=17777", "dir_mode=17777 is not an octal number up to 7777"),
+        ("nometa=1", "nometa takes no value"),
         ("memory=lots", "memory=lots is not a size"),
         ("poll_interval=soon", "poll_interval=soon is not a time"),
         ("requests=0", "requests=0 is not a number from 1"),

@@ -7,7 +7,7 @@ use std::os::unix::fs::symlink;
 
 const WIDTH_MAX: usize = 100;
 
-const OPTIONS: [&str; 44] = [
+const OPTIONS: [&str; 47] = [
     "ro",
     "rw",
     "allow_other",
@@ -15,6 +15,9 @@ const OPTIONS: [&str; 44] = [
     "uid=N",
     "gid=N",
     "umask=OCTAL",
+    "file_mode=OCTAL",
+    "dir_mode=OCTAL",
+    "nometa",
     "endpoint=URL",
     "region=NAME",
     "profile=NAME",

@@ -37,6 +37,15 @@ pub(crate) fn with_upload_under_way(more: &str) -> World {
     world
 }
 
+/// The region that requests are signed for, as a URL of a file tells.
+fn region(world: &World, name: &str) -> String {
+    let mut command = world.command("getfattr");
+    command.args(["--only-values", "--absolute-names", "-n", "user.objfs.url"]).arg(world.in_mnt(name));
+    let url = world.run(command).good().out;
+    let scope = url.split("X-Amz-Credential=").nth(1).unwrap_or_else(|| panic!("{url}"));
+    scope.split("%2F").nth(2).unwrap().to_owned()
+}
+
 #[test]
 fn mount_and_umount() {
     let world = World::new();
@@ -45,6 +54,7 @@ fn mount_and_umount() {
     assert_eq!(world.names(), ["from-elsewhere"]);
     world.write("from-here", b"world").unwrap();
     assert_eq!(world.object("from-here").unwrap(), b"world");
+    assert_eq!(region(&world, "from-here"), "us-east-1");
     let table = std::fs::read_to_string("/proc/self/mounts").unwrap();
     let line = table.lines().find(|line| line.contains(world.mnt().to_str().unwrap())).unwrap();
     assert!(line.starts_with("s3://demo ") && line.contains(" fuse.objfs rw,nosuid,nodev"), "{line}");
@@ -158,6 +168,7 @@ fn by_the_environment_alone() {
     world.run(command).good();
     world.write("a", b"a").unwrap();
     assert_eq!(world.object("books/a").unwrap(), b"a");
+    assert_eq!(region(&world, "a"), "auto");
     let status = world.status();
     assert_eq!(status["source"], "s3://demo/books");
     let home = world.path("home/state/objfs");
@@ -320,9 +331,33 @@ fn a_read_only_mount_changes_nothing() {
     assert_eq!(world.read("a").unwrap(), b"a");
     assert_eq!(world.write("b", b"b").unwrap_err().raw_os_error(), Some(libc::EROFS));
     assert_eq!(world.status()["read_only"], true);
+    let (options, shown) = (mount_options(&world), if is_root() { "ro" } else { "rw" });
+    assert!(options.iter().any(|option| option == shown), "{options:?}");
     world.umount();
     world.assert_over();
     assert!(world.object("b").is_none());
+}
+
+/// What /proc/mounts says of the mount.
+fn mount_options(world: &World) -> Vec<String> {
+    let table = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    let line = table.lines().find(|line| line.contains(world.mnt().to_str().unwrap())).unwrap();
+    line.split(' ').nth(3).unwrap().split(',').map(str::to_owned).collect()
+}
+
+#[test]
+fn flags_are_given_to_the_kernel() {
+    let world = World::new();
+    world.mount("noexec,noatime,nodiratime,sync,dirsync,suid,dev");
+    let options = mount_options(&world);
+    for flag in ["noexec", "nosuid", "nodev"] {
+        assert!(options.iter().any(|option| option == flag), "{flag} is not in {options:?}");
+    }
+    for flag in ["noatime", "nodiratime", "sync", "dirsync"] {
+        assert_eq!(options.iter().any(|option| option == flag), is_root(), "{flag}: {options:?}");
+    }
+    world.umount();
+    world.assert_over();
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod doctor;
 mod failures;
 mod help;
 mod lifecycle;
+mod logs;
 mod packaging;
 mod pending;
 mod readme;

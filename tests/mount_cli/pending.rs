@@ -4,6 +4,10 @@
 
 use crate::world::{LONG, World, eventually};
 use objfs::devserver::Effect;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::process::Command;
 
 fn at(world: &World, args: &[&str]) -> Command {
@@ -31,6 +35,9 @@ fn refused() -> World {
 #[test]
 fn what_was_refused_is_tried_again_when_somebody_asks() {
     let world = refused();
+    let status = world.run(at(&world, &["status", "MNT"])).good().out;
+    let is_named = |line: &str| line.trim_start().starts_with("new: ") && line.contains("Access Denied");
+    assert!(status.lines().any(is_named), "file and reason: {status}");
     let outcome = world.run(at(&world, &["sync", "MNT"]));
     assert_eq!(outcome.code, Some(61), "{outcome:?}");
     for words in
@@ -99,4 +106,31 @@ fn uploads_of_others_are_listed_and_aborted_when_they_are_named() {
     assert_eq!(world.run(at(&world, &["uploads", "MNT"])).good().out, "");
     world.umount();
     world.assert_over();
+}
+
+#[test]
+fn a_name_that_is_not_utf8_is_told_as_bytes_and_a_key_as_it_is() {
+    let world = World::new();
+    world.mount("");
+    // The first write probes the server.
+    world.write("first", b"first").unwrap();
+    world.faults(&[(Effect::AccessDenied, "PutObject")]);
+    let path = world.mnt().join(OsStr::from_bytes(b"caf\xe9"));
+    world.within("writing", move || {
+        let mut file = File::create(path).unwrap();
+        file.write_all(b"x").unwrap();
+        nix::unistd::close(file).unwrap_err();
+    });
+    let is_parked = || world.status()["pending"]["failed"][0]["retried"] == false;
+    assert!(eventually(LONG, is_parked), "{}", world.status());
+    assert_eq!(world.status()["pending"]["failed"][0]["path"], "caf\\xe9");
+    let status = world.run(at(&world, &["status", "MNT"])).good();
+    assert!(status.out.contains("caf\\xe9: "), "{status:?}");
+    let refused = world.run(at(&world, &["umount", "--timeout", "1", "MNT"]));
+    assert!(refused.code == Some(61) && refused.err.contains("caf\\xe9: "), "{refused:?}");
+    assert!(world.logs().contains("\"caf\\u{e0e9}\""), "{}", world.logs());
+    world.faults(&[]);
+    world.umount();
+    world.assert_over();
+    assert_eq!(world.object("caf\u{e0e9}").unwrap(), b"x");
 }

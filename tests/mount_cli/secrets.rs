@@ -119,3 +119,28 @@ fn others_cannot_ask_the_daemon() {
     world.umount();
     world.assert_over();
 }
+
+/// Also where nobody has made a folder for what lives as long as a session.
+#[test]
+fn the_control_socket_is_in_a_private_folder() {
+    let world = World::new();
+    let mnt = world.mnt();
+    let run = |args: &[&str]| {
+        let mut command = world.objfs(args);
+        command.env_remove("XDG_RUNTIME_DIR");
+        world.run(command).good().out
+    };
+    run(&["mount", "s3://demo", mnt.to_str().unwrap(), "-o", &world.options("")]);
+    let folder = if is_root() {
+        PathBuf::from("/run/objfs")
+    } else {
+        world.path("tmp").join(format!("objfs-{}", nix::unistd::geteuid()))
+    };
+    assert_eq!(mode(&folder), 0o700);
+    let sockets = || std::fs::read_dir(&folder).unwrap().count();
+    assert!(sockets() > 0);
+    assert!(run(&["status", mnt.to_str().unwrap()]).contains("s3://demo at "));
+    run(&["umount", mnt.to_str().unwrap()]);
+    world.assert_over();
+    assert!(is_root() || sockets() == 0, "others of root may have theirs there");
+}

@@ -91,6 +91,35 @@ async fn mode_and_times_that_are_set_after_the_upload_began_are_stored() {
 }
 
 #[tokio::test]
+async fn a_mode_that_changes_while_attributes_are_stored_after_an_upload_stays() {
+    let body = noise(70 * MIB);
+    // By a chmod, and by a write that clears set-user-ID.
+    for (before, set, after) in [(0o640, Some(0o600), 0o600), (0o4755, None, 0o755)] {
+        let b = probed().await;
+        let (ino, fh) = b.create("film.mkv").await;
+        b.write_ahead(fh, &body, 8).await;
+        let mode_of = |mode: u32| SetAttr { mode: Some(mode), ..SetAttr::default() };
+        b.fs.setattr(CALLER, ino, mode_of(before), true).await.unwrap();
+        let held = b.faults.hold_next_answer(Op::Copy);
+        let fs = Arc::clone(&b.fs);
+        let syncing = tokio::spawn(async move { fs.fsync(fh).await });
+        held.reached().await;
+        b.fs.write(fh, Some(0), b"x", true).await.unwrap();
+        if let Some(mode) = set {
+            b.fs.setattr(CALLER, ino, mode_of(mode), true).await.unwrap();
+        }
+        held.release();
+        syncing.await.unwrap().unwrap();
+        assert_eq!(u32::from(b.fs.getattr(ino).unwrap().attr.perm), after);
+        b.fs.flush(CALLER, fh).await.unwrap();
+        b.fs.release(fh).await;
+        let made = b.memory.head(&key("film.mkv")).await.unwrap().headers;
+        assert_eq!(made.user["mode"], (libc::S_IFREG | after).to_string());
+        assert_eq!(b.bytes_of("film.mkv").await[0], b'x');
+    }
+}
+
+#[tokio::test]
 async fn a_failed_close_sends_only_what_is_missing_when_it_is_tried_again() {
     let b = probed().await;
     let body = noise(70 * MIB);
@@ -169,4 +198,27 @@ async fn headers_that_could_not_be_stored_after_an_upload_are_owed() {
     let meta = b.memory.head(&key("film.mkv")).await.unwrap();
     assert_eq!(meta.headers.user.get("mode").map(String::as_str), Some("33184"));
     assert_eq!(b.count(Op::UploadPart), parts, "nothing else is sent");
+}
+
+#[tokio::test]
+async fn a_file_is_sent_ahead_from_64_mib_on_and_shows_elsewhere_when_its_upload_was_complete() {
+    let b = probed().await;
+    let body = noise(70 * MIB);
+    let (_, fh) = b.create("film.mkv").await;
+    let parts = b.count(Op::UploadPart);
+    b.write_ahead(fh, &body[..63 * MIB], 0).await;
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    assert_eq!(b.count(Op::UploadPart), parts, "it may be done in a moment");
+    for (i, piece) in body.chunks(MIB).enumerate().skip(63) {
+        b.fs.write(fh, Some((i * MIB) as u64), piece, false).await.unwrap();
+    }
+    while b.count(Op::UploadPart) - parts < 8 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    b.close(fh).await;
+    let made = b.memory.head(&key("film.mkv")).await.unwrap();
+    assert!(made.headers.user.contains_key("mode") && !made.headers.user.contains_key("mtime"));
+    let b = b.remount_without_catalogue().await;
+    let found = b.fs.lookup(Ino::ROOT, &name("film.mkv")).await.unwrap().unwrap();
+    assert_eq!(Some(found.attr.mtime), made.version.last_modified);
 }

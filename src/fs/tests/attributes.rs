@@ -69,6 +69,23 @@ async fn a_rename_of_a_directory_makes_no_defaults_of_what_was_not_read() {
 }
 
 #[tokio::test]
+async fn a_rename_moves_the_ctime_for_every_machine() {
+    let b = bench().await;
+    b.write("a", "text").await.unwrap();
+    b.foreign_with("plain", &[("color", "blue")]).await;
+    b.advance(10);
+    let now = b.clock.now();
+    for (from, to) in [("a", "b"), ("plain", "other")] {
+        b.fs.rename((Ino::ROOT, name(from)), (Ino::ROOT, name(to)), false).await.unwrap();
+    }
+    assert_eq!((b.user("other", "ctime").await, b.user("other", "color").await), (String::new(), "blue".to_owned()));
+    let before = b.fs.lookup(Ino::ROOT, &name("b")).await.unwrap().unwrap().attr;
+    assert_eq!((before.ctime, before.mtime), (now, now.minus(Duration::from_secs(10))));
+    let b = b.remount_without_catalogue().await;
+    assert_eq!(b.fs.lookup(Ino::ROOT, &name("b")).await.unwrap().unwrap().attr, before);
+}
+
+#[tokio::test]
 async fn a_commit_keeps_the_owner_that_could_not_be_read_when_the_file_was_opened() {
     let b = bench().await;
     b.foreign_with("a", &OWNED).await;
@@ -179,4 +196,134 @@ async fn an_attribute_that_is_set_while_a_commit_fetches_bytes_reaches_the_bucke
     assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
     let mode = b.user("a", "mode").await;
     assert_eq!((b.object("a").await.as_deref(), mode.parse::<u32>().unwrap() & 0o7777), (Some("Text"), 0o600));
+}
+
+#[tokio::test]
+async fn writes_of_a_user_look_at_the_mode_once_and_again_when_it_was_set() {
+    let b = bench().await;
+    let (ino, fh) = b.create("a").await;
+    let perm = || b.fs.getattr(ino).unwrap().attr.perm;
+    let at_once = |kill_suid| b.fs.write_staged(fh, Some(0), b"x", kill_suid).map(|written| written.unwrap());
+    for _ in 0..2 {
+        assert_eq!(b.chmod(ino, 0o4755).await.perm, 0o4755);
+        assert_eq!(at_once(true), None, "it has to be taken away");
+        assert_eq!((at_once(false), perm()), (Some(()), 0o4755));
+        b.fs.write(fh, Some(0), b"x", true).await.unwrap();
+        assert_eq!((perm(), at_once(true)), (0o755, Some(())));
+    }
+}
+
+#[tokio::test]
+async fn what_says_nothing_of_itself_has_the_time_of_its_last_change_or_of_the_mount() {
+    let b = bench().await;
+    let mounted = b.clock.now();
+    b.foreign("d/x", "x").await;
+    b.advance(5);
+    let d = b.fs.lookup(Ino::ROOT, &name("d")).await.unwrap().unwrap();
+    assert_eq!((d.attr.perm, d.attr.mtime, d.attr.ctime), (0o755, mounted, mounted));
+    b.ls(d.ino).await;
+    let x = b.fs.lookup(d.ino, &name("x")).await.unwrap().unwrap().attr;
+    let modified = b.memory.head(&key("d/x")).await.unwrap().version.last_modified.unwrap();
+    assert_eq!((x.perm, x.mtime, x.ctime, x.atime), (0o644, modified, modified, modified));
+    assert_eq!(b.fs.getattr(d.ino).unwrap().attr.mtime, mounted, "nothing has changed in it");
+    b.foreign("d/y", "y").await;
+    b.advance(120);
+    b.ls(d.ino).await;
+    assert!(b.fs.getattr(d.ino).unwrap().attr.mtime > mounted);
+}
+
+#[tokio::test]
+async fn chmod_of_a_directory_without_a_marker_makes_one() {
+    let b = bench().await;
+    b.foreign("d/x", "x").await;
+    let d = b.fs.lookup(Ino::ROOT, &name("d")).await.unwrap().unwrap().ino;
+    b.chmod(d, 0o700).await;
+    assert_eq!((b.object("d/").await.as_deref(), b.user("d/", "mode").await.as_str()), (Some(""), "16832"));
+    let made = b.memory.head(&key("d/")).await.unwrap().headers;
+    assert_eq!(made.content_type.as_deref(), Some("application/x-directory"));
+}
+
+#[tokio::test]
+async fn what_rewrites_an_object_keeps_its_other_headers() {
+    let b = bench().await;
+    let headers = ObjectHeaders {
+        content_type: Some("text/x-poem".to_owned()),
+        cache_control: Some("max-age=5".to_owned()),
+        content_disposition: Some("inline".to_owned()),
+        content_encoding: Some("identity".to_owned()),
+        content_language: Some("de".to_owned()),
+        storage_class: Some("COLD".to_owned()),
+        user: [("author".to_owned(), "Ada".to_owned())].into(),
+    };
+    b.memory.put(&key("d/a"), Bytes::from_static(b"text"), &headers, &Condition::Always).await.unwrap();
+    b.foreign("d/other", "x").await;
+    let kept = async |k: &str, what: &str| {
+        let now = b.memory.head(&key(k)).await.unwrap().headers;
+        assert_eq!(now.user.get("author").map(String::as_str), Some("Ada"), "{what}");
+        assert_eq!(ObjectHeaders { user: headers.user.clone(), ..now }, headers, "{what}");
+    };
+    let d = b.fs.lookup(Ino::ROOT, &name("d")).await.unwrap().unwrap().ino;
+    let a = b.fs.lookup(d, &name("a")).await.unwrap().unwrap().ino;
+    b.chmod(a, 0o600).await;
+    kept("d/a", "chmod").await;
+    let fh = b.fs.open(CALLER, a, libc::O_RDWR).await.unwrap().fh;
+    b.fs.write(fh, Some(0), b"TEXT", false).await.unwrap();
+    b.fs.flush(CALLER, fh).await.unwrap();
+    b.fs.release(fh).await;
+    assert_eq!(b.object("d/a").await.as_deref(), Some("TEXT"));
+    kept("d/a", "a changed file").await;
+    b.fs.rename((d, name("a")), (d, name("b")), false).await.unwrap();
+    kept("d/b", "rename").await;
+    b.fs.rename((Ino::ROOT, name("d")), (Ino::ROOT, name("e")), false).await.unwrap();
+    kept("e/b", "rename of its directory").await;
+}
+
+#[tokio::test]
+async fn the_times_of_a_directory_whose_entries_change_are_in_the_catalogue_only() {
+    let b = bench().await;
+    let d = b.fs.mkdir(CALLER, Ino::ROOT, name("d"), 0o755).await.unwrap();
+    let stored = b.user("d/", "mtime").await;
+    b.advance(50);
+    let (_, opened) = b.fs.create(CALLER, d.ino, name("f"), 0o644, CREATE).await.unwrap();
+    b.fs.write(opened.fh, Some(0), b"x", false).await.unwrap();
+    b.fs.flush(CALLER, opened.fh).await.unwrap();
+    b.fs.release(opened.fh).await;
+    let moved = b.fs.getattr(d.ino).unwrap().attr.mtime;
+    assert!(moved > d.attr.mtime);
+    assert_eq!(b.user("d/", "mtime").await, stored);
+    let b = b.remount().await;
+    assert_eq!(b.fs.lookup(Ino::ROOT, &name("d")).await.unwrap().unwrap().attr.mtime, moved);
+    let b = b.remount_without_catalogue().await;
+    assert_eq!(b.fs.lookup(Ino::ROOT, &name("d")).await.unwrap().unwrap().attr.mtime, d.attr.mtime);
+}
+
+#[tokio::test]
+async fn the_ctime_of_a_renamed_directory_is_in_the_catalogue_only() {
+    let b = bench().await;
+    b.fs.mkdir(CALLER, Ino::ROOT, name("d"), 0o755).await.unwrap();
+    let stored = b.user("d/", "ctime").await;
+    b.advance(50);
+    b.fs.rename((Ino::ROOT, name("d")), (Ino::ROOT, name("e")), false).await.unwrap();
+    let moved = b.fs.lookup(Ino::ROOT, &name("e")).await.unwrap().unwrap().attr.ctime;
+    assert_eq!((moved, b.user("e/", "ctime").await), (b.clock.now(), stored));
+}
+
+#[tokio::test]
+async fn uid_and_gid_change_what_is_shown_and_not_what_is_stored() {
+    let clock = Arc::new(ManualClock::new(Timestamp::from_system(std::time::SystemTime::now())));
+    let (dir, memory) = (tempfile::tempdir().unwrap(), Arc::new(MemoryStore::new()));
+    let b = mount_set(dir, memory, clock, crate::write::Settings::default(), |_, defaults| {
+        (defaults.uid, defaults.uid_forced) = (1000, true);
+        (defaults.gid, defaults.gid_forced) = (1001, true);
+    })
+    .await;
+    b.foreign_with("a", &OWNED).await;
+    let a = b.fs.lookup(Ino::ROOT, &name("a")).await.unwrap().unwrap();
+    assert_eq!((a.attr.uid, a.attr.gid), (1000, 1001));
+    b.chmod(a.ino, 0o600).await;
+    b.write("a", "changed").await.unwrap();
+    assert_eq!((b.user("a", "uid").await, b.user("a", "gid").await), ("1234".to_owned(), "77".to_owned()));
+    // What is made here has no other owner.
+    b.write("new", "x").await.unwrap();
+    assert_eq!((b.user("new", "uid").await, b.user("new", "gid").await), ("1000".to_owned(), "1001".to_owned()));
 }

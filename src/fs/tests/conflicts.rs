@@ -206,3 +206,78 @@ impl Bench {
         Ok(self.fs.remote.head(&key(k)).await.map(drop)?)
     }
 }
+
+#[tokio::test]
+async fn a_conflict_copy_has_the_time_of_day_in_utc() {
+    let (b, fh) = with_policy(Conflicts::KeepBoth).await;
+    let ino = b.fs.handles.get(fh).unwrap().ino;
+    b.fs.setattr(CALLER, ino, SetAttr { size: Some(4), ..SetAttr::default() }, true).await.unwrap();
+    b.fs.flush(CALLER, fh).await.unwrap();
+    b.fs.release(fh).await;
+    let names = b.ls(Ino::ROOT).await;
+    let copy = names.iter().find(|n| n.starts_with("f (")).unwrap();
+    let shape: String = copy.chars().map(|c| if c.is_ascii_digit() { '9' } else { c }).collect();
+    assert_eq!(shape, "f (conflict desk 9999-99-99 99.99.99)");
+    let second = b.clock.now().secs() % 86_400;
+    let (hours, minutes, seconds) = (second / 3600, second / 60 % 60, second % 60);
+    assert!(copy.ends_with(&format!(" {hours:02}.{minutes:02}.{seconds:02})")), "{copy}");
+}
+
+#[tokio::test]
+async fn a_conflict_of_which_no_copy_can_be_made_is_told_and_nothing_is_lost() {
+    for (kind, is_retried) in [(ErrorKind::AccessDenied, false), (ErrorKind::Unreachable, true)] {
+        let b = bench().await;
+        b.write("f", "before").await.unwrap();
+        let (_, fh) = b.open("f", libc::O_RDWR).await;
+        b.fs.write(fh, Some(0), b"ours, and longer", false).await.unwrap();
+        b.foreign("f", "theirs").await;
+        // The write that meets theirs is answered, and that of the copy is not; be it tried twice.
+        let held = b.faults.hold_next_answer(Op::Put);
+        b.faults.fail_next(Op::Put, kind, if is_retried { 2 } else { 1 });
+        let fs = Arc::clone(&b.fs);
+        let closing = tokio::spawn(async move { fs.flush(CALLER, fh).await });
+        held.reached().await;
+        held.release();
+        assert_eq!(closing.await.unwrap().unwrap_err().errno(), libc::EBUSY, "{kind:?}");
+        assert_eq!(b.fs.read(fh, 0, 100).await.unwrap(), "ours, and longer");
+        let pending = b.fs.pending().unwrap();
+        assert_eq!((pending.files, pending.failed.len(), pending.failed[0].2), (1, 1, is_retried), "{kind:?}");
+        b.fs.release(fh).await;
+        assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
+        assert_eq!(b.object("f").await.as_deref(), Some("theirs"));
+        let names = b.ls(Ino::ROOT).await;
+        let copy = names.iter().find(|n| n.starts_with("f (conflict desk ")).unwrap();
+        assert_eq!(b.object(copy).await.as_deref(), Some("ours, and longer"));
+    }
+}
+
+async fn act_on(b: &Bench, act: &str) -> Result<()> {
+    match act {
+        "rename" => b.fs.rename((Ino::ROOT, name("a")), (Ino::ROOT, name("b")), false).await,
+        "unlink" => b.fs.unlink(Ino::ROOT, name("a")).await,
+        _ => {
+            let ino = b.fs.lookup(Ino::ROOT, &name("a")).await?.unwrap().ino;
+            let private = SetAttr { mode: Some(0o600), ..SetAttr::default() };
+            b.fs.setattr(CALLER, ino, private, false).await.map(drop)
+        }
+    }
+}
+
+/// The kernel asks a second time by itself.
+#[tokio::test]
+async fn what_was_changed_elsewhere_is_not_renamed_removed_or_given_a_mode_before_it_is_known() {
+    for act in ["rename", "unlink", "chmod"] {
+        let b = bench().await;
+        b.write("a", "seen").await.unwrap();
+        b.foreign("a", "theirs, unseen").await;
+        assert_eq!(act_on(&b, act).await.unwrap_err().errno(), libc::ESTALE, "{act}");
+        assert_eq!(b.object("a").await.as_deref(), Some("theirs, unseen"), "{act}");
+        assert_eq!(b.read("a").await, "theirs, unseen", "{act}");
+        act_on(&b, act).await.unwrap();
+        match act {
+            "rename" => assert_eq!(b.object("b").await.as_deref(), Some("theirs, unseen")),
+            "unlink" => assert_eq!(b.object("a").await, None),
+            _ => assert_eq!(b.memory.head(&key("a")).await.unwrap().headers.user["mode"], "33152"),
+        }
+    }
+}

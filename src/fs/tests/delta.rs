@@ -201,3 +201,27 @@ async fn what_is_appended_before_a_commit_takes_its_bytes_counts_in_the_size() {
     let size = (MIB + 11) as u64;
     assert_eq!((b.fs.getattr(ino).unwrap().attr.size, b.bytes_of("log").await.len() as u64), (size, size));
 }
+
+/// `{ echo line; sleep 1; } >> big.log`: the children that end close a descriptor which the shell has opened.
+#[tokio::test]
+async fn a_child_that_ends_does_not_wait_until_the_large_file_is_fetched() {
+    let b = probed().await;
+    let mut body = noise(64 * MIB);
+    b.put_large("big.log", &body).await;
+    let shell = Caller { tid: std::process::id(), ..CALLER };
+    let ino = b.fs.lookup(Ino::ROOT, &name("big.log")).await.unwrap().unwrap().ino;
+    let fh = b.fs.open(shell, ino, libc::O_WRONLY).await.unwrap().fh;
+    let fetched = b.counters.of(Op::Get).bytes_in;
+    let child = CALLER;
+    for line in [b"a", b"b"] {
+        b.fs.write(fh, None, line, false).await.unwrap();
+        body.extend_from_slice(line);
+        b.fs.flush(child, fh).await.unwrap();
+        assert!(b.bytes_of("big.log").await == body, "it could be in the journal only with all of it");
+    }
+    let fetched = b.counters.of(Op::Get).bytes_in - fetched;
+    assert!(fetched < 16 * MIB as u64, "{fetched} bytes");
+    b.fs.flush(shell, fh).await.unwrap();
+    b.fs.release(fh).await;
+    assert_eq!(b.fs.pending().unwrap().files, 0);
+}

@@ -17,6 +17,22 @@ async fn a_failed_close_is_told_and_outlives_the_daemon() {
 }
 
 #[tokio::test]
+async fn whoever_waits_for_ever_waits_until_it_is_done() {
+    let b = bench().await;
+    let for_ever = Duration::from_secs(u64::MAX);
+    let (_, fh) = b.create("a").await;
+    b.fs.write(fh, Some(0), b"text", false).await.unwrap();
+    let background = tokio::spawn(Arc::clone(&b.fs).run_background());
+    assert_eq!(b.fs.sync_path(&[], for_ever).await.unwrap(), []);
+    assert_eq!(b.object("a").await.as_deref(), Some("text"));
+    b.fs.write(fh, Some(0), b"TEXT", false).await.unwrap();
+    assert_eq!(b.fs.drain(for_ever).await.unwrap(), Drained::Clean);
+    assert_eq!(b.object("a").await.as_deref(), Some("TEXT"));
+    background.abort();
+    b.fs.release(fh).await;
+}
+
+#[tokio::test]
 async fn what_the_bucket_has_stored_otherwise_is_told_and_sent_again() {
     let b = bench().await;
     b.write("probe", "x").await.unwrap();

@@ -1,23 +1,29 @@
 //! Tests of the file system without a kernel: the real rooms over the in-memory store. Owns nothing else.
 
+mod access;
 mod ahead;
 mod allocate;
 mod attributes;
 mod conflicts;
 mod copies;
+mod databases;
 mod delta;
 mod durability;
+mod freshness;
 mod large;
 mod links;
 mod model;
 mod names;
+mod nometa;
 mod promises;
 mod races;
 mod readers;
+mod readonly;
 mod recovered;
 mod resumed;
 mod scans;
 mod spelling;
+mod watched;
 mod xattrs;
 
 use super::*;
@@ -69,6 +75,17 @@ async fn mount_limited(
     writes: Writes,
     limits: crate::write::Settings,
 ) -> Bench {
+    mount_set(dir, memory, clock, limits, |settings, _| settings.writes = writes).await
+}
+
+/// The same, with what the mount's options make of both.
+async fn mount_set(
+    dir: tempfile::TempDir,
+    memory: Arc<MemoryStore>,
+    clock: Arc<ManualClock>,
+    limits: crate::write::Settings,
+    set: impl FnOnce(&mut Settings, &mut Defaults),
+) -> Bench {
     let faults = Arc::new(FaultStore::new(Arc::<MemoryStore>::clone(&memory), fault::Settings::default()));
     let fast = retry::Settings {
         attempts: 2,
@@ -79,32 +96,37 @@ async fn mount_limited(
     let stack = StackSettings { retry: fast, ..StackSettings::default() };
     let opened = wrap(Arc::<FaultStore>::clone(&faults), &stack, None, Box::new(|_| {})).unwrap();
     let (store, counters) = (opened.store, opened.counters);
-    let defaults = Defaults {
+    let mut defaults = Defaults {
         uid: 0,
         gid: 0,
         uid_forced: false,
         gid_forced: false,
         file_perm: 0o644,
         dir_perm: 0o755,
+        file_mode: None,
+        dir_mode: None,
+        kept: crate::meta::headers::Kept::InObjects,
         mounted_at: clock.now(),
     };
+    let mut settings = Settings {
+        read_only: false,
+        noatime: false,
+        poll_interval: Duration::from_secs(60),
+        poll_budget: 0,
+        events: Events::Off,
+        filter: Filter::default(),
+        writes: Writes::default(),
+        host: "desk".to_owned(),
+        patience: Duration::from_secs(1),
+        prefix_len: 0,
+    };
+    set(&mut settings, &mut defaults);
     let wall: Arc<dyn WallClock> = Arc::<ManualClock>::clone(&clock);
     let meta = Meta::open(&dir.path().join("catalogue.db"), defaults, wall).await.unwrap();
     let reader = Reader::new(Arc::clone(&store), read::Settings::default());
     let journal = Journal::open(&dir.path().join("journal.db")).unwrap();
     let disk = Arc::new(DirDisk::new(&dir.path().join("staging")).unwrap());
     let writer = Writer::new(Arc::clone(&store), reader.clone(), disk, journal, limits);
-    let settings = Settings {
-        read_only: false,
-        poll_interval: Duration::from_secs(60),
-        poll_budget: 0,
-        events: Events::Off,
-        filter: Filter::default(),
-        writes,
-        host: "desk".to_owned(),
-        patience: Duration::from_secs(1),
-        prefix_len: 0,
-    };
     let fs = Fs::new(meta, store, reader, writer, settings);
     fs.recover().await.unwrap();
     Bench { fs, memory, faults, clock, counters, dir }
@@ -160,11 +182,15 @@ impl Bench {
     /// The next mount, after somebody removed the catalogue.
     async fn remount_without_catalogue(self) -> Bench {
         self.fs.close();
+        self.remove_catalogue();
         let Bench { memory, dir, clock, .. } = self;
-        for file in ["catalogue.db", "catalogue.db-wal", "catalogue.db-shm"] {
-            let _ = std::fs::remove_file(dir.path().join(file));
-        }
         mount(dir, memory, clock).await
+    }
+
+    fn remove_catalogue(&self) {
+        for file in ["catalogue.db", "catalogue.db-wal", "catalogue.db-shm"] {
+            let _ = std::fs::remove_file(self.dir.path().join(file));
+        }
     }
 
     /// A new daemon over what one left that was killed. Its threads cannot be: what it has sent is done.

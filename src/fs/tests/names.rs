@@ -18,6 +18,23 @@ async fn saving_by_rename_is_one_put_when_the_new_file_is_not_uploaded_yet() {
     assert_eq!(b.ls(Ino::ROOT).await, ["a"]);
 }
 
+/// The bodies stand for ETags that differ although both markers are empty.
+#[tokio::test]
+async fn a_directory_whose_marker_was_made_anew_elsewhere_is_removed_at_the_second_attempt() {
+    let b = bench().await;
+    b.foreign("d/", "one").await;
+    assert_eq!(b.ls(Ino::ROOT).await, ["d"]);
+    let d = b.fs.lookup(Ino::ROOT, &name("d")).await.unwrap().unwrap().ino;
+    let row = b.fs.meta.get(d).unwrap().unwrap();
+    b.fs.read_headers(&row).await.unwrap();
+    b.foreign("d/", "two").await;
+    assert_eq!(b.fs.rmdir(Ino::ROOT, name("d")).await.unwrap_err().errno(), libc::ESTALE);
+    assert!(b.object("d/").await.is_some(), "nobody has seen that one");
+    b.fs.rmdir(Ino::ROOT, name("d")).await.unwrap();
+    assert_eq!(b.object("d/").await, None);
+    assert_eq!(b.fs.getattr(d).unwrap_err().errno(), libc::ESTALE);
+}
+
 #[tokio::test]
 async fn a_renamed_directory_takes_everything_along_or_nothing() {
     let b = bench().await;
@@ -184,4 +201,122 @@ async fn keys_that_are_no_paths_are_forgotten_with_their_directory() {
     b.advance(2);
     b.fs.refresh(Ino::ROOT).await.unwrap();
     assert_eq!(b.fs.meta.count_unmappable().unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_directory_whose_key_is_too_long_with_the_mounts_prefix_is_not_empty_but_refused() {
+    let mut b = bench().await;
+    Arc::get_mut(&mut b.fs).unwrap().settings.prefix_len = 1000;
+    let refused = |result: Result<()>| assert_eq!(result.unwrap_err().errno(), libc::ENAMETOOLONG);
+    let mkdir = async |n: String| b.fs.mkdir(CALLER, Ino::ROOT, name(&n), 0o755).await.map(drop);
+    mkdir("d".repeat(23)).await.unwrap();
+    refused(mkdir("d".repeat(24)).await);
+    // An earlier objfs has shown it.
+    let root = b.fs.meta.get(Ino::ROOT).unwrap().unwrap();
+    let attr = b.fs.new_attr(CALLER, &root, FileKind::Dir, 0o755);
+    let shown = b.fs.meta.blank(Ino::ROOT, &name("long enough to be too long"), attr);
+    let shown = b.fs.meta.create(shown).await.unwrap().unwrap();
+    refused(b.fs.opendir(shown.ino).await.map(drop));
+    refused(b.fs.rmdir(Ino::ROOT, name("long enough to be too long")).await);
+}
+
+#[tokio::test]
+async fn the_number_of_a_file_that_is_gone_is_not_used_again() {
+    let b = bench().await;
+    b.write("a", "x").await.unwrap();
+    let first = b.fs.lookup(Ino::ROOT, &name("a")).await.unwrap().unwrap().ino;
+    b.fs.unlink(Ino::ROOT, name("a")).await.unwrap();
+    let b = b.remount().await;
+    b.write("a", "x").await.unwrap();
+    assert!(b.fs.lookup(Ino::ROOT, &name("a")).await.unwrap().unwrap().ino > first);
+}
+
+#[tokio::test]
+async fn the_marker_of_an_emptied_directory_comes_after_two_seconds_or_when_it_is_synced() {
+    let b = bench().await;
+    b.write("probe", "x").await.unwrap();
+    for k in ["waits/x", "synced/x", "killed/x"] {
+        b.foreign(k, "x").await;
+    }
+    let emptied = async |n: &str| {
+        let dir = b.fs.lookup(Ino::ROOT, &name(n)).await.unwrap().unwrap().ino;
+        b.fs.opendir(dir).await.unwrap();
+        b.fs.unlink(dir, name("x")).await.unwrap();
+        dir
+    };
+    let background = tokio::spawn(Arc::clone(&b.fs).run_background());
+    emptied("waits").await;
+    b.advance(1);
+    // The background looks twice in a second.
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert_eq!(b.object("waits/").await, None);
+    b.advance(1);
+    while b.object("waits/").await.is_none() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    background.abort();
+    let dir = emptied("synced").await;
+    let (_, opened) = b.fs.create(CALLER, dir, name("t.part"), 0o644, CREATE).await.unwrap();
+    b.fs.write(opened.fh, Some(0), b"x", false).await.unwrap();
+    b.fs.flush(CALLER, opened.fh).await.unwrap();
+    b.fs.fsyncdir(dir).await.unwrap();
+    assert_eq!(b.object("synced/").await.as_deref(), Some(""));
+    assert_eq!(b.object("synced/t.part").await, None, "it may be renamed in a moment");
+    b.fs.release(opened.fh).await;
+    emptied("killed").await;
+    let b = b.crash().await;
+    assert_eq!((b.fs.pending().unwrap().markers, b.object("killed/").await), (1, None));
+    assert!(b.fs.lookup(Ino::ROOT, &name("killed")).await.unwrap().is_some());
+    assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
+    assert_eq!(b.object("killed/").await.as_deref(), Some(""));
+}
+
+#[tokio::test]
+async fn of_the_keys_below_a_prefix_that_is_no_path_a_thousand_are_listed_and_then_the_prefix() {
+    let b = bench().await;
+    b.foreign("d/x", "x").await;
+    for i in 0..1002 {
+        b.foreign(&format!("d//{i:04}"), "x").await;
+    }
+    let d = b.fs.lookup(Ino::ROOT, &name("d")).await.unwrap().unwrap().ino;
+    assert_eq!(b.ls(d).await, ["x"]);
+    let listed = b.fs.meta.unmappable("", 2000).unwrap();
+    assert_eq!(listed.len(), 1001);
+    let is_listed = |k: &str| listed.iter().any(|(found, why, _)| found == k && why == "empty-component");
+    assert!(is_listed("d//") && is_listed("d//0000") && is_listed("d//0999") && !is_listed("d//1000"));
+}
+
+#[tokio::test]
+async fn a_directory_with_a_key_that_no_request_can_name_is_neither_renamed_nor_removed() {
+    use crate::store::InvalidKey;
+    use crate::types::Unmappable;
+    let text = format!("d/{}", "x".repeat(1030));
+    let long = InvalidKey { bytes: text.clone().into_bytes(), text, why: Unmappable::LongKey, size: 7 };
+    let odd = InvalidKey { text: "e/%FF".to_owned(), bytes: b"e/\xff".to_vec(), why: Unmappable::NotUtf8, size: 3 };
+    let memory = Arc::new(MemoryStore::new().with_keys_that_are_none(vec![long.clone(), odd.clone()]));
+    let clock = Arc::new(ManualClock::new(Timestamp::from_system(std::time::SystemTime::now())));
+    let b = mount(tempfile::tempdir().unwrap(), memory, clock).await;
+    for n in ["d", "e"] {
+        b.foreign(&format!("{n}/x"), "x").await;
+        let dir = b.fs.lookup(Ino::ROOT, &name(n)).await.unwrap().unwrap().ino;
+        assert_eq!(b.ls(dir).await, ["x"]);
+        let renamed = b.fs.rename((Ino::ROOT, name(n)), (Ino::ROOT, name("to")), false).await.unwrap_err();
+        assert_eq!(renamed.errno(), libc::ENAMETOOLONG, "{n}");
+        b.fs.unlink(dir, name("x")).await.unwrap();
+        assert_eq!(b.fs.rmdir(Ino::ROOT, name(n)).await.unwrap_err().errno(), libc::ENOTEMPTY, "{n}");
+    }
+    let counted = b.fs.meta.unmappable("", 9).unwrap();
+    assert_eq!(counted, [(long.text, "key-too-long".to_owned(), 7), (odd.text, "not-utf8".to_owned(), 3)]);
+}
+
+#[tokio::test]
+async fn the_prefix_of_the_mount_counts_in_the_length_of_a_key() {
+    let clock = Arc::new(ManualClock::new(Timestamp::from_system(std::time::SystemTime::now())));
+    let (dir, memory) = (tempfile::tempdir().unwrap(), Arc::new(MemoryStore::new()));
+    let limits = crate::write::Settings::default();
+    let b = mount_set(dir, memory, clock, limits, |settings, _| settings.prefix_len = 1000).await;
+    let (fits, too_long) = (name(&"f".repeat(24)), name(&"f".repeat(25)));
+    let refused = b.fs.create(CALLER, Ino::ROOT, too_long, 0o644, CREATE).await.unwrap_err();
+    assert_eq!(refused.errno(), libc::ENAMETOOLONG);
+    assert!(b.fs.create(CALLER, Ino::ROOT, fits, 0o644, CREATE).await.is_ok());
 }

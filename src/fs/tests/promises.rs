@@ -130,6 +130,52 @@ async fn a_full_queue_makes_close_wait_for_the_bucket() {
     assert_eq!((b.object("a").await, b.object("c").await.as_deref()), (None, Some("c")));
 }
 
+/// `notes-journal` beside `notes`: the names alone make no database.
+#[tokio::test]
+async fn a_file_that_is_called_as_a_databases_journal_is_in_the_bucket_at_close_beside_a_text() {
+    const HOT: &[u8] = &[0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
+    let b = bench_with(Writes::default()).await;
+    for n in ["read", "unread", "books"] {
+        b.foreign(n, if n == "books" { "SQLite format 3\0pages" } else { "a text, and more of it" }).await;
+    }
+    let role = |n: &str| {
+        let row = b.fs.meta.child(Ino::ROOT, &name(n)).unwrap().unwrap();
+        b.fs.role_of(&b.fs.writer.get(row.ino).unwrap(), &row).unwrap()
+    };
+    let is_alone = |n: &str| role(n) == sqlite::Role::None;
+    b.read("read").await;
+    b.read("books").await;
+    // Written to, and open.
+    let (_, text) = b.create("staged").await;
+    b.fs.write(text, Some(0), b"a text, and more of it", false).await.unwrap();
+    b.fs.lookup(Ino::ROOT, &name("unread")).await.unwrap().unwrap();
+    for n in ["read", "staged", "unread", "books"] {
+        for suffix in ["-journal", "-wal", "-shm"] {
+            let (_, fh) = b.create(&format!("{n}{suffix}")).await;
+            b.fs.write(fh, Some(0), b"another text", false).await.unwrap();
+            // Of what is not here nobody knows; the index of a log may begin with anything.
+            let expected = ["read", "staged"].contains(&n) || n == "unread" && suffix != "-shm";
+            assert_eq!(is_alone(&format!("{n}{suffix}")), expected, "{n}{suffix}");
+            b.fs.flush(CALLER, fh).await.unwrap();
+            assert_eq!(b.object(&format!("{n}{suffix}")).await.is_some(), expected, "{n}{suffix}");
+            b.fs.release(fh).await;
+        }
+    }
+    b.fs.flush(CALLER, text).await.unwrap();
+    assert!(b.object("staged").await.is_some());
+    b.fs.release(text).await;
+    // Beside what is not here, the bytes of the file itself tell.
+    b.fs.unlink(Ino::ROOT, name("unread-journal")).await.unwrap();
+    for begin in [HOT, &[0; 8]] {
+        let (_, fh) = b.create("unread-journal").await;
+        b.fs.write(fh, Some(0), begin, false).await.unwrap();
+        b.fs.write(fh, Some(8), b"pages", false).await.unwrap();
+        assert!(!is_alone("unread-journal"), "{begin:?}");
+        b.fs.release(fh).await;
+        b.fs.unlink(Ino::ROOT, name("unread-journal")).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_new_file_in_a_directory_that_is_known_is_one_put() {
     let b = bench().await;
@@ -173,4 +219,74 @@ async fn a_file_that_was_emptied_by_opening_it_for_reading_is_in_the_bucket_at_c
     b.fs.flush(CALLER, opened.fh).await.unwrap();
     assert_eq!(b.object("known").await.as_deref(), Some(""));
     b.fs.release(opened.fh).await;
+}
+
+#[tokio::test]
+async fn so_many_uploads_run_at_once_as_are_allowed() {
+    let b = bench_with(Writes { uploads: 2, ..back() }).await;
+    for n in ["a", "b", "c"] {
+        b.write(n, n).await.unwrap();
+    }
+    let holds: Vec<_> = (0..3).map(|_| b.faults.hold_next(Op::Put)).collect();
+    let background = tokio::spawn(Arc::clone(&b.fs).run_background());
+    b.advance(6);
+    for hold in &holds[..2] {
+        hold.reached().await;
+    }
+    let third = tokio::time::timeout(Duration::from_millis(50), holds[2].reached()).await;
+    assert!(third.is_err(), "two at a time");
+    holds.iter().for_each(|hold| hold.release());
+    while b.fs.pending().unwrap().files > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(b.object("c").await.as_deref(), Some("c"));
+    background.abort();
+}
+
+#[tokio::test]
+async fn which_names_are_temporary_is_for_the_mount_to_say() {
+    let ours = Writes { temp_names: TempNames::new(["*.draft", "tmp-*"]).unwrap(), ..Writes::default() };
+    let none = Writes { temp_names: TempNames::new([]).unwrap(), ..Writes::default() };
+    for (writes_so, waiting) in [(ours, &["a.draft", "tmp-a"][..]), (none, &[][..])] {
+        let b = bench_with(writes_so).await;
+        for n in ["a.draft", "tmp-a", "a.part"] {
+            b.write(n, "x").await.unwrap();
+            assert_eq!(b.object(n).await.is_none(), waiting.contains(&n), "{n}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn as_many_uploads_run_at_once_as_the_mount_allows() {
+    for uploads in [1, 3] {
+        let b = bench_with(Writes { uploads, delay: Duration::ZERO, ..back() }).await;
+        let held: Vec<_> = (0..5).map(|_| b.faults.hold_next(Op::Put)).collect();
+        for i in 0..5 {
+            b.write(&format!("f{i}"), "x").await.unwrap();
+        }
+        let background = tokio::spawn(Arc::clone(&b.fs).run_background());
+        for hold in &held[..uploads] {
+            hold.reached().await;
+        }
+        let one_more = tokio::time::timeout(Duration::from_millis(100), held[uploads].reached()).await;
+        assert!(one_more.is_err(), "more than {uploads} at once");
+        held[..uploads].iter().for_each(|hold| hold.release());
+        for hold in &held[uploads..] {
+            hold.reached().await;
+            hold.release();
+        }
+        background.abort();
+    }
+}
+
+#[tokio::test]
+async fn a_database_is_uploaded_at_each_fsync_if_the_mount_is_told_so() {
+    for (databases, is_there) in [(Databases::Through, true), (Databases::Consistent, false)] {
+        let b = bench_with(Writes { databases, ..Writes::default() }).await;
+        let (_, fh) = b.create("data.db").await;
+        b.fs.write(fh, Some(0), b"SQLite format 3\0 and its pages", false).await.unwrap();
+        b.fs.fsync(fh).await.unwrap();
+        assert_eq!(b.object("data.db").await.is_some(), is_there, "{databases:?}");
+        b.fs.release(fh).await;
+    }
 }

@@ -120,6 +120,51 @@ async fn another_machines_chmod_of_a_directory_is_seen() {
 }
 
 #[tokio::test]
+async fn another_machines_chmod_of_a_directory_is_not_undone_by_what_is_set_here() {
+    for is_xattr in [true, false] {
+        let b = bench().await;
+        b.fs.mkdir(CALLER, Ino::ROOT, name("d"), 0o755).await.unwrap();
+        let d = ino_of(&b, Ino::ROOT, "d").await.unwrap();
+        let known = SetAttr { mode: Some(0o750), ..SetAttr::default() };
+        b.fs.setattr(CALLER, d, known, false).await.unwrap();
+        let private = (libc::S_IFDIR | 0o700).to_string();
+        let mut headers = b.memory.head(&key("d/")).await.unwrap().headers;
+        headers.user.insert("mode".to_owned(), private.clone());
+        // Nothing has been asked since.
+        b.memory.put(&key("d/"), Bytes::new(), &headers, &Condition::Always).await.unwrap();
+        let at = Timestamp::from_parts(5, 0);
+        if is_xattr {
+            b.fs.setxattr(d, b"user.a".to_vec(), b"x".to_vec(), 0).await.unwrap();
+        } else {
+            let times = SetAttr { mtime: Some(SetTime::At(at)), ..SetAttr::default() };
+            assert_eq!(b.fs.setattr(CALLER, d, times, false).await.unwrap().attr.mtime, at);
+        }
+        let made = b.memory.head(&key("d/")).await.unwrap().headers.user;
+        assert_eq!((made["mode"].as_str(), made.contains_key("xattr")), (private.as_str(), is_xattr));
+        assert_eq!(b.fs.getattr(d).unwrap().attr.perm, 0o700, "{is_xattr}");
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_is_made_while_a_directory_gets_another_mode_moves_its_mtime() {
+    let b = bench().await;
+    b.fs.mkdir(CALLER, Ino::ROOT, name("d"), 0o755).await.unwrap();
+    let d = ino_of(&b, Ino::ROOT, "d").await.unwrap();
+    let held = b.faults.hold_next_answer(Op::Put);
+    let fs = Arc::clone(&b.fs);
+    let private = SetAttr { mode: Some(0o700), ..SetAttr::default() };
+    let changing = tokio::spawn(async move { fs.setattr(CALLER, d, private, false).await });
+    held.reached().await;
+    b.advance(1);
+    let (_, opened) = b.fs.create(CALLER, d, name("f"), 0o644, CREATE).await.unwrap();
+    let moved = b.fs.getattr(d).unwrap().attr.mtime;
+    held.release();
+    let attr = changing.await.unwrap().unwrap().attr;
+    assert_eq!((attr.perm, attr.mtime), (0o700, moved));
+    b.fs.release(opened.fh).await;
+}
+
+#[tokio::test]
 async fn a_rename_that_meets_a_conflict_does_not_move_another_inode_than_the_kernel() {
     let b = bench().await;
     b.write("a", "base").await.unwrap();
@@ -179,6 +224,25 @@ async fn whoever_is_interrupted_finds_what_was_done_after_that() {
         tokio::task::yield_now().await;
     }
     assert_eq!(b.fs.getattr(a).unwrap().attr.perm, 0o600);
+}
+
+#[tokio::test]
+async fn a_listing_goes_on_when_whoever_asked_for_it_is_interrupted() {
+    let b = bench().await;
+    b.foreign("d/x", "x").await;
+    let d = ino_of(&b, Ino::ROOT, "d").await.unwrap();
+    let hold = b.faults.hold_next(Op::List);
+    let fs = Arc::clone(&b.fs);
+    let asking = tokio::spawn(async move { fs.opendir(d).await });
+    hold.reached().await;
+    asking.abort();
+    assert!(asking.await.unwrap_err().is_cancelled());
+    hold.release();
+    while b.fs.meta.get(d).unwrap().unwrap().complete_at.is_none() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let lists = b.count(Op::List);
+    assert_eq!((b.ls(d).await, b.count(Op::List)), (vec!["x".to_owned()], lists), "what it shows is known");
 }
 
 #[tokio::test]
@@ -315,4 +379,47 @@ async fn copies_for_readers_that_this_mount_made_are_not_taken_for_left_ones() {
     assert_eq!(b.fs.read(fh, 0, 100).await.unwrap(), "text");
     assert_eq!(b.fs.meta.kv("orphans").unwrap().unwrap().lines().count(), 1);
     b.fs.release(fh).await;
+}
+
+#[tokio::test]
+async fn whoever_is_interrupted_when_the_answer_is_known_leaves_others_its_event() {
+    let b = bench().await;
+    b.write("a", "ours").await.unwrap();
+    let a = ino_of(&b, Ino::ROOT, "a").await.unwrap();
+    let kernel = b.kernel();
+    let told = |what: &str| kernel.0.lock().unwrap().iter().any(|t| t == what);
+    let size = || b.fs.getattr(a).unwrap().attr.size;
+    b.foreign("a", "theirs, and longer").await;
+    b.advance(120);
+    let known = name("a");
+    let mut asking = Box::pin(b.fs.lookup(Ino::ROOT, &known));
+    while size() == 4 {
+        assert!(futures::poll!(&mut asking).is_pending(), "not before the catalogue has it");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    drop(asking);
+    for _ in 0..400 {
+        if told(&format!("pages {a}")) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(told(&format!("pages {a}")));
+}
+
+#[tokio::test]
+async fn a_rename_of_a_file_moves_what_is_known_of_it_and_nothing_that_somebody_else_wrote() {
+    let b = bench().await;
+    b.write("a", "ours").await.unwrap();
+    let held = b.faults.hold_next(Op::Delete);
+    let renaming = rename(&b, "a", "b");
+    held.reached().await;
+    assert_eq!((b.object("a").await.as_deref(), b.object("b").await.as_deref()), (Some("ours"), Some("ours")));
+    b.foreign("a", "theirs").await;
+    held.release();
+    renaming.await.unwrap().unwrap();
+    assert_eq!((b.object("a").await.as_deref(), b.object("b").await.as_deref()), (Some("theirs"), Some("ours")));
+    b.foreign("b", "theirs, too").await;
+    assert_eq!(rename(&b, "b", "c").await.unwrap().unwrap_err().errno(), libc::ESTALE);
+    assert_eq!((b.object("b").await.as_deref(), b.object("c").await), (Some("theirs, too"), None));
 }

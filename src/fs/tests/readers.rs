@@ -341,7 +341,7 @@ async fn lost() -> (Bench, Ino, Fh) {
 async fn nothing_that_is_written_to_a_file_whose_name_is_gone_is_acknowledged() {
     let (b, _, fh) = lost().await;
     for _ in 0..2 {
-        assert!(b.fs.write_staged(fh, Some(0), b"late").is_none());
+        assert!(b.fs.write_staged(fh, Some(0), b"late", false).is_none());
         assert_eq!(b.fs.write(fh, Some(0), b"late", false).await.unwrap_err().errno(), libc::ESTALE);
     }
     b.fs.flush(CALLER, fh).await.unwrap();
@@ -352,10 +352,104 @@ async fn nothing_that_is_written_to_a_file_whose_name_is_gone_is_acknowledged() 
         let (b, ino, fh) = lost().await;
         let staged = b.fs.writer.stage(ino, b.fs.handles.get(fh).unwrap().object()).unwrap();
         staged.write(Some(0), b"late").unwrap();
-        assert!(b.fs.write_staged(fh, Some(4), b"later").is_none());
+        assert!(b.fs.write_staged(fh, Some(4), b"later", false).is_none());
         let told = if is_synced { b.fs.fsync(fh).await } else { b.fs.flush(CALLER, fh).await };
         assert_eq!(told.unwrap_err().errno(), libc::ESTALE);
         b.fs.release(fh).await;
         assert_eq!((b.object("a").await.as_deref(), b.fs.pending().unwrap().files), (Some("theirs"), 0));
     }
+}
+
+impl Bench {
+    /// Copies for readers that the bucket has, and those on the list that outlives the daemon.
+    async fn copies(&self) -> (usize, usize) {
+        let prefix = key(".objfs/orphan/");
+        let all = crate::store::ListRequest { prefix, delimited: false, continuation: None, max_keys: 10 };
+        let listed = self.fs.meta.kv("orphans").unwrap().unwrap_or_default().lines().count();
+        (self.memory.list(&all).await.unwrap().objects.len(), listed)
+    }
+}
+
+/// close(2) returns before RELEASE comes, so that an unlink or rename that follows it meets a file which is still open.
+#[tokio::test]
+async fn a_copy_whose_last_reader_goes_while_it_is_made_goes_too() {
+    for is_replaced in [false, true] {
+        let b = bench().await;
+        b.write("a", "text").await.unwrap();
+        b.write("other", "other").await.unwrap();
+        let (ino, fh) = b.open("a", libc::O_RDONLY).await;
+        let copying = b.faults.hold_next_answer(Op::Copy);
+        let fs = Arc::clone(&b.fs);
+        let going = tokio::spawn(async move {
+            if is_replaced {
+                fs.rename((Ino::ROOT, name("other")), (Ino::ROOT, name("a")), false).await
+            } else {
+                fs.unlink(Ino::ROOT, name("a")).await
+            }
+        });
+        copying.reached().await;
+        assert_eq!(b.copies().await, (1, 1), "on the list from its beginning");
+        b.fs.release(fh).await;
+        copying.release();
+        going.await.unwrap().unwrap();
+        assert_eq!(b.copies().await, (0, 0), "replaced: {is_replaced}");
+        assert_eq!(b.fs.getattr(ino).unwrap_err().errno(), libc::ESTALE);
+    }
+}
+
+#[tokio::test]
+async fn a_copy_that_is_made_when_the_daemon_is_killed_is_deleted_by_the_next_mount() {
+    let b = bench().await;
+    b.write("a", "text").await.unwrap();
+    b.open("a", libc::O_RDONLY).await;
+    let copying = b.faults.hold_next_answer(Op::Copy);
+    let fs = Arc::clone(&b.fs);
+    tokio::spawn(async move { fs.unlink(Ino::ROOT, name("a")).await });
+    copying.reached().await;
+    let b = b.crash().await;
+    assert_eq!(b.copies().await, (1, 1));
+    assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
+    assert_eq!((b.copies().await, b.read("a").await.as_str()), ((0, 0), "text"));
+}
+
+#[tokio::test]
+async fn a_copy_that_cannot_be_deleted_is_tried_again_and_the_file_is_gone_all_the_same() {
+    let b = bench().await;
+    b.write("a", "text").await.unwrap();
+    let (ino, fh) = b.open("a", libc::O_RDONLY).await;
+    b.fs.unlink(Ino::ROOT, name("a")).await.unwrap();
+    // As often as a request is tried.
+    b.faults.fail_next(Op::Delete, ErrorKind::Server, 2);
+    b.fs.release(fh).await;
+    assert_eq!(b.fs.getattr(ino).unwrap_err().errno(), libc::ESTALE);
+    assert_eq!(b.copies().await, (1, 1));
+    let background = tokio::spawn(Arc::clone(&b.fs).run_background());
+    for _ in 0..400 {
+        if b.copies().await == (0, 0) {
+            break;
+        }
+        b.advance(60);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(b.copies().await, (0, 0));
+    background.abort();
+}
+
+#[tokio::test]
+async fn copies_whose_last_close_was_never_heard_of_are_deleted_at_the_end_of_the_mount() {
+    let b = bench().await;
+    for n in ["a", "b"] {
+        b.write(n, "text").await.unwrap();
+    }
+    b.open("a", libc::O_RDONLY).await;
+    let (_, fh) = b.open("b", libc::O_RDONLY).await;
+    for n in ["a", "b"] {
+        b.fs.unlink(Ino::ROOT, name(n)).await.unwrap();
+    }
+    assert_eq!(b.fs.drain(Duration::from_secs(5)).await.unwrap(), Drained::Clean);
+    assert_eq!(b.copies().await, (2, 2), "they are read");
+    b.fs.release(fh).await;
+    b.fs.session_ended();
+    assert_eq!(b.fs.drain(Duration::from_secs(5)).await.unwrap(), Drained::Clean);
+    assert_eq!(b.copies().await, (0, 0));
 }

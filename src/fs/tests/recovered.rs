@@ -193,3 +193,191 @@ async fn bytes_of_a_file_that_got_another_inode_are_not_overwritten_before_the_j
     let b = b.crash().await;
     assert!(b.drained(&["a"]).await == [large], "it is what was acknowledged");
 }
+
+#[tokio::test]
+async fn attributes_that_only_the_journal_knows_are_there() {
+    for is_renamed in [false, true] {
+        let b = late_bench().await;
+        b.write("a", "a").await.unwrap();
+        let a = b.ino("a").await;
+        let before = b.fs.meta.get(a).unwrap().unwrap();
+        b.advance(1);
+        let private = SetAttr { mode: Some(0o600), ..SetAttr::default() };
+        b.fs.setattr(CALLER, a, private, false).await.unwrap();
+        b.fs.setxattr(a, b"user.a".to_vec(), b"x".to_vec(), 0).await.unwrap();
+        if is_renamed {
+            b.mv("a", "b").await.unwrap();
+        }
+        // Power is lost, and with it what the catalogue was told last.
+        b.fs.meta.rename(a, Ino::ROOT, name("a"), Vec::new()).await.unwrap();
+        b.fs.meta.change(a, move |row| *row = before).await.unwrap();
+        let b = b.crash().await;
+        let now = if is_renamed { "b" } else { "a" };
+        assert_eq!(b.ino(now).await, a);
+        assert_eq!(b.fs.getattr(a).unwrap().attr.perm, 0o600, "renamed: {is_renamed}");
+        assert_eq!(b.fs.getxattr(a, b"user.a").await.unwrap(), b"x");
+        assert_eq!(b.drained(&[now]).await, ["a"]);
+        let made = b.memory.head(&key(now)).await.unwrap();
+        assert_eq!(made.headers.user.get("mode").map(String::as_str), Some("33152"));
+    }
+}
+
+impl Bench {
+    /// A file that somebody has emptied, is writing to, and gives another mode meanwhile.
+    async fn half_written(&self, n: &str) -> Fh {
+        let (ino, fh) = self.open(n, libc::O_WRONLY | libc::O_TRUNC).await;
+        self.fs.write(fh, Some(0), b"half", false).await.unwrap();
+        let private = SetAttr { mode: Some(0o600), ..SetAttr::default() };
+        self.fs.setattr(CALLER, ino, private, true).await.unwrap();
+        fh
+    }
+
+    async fn mode(&self, n: &str) -> u16 {
+        self.fs.lookup(Ino::ROOT, &name(n)).await.unwrap().unwrap().attr.perm
+    }
+
+    async fn stored_mode(&self, k: &str) -> String {
+        self.memory.head(&key(k)).await.unwrap().headers.user["mode"].clone()
+    }
+}
+
+#[tokio::test]
+async fn attributes_are_in_the_journal_at_once_and_what_was_written_since_is_not() {
+    let b = late_bench().await;
+    b.write("a", "acknowledged").await.unwrap();
+    b.half_written("a").await;
+    let (new, _) = b.create("new").await;
+    let private = SetAttr { mode: Some(0o600), ..SetAttr::default() };
+    b.fs.setattr(CALLER, new, private, true).await.unwrap();
+    let rows = Journal::open(&b.dir.path().join("journal.db")).unwrap().rows().unwrap();
+    assert_eq!(rows.len(), 1, "a file that nobody has acknowledged goes with its attributes");
+    assert!(rows[0].headers.contains("33152"), "{}", rows[0].headers);
+    assert_eq!(rows[0].body.as_deref(), Some(&b"acknowledged"[..]));
+    let b = b.crash().await;
+    assert_eq!((b.read("a").await.as_str(), b.mode("a").await), ("acknowledged", 0o600));
+    assert_eq!(b.drained(&["a", "new"]).await, ["acknowledged", "nothing"]);
+    assert_eq!(b.stored_mode("a").await, "33152");
+}
+
+#[tokio::test]
+async fn attributes_of_a_file_that_is_written_anew_outlive_its_bytes() {
+    for is_closed in [true, false] {
+        let b = bench().await;
+        b.write("a", "in the bucket").await.unwrap();
+        let fh = b.half_written("a").await;
+        assert_eq!(b.journal_keys(), ["a"]);
+        // Not even now.
+        b.fs.fsyncdir(Ino::ROOT).await.unwrap();
+        assert_eq!(b.object("a").await.as_deref(), Some("in the bucket"));
+        let wanted = if is_closed {
+            b.fs.flush(CALLER, fh).await.unwrap();
+            b.fs.release(fh).await;
+            assert_eq!(b.journal_keys(), [""; 0], "nothing is owed any more");
+            "half"
+        } else {
+            "in the bucket"
+        };
+        let b = b.crash().await;
+        assert_eq!((b.read("a").await.as_str(), b.mode("a").await), (wanted, 0o600));
+        assert_eq!(b.drained(&["a"]).await, [wanted]);
+        assert_eq!(b.stored_mode("a").await, "33152");
+    }
+}
+
+#[tokio::test]
+async fn a_hole_of_a_file_in_the_journal_is_written_without_a_copy_and_is_one_again_after_a_crash() {
+    let b = late_bench().await;
+    let (_, fh) = b.create("f").await;
+    let (head, far) = (vec![b'h'; 3 << 20], 10 << 20);
+    b.fs.write(fh, Some(0), &head, false).await.unwrap();
+    b.fs.write(fh, Some(far), b"end", false).await.unwrap();
+    b.fs.flush(CALLER, fh).await.unwrap();
+    let staging = b.dir.path().join("staging");
+    let count = || std::fs::read_dir(&staging).unwrap().count();
+    assert!(b.fs.write_staged(fh, Some(5 << 20), b"later", false).unwrap().is_ok());
+    assert!(b.fs.write_staged(fh, None, b", and more", false).unwrap().is_ok());
+    assert_eq!(count(), 1);
+    // What was acknowledged is copied first, and not on the thread that reads requests.
+    assert!(b.fs.write_staged(fh, Some(1), b"H", false).is_none());
+    b.fs.write(fh, Some(1), b"H", false).await.unwrap();
+    assert_eq!(count(), 2);
+    assert!(b.fs.write_staged(fh, Some(2), b"H", false).unwrap().is_ok());
+    let read = (b.fs.read(fh, 5 << 20, 5).await.unwrap(), b.fs.read(fh, 0, 4).await.unwrap());
+    assert_eq!(read, ("later".into(), "hHHh".into()));
+    let b = b.crash().await;
+    let (_, fh) = b.open("f", libc::O_RDONLY).await;
+    let object = b.drained(&["f"]).await.remove(0);
+    let mut wanted = head;
+    wanted.resize(far as usize, 0);
+    wanted.extend_from_slice(b"end");
+    assert!(object.as_bytes() == wanted, "the bucket has what was acknowledged");
+    // What was committed is read here, as long as somebody has it open.
+    assert_eq!(b.fs.read(fh, 5 << 20, 5).await.unwrap(), &[0u8; 5][..]);
+    b.fs.release(fh).await;
+}
+
+#[tokio::test]
+async fn little_that_the_journal_counts_on_is_copied_at_once() {
+    let b = late_bench().await;
+    let (_, fh) = b.create("f").await;
+    b.fs.write(fh, Some(0), &vec![b'h'; 500 << 10], false).await.unwrap();
+    b.fs.flush(CALLER, fh).await.unwrap();
+    assert!(b.fs.write_staged(fh, Some(1), b"H", false).unwrap().is_ok());
+    let b = b.crash().await;
+    assert!(b.drained(&["f"]).await[0].bytes().all(|byte| byte == b'h'));
+}
+
+impl Bench {
+    /// Staging files that this process has open.
+    fn open_staging_files(&self) -> usize {
+        let staging = self.dir.path().join("staging").canonicalize().unwrap();
+        let links = std::fs::read_dir("/proc/self/fd").unwrap();
+        let targets = links.filter_map(|link| std::fs::read_link(link.ok()?.path()).ok());
+        targets.filter(|target| target.starts_with(&staging)).count()
+    }
+}
+
+#[tokio::test]
+async fn few_of_many_files_that_wait_are_open_and_all_are_sent() {
+    let b = late_bench().await;
+    // Larger than what stays in memory.
+    let body = "acknowledged ".repeat(6000);
+    let names: Vec<String> = (0..300).map(|i| format!("f{i}")).collect();
+    for n in &names {
+        b.write(n, &body).await.unwrap();
+    }
+    assert!(b.open_staging_files() <= 256, "{}", b.open_staging_files());
+    let b = b.crash().await;
+    assert!(b.open_staging_files() <= 256, "{}", b.open_staging_files());
+    assert!(b.read("f0").await == body);
+    let all: Vec<&str> = names.iter().map(String::as_str).collect();
+    assert!(b.drained(&all).await.iter().all(|sent| *sent == body));
+}
+
+#[tokio::test]
+async fn a_staging_file_that_nobody_has_synced_counts_for_nothing_where_the_journal_has_the_bytes() {
+    let b = late_bench().await;
+    // Larger than what stays in memory, and small enough for the journal's row.
+    let body = "acknowledged ".repeat(6000);
+    b.write("a", &body).await.unwrap();
+    let staging = b.dir.path().join("staging");
+    let files = || std::fs::read_dir(&staging).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+    assert_eq!(files().len(), 1);
+    std::fs::write(&files()[0], "longer than what was acknowledged ".repeat(6000)).unwrap();
+    let b = b.crash().await;
+    assert!(b.drained(&["a"]).await == [body]);
+}
+
+#[tokio::test]
+async fn attributes_that_are_owed_of_a_version_that_is_gone_make_no_conflict_copy() {
+    let b = bench().await;
+    b.write("a", "in the bucket").await.unwrap();
+    b.half_written("a").await;
+    let b = b.crash().await;
+    // All of it is here, and could be sent once more.
+    assert_eq!(b.read("a").await, "in the bucket");
+    b.foreign("a", "theirs").await;
+    assert_eq!(b.drained(&["a"]).await, ["theirs"]);
+    b.advance(120);
+    assert_eq!((b.read("a").await.as_str(), b.ls(Ino::ROOT).await), ("theirs", vec!["a".to_owned()]));
+}

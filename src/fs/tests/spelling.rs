@@ -183,6 +183,8 @@ async fn a_conflict_copy_keeps_the_bytes_of_the_name() {
     assert_eq!(names.len(), 2, "{names:?}");
     assert!(names[0].starts_with(b"caf\xe9 (conflict desk ") && names[0].ends_with(b").txt"), "{names:?}");
     assert_eq!(b.fs.conflict_of(ino).unwrap().as_deref(), Some(&b"caf\xe9.txt"[..]));
+    let stored = b.memory.head(&key(&raw(&names[0]).to_component())).await.unwrap().headers;
+    assert_eq!(stored.user.get("objfs-conflict").map(String::as_str), Some("caf%E9%2Etxt"));
     assert_eq!(b.read_raw(Ino::ROOT, &names[0]).await, "ours");
     assert_eq!(b.read_raw(Ino::ROOT, b"caf\xe9.txt").await, "theirs");
     assert_eq!(b.object("caf\u{e0e9}.txt").await.as_deref(), Some("theirs"));

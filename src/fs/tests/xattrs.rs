@@ -169,21 +169,32 @@ async fn attributes_in_the_journal_outlive_the_catalogue() {
 
 #[tokio::test]
 async fn what_the_journal_does_not_know_is_read_of_the_object() {
-    let b = bench_with(Writes { mode: WriteMode::Back, ..Writes::default() }).await;
-    put_foreign(&b, "a", "theirs", &[("uid", "1234"), ("xattr", HELLO)]).await;
-    b.ls(Ino::ROOT).await;
-    let ino = b.fs.meta.child(Ino::ROOT, &name("a")).unwrap().unwrap().ino;
-    // Its headers cannot be read when it is opened.
-    b.faults.fail_next(Op::Head, ErrorKind::Unreachable, 2);
-    let fh = b.fs.open(CALLER, ino, libc::O_WRONLY | libc::O_TRUNC).await.unwrap().fh;
-    b.fs.write(fh, Some(0), b"ours", false).await.unwrap();
-    b.close(fh).await;
-    b.advance(10);
-    let b = b.remount_without_catalogue().await;
-    assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
-    let made = b.memory.head(&key("a")).await.unwrap();
-    assert_eq!((b.object("a").await.as_deref(), stored(&b, "a").await.as_deref()), (Some("ours"), Some(HELLO)));
-    assert_eq!(made.headers.user["uid"], "1234");
+    for (is_set, is_known) in [(false, false), (false, true), (true, false), (true, true)] {
+        let b = bench_with(Writes { mode: WriteMode::Back, ..Writes::default() }).await;
+        put_foreign(&b, "a", "theirs", &[("uid", "1234"), ("mtime", "1000"), ("xattr", HELLO)]).await;
+        b.ls(Ino::ROOT).await;
+        let ino = b.fs.meta.child(Ino::ROOT, &name("a")).unwrap().unwrap().ino;
+        // Its headers cannot be read when it is opened.
+        b.faults.fail_next(Op::Head, ErrorKind::Unreachable, 2);
+        let fh = b.fs.open(CALLER, ino, libc::O_WRONLY | libc::O_TRUNC).await.unwrap().fh;
+        b.fs.write(fh, Some(0), b"ours", false).await.unwrap();
+        b.close(fh).await;
+        b.advance(10);
+        let at = Timestamp::from_parts(2000, 0);
+        if is_set {
+            let times = SetAttr { mtime: Some(SetTime::At(at)), ..SetAttr::default() };
+            b.fs.setattr(CALLER, ino, times, false).await.unwrap();
+        }
+        let mtime = b.fs.getattr(ino).unwrap().attr.mtime;
+        assert_eq!(mtime == at, is_set);
+        let b = if is_known { b.remount().await } else { b.remount_without_catalogue().await };
+        assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
+        let made = b.memory.head(&key("a")).await.unwrap();
+        assert_eq!((b.object("a").await.as_deref(), stored(&b, "a").await.as_deref()), (Some("ours"), Some(HELLO)));
+        assert_eq!(made.headers.user["uid"], "1234");
+        let said = crate::meta::headers::from_user(&made.headers.user);
+        assert_eq!((said.mtime, entry(&b, "a").await.attr.mtime), (Some(mtime), mtime), "{is_set} {is_known}");
+    }
 }
 
 #[tokio::test]
@@ -252,6 +263,21 @@ async fn what_s3fs_has_stored_is_read_and_the_rest_of_it_is_kept() {
     b.write("a", "ours").await.unwrap();
     let made = b.memory.head(&key("a")).await.unwrap().headers.user;
     assert_eq!((made["xattr"].as_str(), made["color"].as_str()), (WITH_ACL, "blue"));
+}
+
+#[tokio::test]
+async fn names_that_nobody_can_ask_for_are_not_listed_and_are_kept() {
+    let b = bench().await;
+    let (fits, too_long) = ("l".repeat(250), "n".repeat(251));
+    let names = ["user.a%00", "user.b", &format!("user.{fits}"), &format!("user.{too_long}")];
+    let pairs: Vec<String> = names.iter().map(|n| format!("%22{n}%22%3A%22eA%3D%3D%22")).collect();
+    let theirs = format!("%7B{}%7D", pairs.join("%2C"));
+    put_foreign(&b, "a", "theirs", &[("mode", "33188"), ("xattr", &theirs)]).await;
+    assert_eq!(list(&b, "a").await, ["user.b", names[2]]);
+    set(&b, "a", "user.c", "x").await.unwrap();
+    assert_eq!(list(&b, "a").await, ["user.b", "user.c", names[2]]);
+    let made = stored(&b, "a").await.unwrap();
+    assert!(made.contains("user.a%00") && made.contains(&too_long), "{made}");
 }
 
 #[tokio::test]
@@ -338,6 +364,30 @@ async fn what_does_not_fit_into_the_metadata_of_an_object_is_refused_at_once() {
     let full = entry(&b, "full").await.ino;
     assert_eq!(b.fs.setattr(CALLER, full, private, false).await.unwrap_err().errno(), libc::ENOSPC);
     assert_eq!(set(&b, "full", NOTE, "x").await.unwrap_err().errno(), libc::ENOSPC);
+}
+
+#[tokio::test]
+async fn metadata_of_what_is_replaced_goes_if_it_does_not_fit_beside_that_of_the_new_file() {
+    let b = bench_with(Writes { mode: WriteMode::Back, ..Writes::default() }).await;
+    let user = [("big".to_owned(), "x".repeat(1400))].into();
+    let headers = ObjectHeaders { content_type: Some("text/theirs".to_owned()), user, ..ObjectHeaders::default() };
+    b.memory.put(&key("doc"), Bytes::from_static(b"old"), &headers, &Condition::Always).await.unwrap();
+    b.write("doc.tmp", "new").await.unwrap();
+    set_with(&b, "doc.tmp", NOTE, &[b'a'; 700], 0).await.unwrap();
+    mv(&b, "doc.tmp", "doc").await;
+    assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
+    assert_eq!((b.object("doc").await.as_deref(), get(&b, "doc", NOTE).await.unwrap().len()), (Some("new"), 700));
+    let made = b.memory.head(&key("doc")).await.unwrap().headers;
+    assert_eq!((made.content_type.as_deref(), made.user.contains_key("big")), (Some("text/theirs"), false));
+    // What fits is kept.
+    b.write("doc.tmp", "newer").await.unwrap();
+    let headers = ObjectHeaders { user: [("small".to_owned(), "x".to_owned())].into(), ..headers };
+    b.memory.put(&key("doc"), Bytes::from_static(b"theirs"), &headers, &Condition::Always).await.unwrap();
+    b.advance(120);
+    mv(&b, "doc.tmp", "doc").await;
+    assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
+    assert_eq!(b.object("doc").await.as_deref(), Some("newer"));
+    assert_eq!(b.memory.head(&key("doc")).await.unwrap().headers.user["small"], "x");
 }
 
 #[tokio::test]
@@ -436,4 +486,20 @@ async fn attributes_that_are_known_are_answered_without_the_bucket() {
     // Of what nobody has read a list shows what is known, and no value is made up.
     assert_eq!(b.fs.listxattr(unread).await.unwrap(), b"");
     assert_eq!(b.fs.getxattr(unread, NOTE.as_bytes()).await.unwrap_err().errno(), libc::EIO);
+}
+
+#[tokio::test]
+async fn names_of_attributes_are_not_asked_for_of_each_entry_where_objects_carry_none() {
+    let b = bench().await;
+    for i in 0..40 {
+        b.foreign(&format!("{i:02}"), "x").await;
+    }
+    b.ls(Ino::ROOT).await;
+    let heads = b.count(Op::Head);
+    for i in 0..40 {
+        let ino = b.fs.meta.child(Ino::ROOT, &name(&format!("{i:02}"))).unwrap().unwrap().ino;
+        assert_eq!(b.fs.listxattr(ino).await.unwrap(), b"");
+    }
+    let asked = b.count(Op::Head) - heads;
+    assert!((1..20).contains(&asked), "{asked} of 40");
 }

@@ -502,6 +502,16 @@ mod tests {
     use super::*;
     use futures::FutureExt;
 
+    #[test]
+    fn unless_somebody_says_otherwise_it_is_ten_gib_or_a_tenth_of_what_is_free() {
+        const GIB: u64 = 1 << 30;
+        let dir = tempfile::tempdir().unwrap();
+        let (fit, free) = (DiskSettings::default_in(dir.path().join("cache")), free_space(dir.path()));
+        // Others use that disk as well.
+        assert!(fit.size.abs_diff((free / 10).min(10 * GIB)) <= free / 20, "{} of {free}", fit.size);
+        assert!(fit.size <= 10 * GIB && fit.keep_free <= GIB);
+    }
+
     /// What is taken away of a file is taken away for all who have it open, whoever has opened it when.
     #[tokio::test]
     async fn nobody_reads_a_hole() {

@@ -5,8 +5,8 @@
 //! Does not own: faults and latency (`fault`), older versions of an object (a bucket without versioning).
 
 use super::{
-    Capabilities, Condition, Conditions, CopyRequest, ErrorKind, GetObject, ListPage, ListRequest, ObjectHeaders,
-    ObjectMeta, ObjectStore, Op, Part, PartSource, Result, StoreError, Support, Upload, Written,
+    Capabilities, Condition, Conditions, CopyRequest, ErrorKind, GetObject, InvalidKey, ListPage, ListRequest,
+    ObjectHeaders, ObjectMeta, ObjectStore, Op, Part, PartSource, Result, StoreError, Support, Upload, Written,
 };
 use crate::types::{ByteRange, ETag, Key, Timestamp, Version, WriteId};
 use async_trait::async_trait;
@@ -29,6 +29,7 @@ pub struct MemoryStore {
     capabilities: Capabilities,
     conditions: Conditions,
     lax_reads: bool,
+    invalid: Vec<InvalidKey>,
     state: Mutex<State>,
 }
 
@@ -114,12 +115,18 @@ impl MemoryStore {
 
     /// An empty bucket with the given limits, which honours, ignores or refuses conditions per verb.
     pub fn with(capabilities: Capabilities, conditions: Conditions) -> MemoryStore {
-        MemoryStore { capabilities, conditions, lax_reads: false, state: Mutex::new(State::default()) }
+        let (lax_reads, invalid, state) = (false, Vec::new(), Mutex::default());
+        MemoryStore { capabilities, conditions, lax_reads, invalid, state }
     }
 
     /// The same, as behind a proxy that ignores the condition of a GET.
     pub fn with_lax_reads(self) -> MemoryStore {
         MemoryStore { lax_reads: true, ..self }
+    }
+
+    /// The same, as a server that lets in keys which no request of ours can name: its listings show them last.
+    pub fn with_keys_that_are_none(self, invalid: Vec<InvalidKey>) -> MemoryStore {
+        MemoryStore { invalid, ..self }
     }
 
     /// How many objects there are.
@@ -210,7 +217,16 @@ impl ObjectStore for MemoryStore {
     }
 
     async fn list(&self, request: &ListRequest) -> Result<ListPage> {
-        Ok(list::page(&self.lock().objects, request))
+        let mut page = list::page(&self.lock().objects, request);
+        if page.next.is_none() {
+            let is_shown = |key: &&InvalidKey| {
+                let rest = key.text.strip_prefix(request.prefix.as_str());
+                // Those that are deeper are below a common prefix.
+                rest.is_some_and(|rest| !request.delimited || !rest.contains('/'))
+            };
+            page.invalid.extend(self.invalid.iter().filter(is_shown).cloned());
+        }
+        Ok(page)
     }
 
     async fn put(&self, key: &Key, body: Bytes, headers: &ObjectHeaders, condition: &Condition) -> Result<Written> {

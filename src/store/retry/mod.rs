@@ -269,6 +269,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_body_without_an_answer_is_sent_once_more_however_long_that_took() {
+        let faults = Arc::new(FaultStore::new(Arc::new(MemoryStore::new()), fault::Settings::default()));
+        let late = Settings { base: Duration::ZERO, deadline: Duration::ZERO, ..Settings::default() };
+        let store = RetryStore::new(Arc::<FaultStore>::clone(&faults), late);
+        let put = async |name: &str, failures: usize| {
+            faults.fail_next(Op::Put, ErrorKind::Timeout, failures);
+            let (key, body) = (Key::parse(name).unwrap(), Bytes::from_static(RIGHT));
+            store.put(&key, body, &ObjectHeaders::default(), &Condition::IfAbsent).await
+        };
+        put("a", 1).await.unwrap();
+        assert_eq!(put("b", 2).await.unwrap_err().kind, ErrorKind::Timeout);
+        faults.fail_next(Op::Head, ErrorKind::Timeout, 1);
+        let unanswered = store.head(&Key::parse("a").unwrap()).await.unwrap_err();
+        assert_eq!(unanswered.kind, ErrorKind::Timeout, "a request without one is not");
+    }
+
+    #[tokio::test]
     async fn a_part_of_other_bytes_is_sent_again() {
         let (store, faults) = patient();
         let (key, id) = (Key::parse("k").unwrap(), WriteId::new("an-id"));

@@ -101,6 +101,7 @@ mod tests {
         let settings = Settings::default();
         assert_eq!(settings.next_delay(8, Duration::ZERO, 1), None);
         assert_eq!(settings.next_delay(1, settings.deadline + Duration::from_millis(1), 1), None);
+        assert_eq!(settings.deadline, Duration::from_secs(30));
     }
 
     #[test]

@@ -162,13 +162,14 @@ fn parse_range(header: &str) -> Option<(ByteRange, u64)> {
 /// A key of a listing. `encoded`: whether the server says that it encoded its keys.
 ///
 /// # Errors
-/// What is no key, as text, and why.
-pub(super) fn listed_key(key: &str, encoded: bool) -> Result<Key, (String, Unmappable)> {
-    let decoded = match encoded {
-        true => url_decode(key).ok_or_else(|| (key.to_owned(), Unmappable::NotUtf8))?,
-        false => key.to_owned(),
-    };
-    Key::parse(&decoded).map_err(|_| (decoded, Unmappable::LongKey))
+/// What is no key, and why.
+pub(super) fn listed_key(key: &str, encoded: bool) -> Result<Key, InvalidKey> {
+    let not_utf8 = |bytes| InvalidKey { text: key.to_owned(), bytes, why: Unmappable::NotUtf8, size: 0 };
+    let text = if encoded { url_decode(key).map_err(not_utf8)? } else { key.to_owned() };
+    Key::parse(&text).map_err(|_| {
+        let bytes = text.clone().into_bytes();
+        InvalidKey { text, bytes, why: Unmappable::LongKey, size: 0 }
+    })
 }
 
 /// Whether the server says that it encoded its keys; some ignore the request to do so.
@@ -185,9 +186,9 @@ pub(super) fn page(prefix: &Key, answer: &ListObjectsV2Output) -> Result<ListPag
         let Some(key) = object.key() else { continue };
         let key = match listed_key(key, encoded) {
             Ok(key) => key,
-            Err((text, why)) => {
+            Err(invalid) => {
                 let size = object.size().and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
-                page.invalid.push(InvalidKey { text, why, size });
+                page.invalid.push(InvalidKey { size, ..invalid });
                 continue;
             }
         };
@@ -203,7 +204,7 @@ pub(super) fn page(prefix: &Key, answer: &ListObjectsV2Output) -> Result<ListPag
     for prefix in answer.common_prefixes().iter().filter_map(|common| common.prefix()) {
         match listed_key(prefix, encoded) {
             Ok(key) => page.prefixes.push(key),
-            Err((text, why)) => page.invalid.push(InvalidKey { text, why, size: 0 }),
+            Err(invalid) => page.invalid.push(invalid),
         }
     }
     if answer.is_truncated() != Some(true) {
@@ -241,6 +242,7 @@ mod tests {
         assert_eq!(encoded.objects[0].key.as_str(), "a b");
         let invalid: Vec<_> = encoded.invalid.iter().map(|key| (key.text.len(), key.why, key.size)).collect();
         assert_eq!(invalid, [(1025, Unmappable::LongKey, 1), (7, Unmappable::NotUtf8, 0)]);
+        assert_eq!(encoded.invalid[1].bytes, b"caf\xe9/");
         let plain = answer(None);
         assert_eq!((plain.objects[0].key.as_str(), plain.prefixes[0].as_str()), ("a+b", "caf%E9/"));
         assert_eq!(plain.invalid.len(), 1);

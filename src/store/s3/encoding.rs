@@ -19,8 +19,11 @@ pub(super) fn key_path(key: &str) -> impl std::fmt::Display + '_ {
     utf8_percent_encode(key, PATH)
 }
 
-/// Undoes `encoding-type=url`: `+` is a space, `%XX` a byte, anything else itself. `None` if the bytes are not UTF-8.
-pub(super) fn url_decode(encoded: &str) -> Option<String> {
+/// Undoes `encoding-type=url`: `+` is a space, `%XX` a byte, anything else itself.
+///
+/// # Errors
+/// The bytes, if they are not UTF-8.
+pub(super) fn url_decode(encoded: &str) -> Result<String, Vec<u8>> {
     let mut bytes = Vec::with_capacity(encoded.len());
     let mut rest = encoded.as_bytes();
     while let Some((&first, tail)) = rest.split_first() {
@@ -35,7 +38,7 @@ pub(super) fn url_decode(encoded: &str) -> Option<String> {
         bytes.push(byte);
         rest = tail;
     }
-    String::from_utf8(bytes).ok()
+    String::from_utf8(bytes).map_err(|not| not.into_bytes())
 }
 
 fn hex_digit(digit: u8) -> Option<u8> {
@@ -97,7 +100,7 @@ mod tests {
         assert_eq!(url_decode("100%").unwrap(), "100%");
         assert_eq!(url_decode("%zz%4").unwrap(), "%zz%4");
         assert_eq!(url_decode("%0A").unwrap(), "\n");
-        assert_eq!(url_decode("%FF"), None);
+        assert_eq!(url_decode("a%FF"), Err(b"a\xff".to_vec()));
     }
 
     #[test]
@@ -124,7 +127,7 @@ mod tests {
         #[test]
         fn prop_url_decoding_undoes_percent_encoding(key in "\\PC*") {
             let encoded = utf8_percent_encode(&key, NON_ALPHANUMERIC).to_string();
-            prop_assert_eq!(url_decode(&encoded), Some(key));
+            prop_assert_eq!(url_decode(&encoded), Ok(key));
         }
     }
 }

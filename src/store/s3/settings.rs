@@ -154,6 +154,12 @@ mod tests {
     }
 
     #[test]
+    fn times_are_those_of_the_documents() {
+        let Timeouts { connect, read, attempt, server_side } = S3Settings::new("b").timeouts;
+        assert_eq!([connect, read, attempt, server_side].map(|time| time.as_secs()), [3, 10, 30, 300]);
+    }
+
+    #[test]
     fn endpoints() {
         assert_eq!(endpoint_url("s3.example.org/"), "https://s3.example.org");
         assert_eq!(endpoint_url("http://127.0.0.1:9000"), "http://127.0.0.1:9000");

@@ -314,6 +314,19 @@ mod tests {
     }
 
     #[test]
+    fn each_encryption_has_its_word() {
+        let word = |encryption: Encryption| {
+            let options = StorageOptions { encryption: Some(encryption), ..StorageOptions::default() };
+            let headers = options.headers(Op::Put);
+            let header = headers.iter().find(|(name, _)| *name == "x-amz-server-side-encryption");
+            header.map(|(_, value)| (*value).to_owned()).unwrap()
+        };
+        assert_eq!(word(Encryption::Managed), "AES256");
+        assert_eq!(word(Encryption::Kms { key: None, dual: false }), "aws:kms");
+        assert_eq!(word(Encryption::Kms { key: None, dual: true }), "aws:kms:dsse");
+    }
+
+    #[test]
     fn an_object_keeps_its_class() {
         let with = |class: Option<&str>| StorageOptions {
             storage_class: class.map(str::to_owned),

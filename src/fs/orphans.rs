@@ -1,0 +1,230 @@
+//! Copies that serve readers of files which were deleted or replaced while open.
+//!
+//! Owns: making them, turning readers to them, deleting them after the last close, and the list of them that outlives the daemon.
+//! Does not own: taking names away (`name`, `rename`), which close is the last one (`open`).
+//!
+//! A copy is on the list before it is made and until it is deleted, so that no crash and no failure leaves one behind for ever.
+
+use super::dir::new_write_id;
+use super::{Fs, FsError, Result};
+use crate::meta::InodeRow;
+use crate::remote::OWN_DIR;
+use crate::store::{Condition, CopyRequest, ErrorKind, StoreError};
+use crate::types::{FileKind, Ino, Key, ObjectRef, Version};
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Where the catalogue keeps the list.
+const LIST: &str = "orphans";
+/// How long a copy waits that could not be deleted.
+pub(super) const ORPHAN_PAUSE: Duration = Duration::from_secs(60);
+/// How long the end of a mount waits for copies to be deleted: the next mount does that as well.
+const END_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The copies of this mount, and those that an earlier one left.
+#[derive(Debug, Default)]
+pub(super) struct Orphans {
+    copies: Mutex<Copies>,
+    /// Whoever writes the list: what is written last has to be what there is.
+    list_turn: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Copies {
+    /// Under way, or made, and nobody reads them yet.
+    begun: Vec<Key>,
+    /// By the inode whose readers have them.
+    read: HashMap<Ino, ObjectRef>,
+    /// Nobody needs them.
+    left: Vec<Key>,
+}
+
+impl Copies {
+    /// Nobody needs the copy any more.
+    fn leave(&mut self, key: &Key) {
+        self.begun.retain(|other| other != key);
+        self.read.retain(|_, object| object.key != *key);
+        if !self.left.contains(key) {
+            self.left.push(key.clone());
+        }
+    }
+}
+
+impl Orphans {
+    fn copies(&self) -> MutexGuard<'_, Copies> {
+        self.copies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether there are copies to be deleted.
+    pub(super) fn has_left(&self) -> bool {
+        !self.copies().left.is_empty()
+    }
+}
+
+impl Fs {
+    /// The object of an open file is about to be deleted or replaced: copies it aside, server-side, for those who read it.
+    /// A file whose bytes are all staged needs none. The readers are turned to it once the deed is done.
+    pub(super) async fn copy_aside(&self, row: &InodeRow, key: &Key) -> Result<Option<ObjectRef>> {
+        let Some(version) = &row.version else { return Ok(None) };
+        if !self.meta.pins().is_pinned(row.ino) {
+            return Ok(None);
+        }
+        let all_local = self.writer.get(row.ino).is_some_and(|staged| staged.keep_last_copy());
+        if all_local || row.attr.kind != FileKind::File || version.size == 0 {
+            return Ok(None);
+        }
+        let headers = match self.headers_of(row, key).await {
+            Err(FsError::Stale) => return Ok(None),
+            Err(FsError::Store(StoreError { kind: ErrorKind::NotFound, .. })) => return Ok(None),
+            result => result?.with_write_id(&new_write_id()),
+        };
+        let orphan = Key::parse(&format!("{OWN_DIR}/orphan/{}", uuid::Uuid::new_v4()))?;
+        self.orphans.copies().begun.push(orphan.clone());
+        let copy = CopyRequest {
+            source: key.clone(),
+            source_if_match: Some(version.etag.clone()),
+            source_size: version.size,
+            destination: orphan.clone(),
+            headers,
+            condition: Condition::IfAbsent,
+        };
+        let copied = match self.remember_orphans().await {
+            Ok(()) => self.store.copy(&copy).await.map_err(FsError::Store),
+            Err(e) => Err(e),
+        };
+        match copied {
+            Ok(w) => {
+                let version = Version { etag: w.etag, last_modified: w.last_modified, size: version.size };
+                Ok(Some(ObjectRef { key: orphan, version }))
+            }
+            Err(e) => {
+                // It may have been made all the same.
+                self.orphans.copies().leave(&orphan);
+                match e {
+                    // Deleted or changed elsewhere already: there is nothing left to keep.
+                    FsError::Store(StoreError { kind: ErrorKind::NotFound | ErrorKind::Precondition, .. }) => Ok(None),
+                    e => Err(e),
+                }
+            }
+        }
+    }
+
+    /// The deed came to nothing: the copy is not needed.
+    pub(super) async fn drop_aside(&self, ino: Ino, aside: Option<ObjectRef>) {
+        if let Some(staged) = self.writer.get(ino) {
+            staged.give_up_last_copy();
+        }
+        if let Some(object) = aside {
+            self.delete_orphan(&object.key).await;
+        }
+    }
+
+    /// Readers of a deleted or replaced file go on with the copy.
+    pub(super) fn turn_readers(&self, row: &InodeRow, key: &Key, aside: Option<ObjectRef>) {
+        let Some(object) = aside else { return };
+        let ino = row.ino;
+        // What was copied, which need not be what each of them reads.
+        if let Some(version) = row.version.clone() {
+            self.reader.carry(&ObjectRef { key: key.clone(), version }, &object);
+        }
+        {
+            let mut copies = self.orphans.copies();
+            copies.begun.retain(|other| *other != object.key);
+            copies.read.insert(ino, object.clone());
+        }
+        self.handles.of(ino).iter().for_each(|h| h.set_object(Some(object.clone())));
+        if let Some(staged) = self.writer.get(ino) {
+            staged.replace_base(object);
+        }
+    }
+
+    /// The last reader is gone: the copy goes too.
+    pub(super) async fn drop_orphan(&self, ino: Ino) {
+        let orphan = self.orphans.copies().read.get(&ino).map(|object| object.key.clone());
+        if let Some(key) = orphan {
+            self.delete_orphan(&key).await;
+        }
+    }
+
+    /// Nobody needs the copy any more. If it cannot be deleted, the background tries again.
+    async fn delete_orphan(&self, key: &Key) {
+        self.orphans.copies().leave(key);
+        let deleted = match self.try_delete_orphan(key).await {
+            Ok(()) => self.remember_orphans().await,
+            Err(e) => Err(e),
+        };
+        if let Err(e) = deleted {
+            tracing::warn!(%key, error = %e, "a copy that nobody reads any more is deleted later");
+        }
+    }
+
+    async fn try_delete_orphan(&self, key: &Key) -> Result<()> {
+        match self.store.delete(key, None).await {
+            Ok(()) | Err(StoreError { kind: ErrorKind::NotFound, .. }) => {}
+            Err(e) => return Err(e.into()),
+        }
+        self.orphans.copies().left.retain(|other| other != key);
+        Ok(())
+    }
+
+    /// The list of copies is kept in the catalogue, so that a daemon that was killed leaves none behind for ever.
+    async fn remember_orphans(&self) -> Result<()> {
+        let _turn = self.orphans.list_turn.lock().await;
+        let keys: Vec<String> = {
+            let copies = self.orphans.copies();
+            let read = copies.read.values().map(|object| &object.key);
+            copies.begun.iter().chain(read).chain(&copies.left).map(ToString::to_string).collect()
+        };
+        self.meta.set_kv(LIST, keys.join("\n")).await?;
+        Ok(())
+    }
+
+    /// Notes what an earlier mount left, before this one makes copies of its own.
+    pub(super) fn find_left_orphans(&self) -> Result<()> {
+        let list = self.meta.kv(LIST)?.unwrap_or_default();
+        self.orphans.copies().left = list.lines().filter_map(|key| Key::parse(key).ok()).collect();
+        Ok(())
+    }
+
+    /// Deletes the copies that nobody needs: those of an earlier daemon, and those that could not be deleted before.
+    ///
+    /// # Errors
+    /// Why some of them are still there.
+    pub(super) async fn delete_left_orphans(&self) -> Result<()> {
+        let left = self.orphans.copies().left.clone();
+        if left.is_empty() {
+            return Ok(());
+        }
+        let mut outcome = Ok(());
+        for key in left {
+            let deleted = self.try_delete_orphan(&key).await;
+            let is_over = deleted.as_ref().is_err_and(FsError::is_outage);
+            if deleted.is_err() {
+                outcome = deleted;
+            }
+            if is_over {
+                break;
+            }
+        }
+        self.remember_orphans().await?;
+        outcome
+    }
+
+    /// Everything is about to end: copies that nobody reads any more go, also if the last close was never heard of.
+    pub(super) async fn delete_unread_orphans(&self, until: Instant) {
+        let readers: Vec<Ino> = self.orphans.copies().read.keys().copied().collect();
+        for ino in readers.into_iter().filter(|ino| !self.meta.pins().is_pinned(*ino)) {
+            let mut copies = self.orphans.copies();
+            let key = copies.read.remove(&ino).map(|object| object.key);
+            copies.left.extend(key);
+        }
+        let until = until.min(Instant::now() + END_PATIENCE);
+        match tokio::time::timeout_at(until, self.delete_left_orphans()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => tracing::warn!(error = %e, "copies that nobody reads any more are left to the next mount"),
+            Err(_) => tracing::warn!("copies that nobody reads any more are left to the next mount: no answer in time"),
+        }
+    }
+}
