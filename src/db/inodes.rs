@@ -274,10 +274,12 @@ impl Rows<'_> {
         execute(&mut statement, Some(row.ino), row).map(drop)
     }
 
-    /// Headers of objects count as not read, but for those of which we have changes.
+    /// Headers of objects count as not read, but for those of which we have changes. What is set of the root is in no object.
     pub fn forget_headers(&self) -> RowResult<()> {
         self.0
-            .prepare_cached("UPDATE inode SET headers = NULL, xattrs = NULL WHERE etag IS NOT NULL AND local = 0")?
+            .prepare_cached(
+                "UPDATE inode SET headers = NULL, xattrs = NULL WHERE etag IS NOT NULL AND local = 0 AND ino <> 1",
+            )?
             .execute([])?;
         Ok(())
     }

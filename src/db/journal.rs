@@ -106,14 +106,14 @@ impl Journal {
             .await
     }
 
-    /// The row of an inode, if it has one, has these headers, and answers once that is durable.
+    /// The row of an inode gets these headers. Answers once that is durable, and whether there is a row.
     ///
     /// # Errors
     /// What SQLite says.
-    pub async fn set_headers(&self, ino: Ino, headers: String) -> Result<(), DbError> {
+    pub async fn set_headers(&self, ino: Ino, headers: String) -> Result<bool, DbError> {
         let ino = i64::try_from(ino.0).unwrap_or(i64::MAX);
         let sql = "UPDATE staged SET headers = ?2 WHERE ino = ?1";
-        self.0.write(move |conn| conn.prepare_cached(sql)?.execute(params![ino, headers]).map(|_| ())).await
+        self.0.write(move |conn| conn.prepare_cached(sql)?.execute(params![ino, headers]).map(|rows| rows > 0)).await
     }
 
     /// Takes the row of an inode away, because the bucket has its bytes.
@@ -370,8 +370,8 @@ mod tests {
         drop(journal);
         let journal = Journal::open(&dir.path().join("j.db")).unwrap();
         assert_eq!(journal.rows().unwrap(), vec![row.clone()]);
-        journal.set_headers(Ino(5), "{\"user\":{}}".into()).await.unwrap();
-        journal.set_headers(Ino(6), "{}".into()).await.unwrap();
+        assert!(journal.set_headers(Ino(5), "{\"user\":{}}".into()).await.unwrap());
+        assert!(!journal.set_headers(Ino(6), "{}".into()).await.unwrap());
         assert_eq!(journal.rows().unwrap(), vec![StagedRow { headers: "{\"user\":{}}".into(), ..row }]);
         journal.clear(Ino(5)).await.unwrap();
         let upload = (Key::parse("a/c").unwrap(), "id".to_owned());

@@ -5,9 +5,10 @@
 //! The kernel passes these modes only: none, PUNCH_HOLE and ZERO_RANGE, with and without KEEP_SIZE (fs/fuse/file.c,
 //! fuse_file_fallocate).
 
+use super::io::change_staged;
 use super::{Caller, Fs, FsError, Result};
 use crate::types::{ByteRange, Fh, Ino};
-use crate::write::{CommitError, Source, plan_upload};
+use crate::write::{CommitError, Source, Staged, plan_upload};
 use std::io;
 use std::sync::Arc;
 
@@ -32,7 +33,10 @@ impl Fs {
         let row = self.row(ino)?;
         // Of a file that is not staged nothing is here.
         let (size, needed) = match self.writer.get(ino) {
-            Some(staged) => (staged.size(), staged.uncovered(range)),
+            Some(staged) => {
+                staged.copy_ended().await;
+                (staged.size(), staged.uncovered(range))
+            }
             None => (row.attr.size, range.len()),
         };
         if wanted.has_room && !self.writer.room().has(needed) {
@@ -49,12 +53,13 @@ impl Fs {
         if caller.uid != 0 {
             self.clear_suid(ino).await?;
         }
-        if wanted.is_zeros {
-            staged.zero(range)?;
-        }
-        if wanted.may_grow {
-            staged.extend(range.end())?;
-        }
+        let change = move |staged: &Staged| -> io::Result<()> {
+            if wanted.is_zeros {
+                staged.zero(range)?;
+            }
+            if wanted.may_grow { staged.extend(range.end()) } else { Ok(()) }
+        };
+        change_staged(&staged, range, change).await?;
         staged.set_written_at(Some(self.meta.now()));
         Ok(())
     }
@@ -64,7 +69,7 @@ impl Fs {
     ///
     /// # Errors
     /// [`FsError::PastEnd`] if nothing follows, or `offset` is not within the file.
-    pub fn seek(&self, fh: Fh, offset: i64, whence: i32) -> Result<u64> {
+    pub async fn seek(&self, fh: Fh, offset: i64, whence: i32) -> Result<u64> {
         let handle = self.handles.get(fh).ok_or(FsError::BadHandle)?;
         let is_data_wanted = match whence {
             libc::SEEK_DATA => true,
@@ -74,7 +79,10 @@ impl Fs {
         let rest = u64::try_from(offset).ok().and_then(|offset| ByteRange::new(offset, u64::MAX));
         let rest = rest.ok_or(FsError::PastEnd)?;
         let pieces = match self.writer.get(handle.ino) {
-            Some(staged) => staged.sources(rest).pieces,
+            Some(staged) => {
+                staged.copy_ended().await;
+                staged.sources(rest).pieces
+            }
             None => {
                 let size = self.row(handle.ino)?.attr.size;
                 ByteRange::new(rest.start(), size).map(|all| (all, Source::Base)).into_iter().collect()

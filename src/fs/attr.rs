@@ -7,11 +7,12 @@
 use super::dir::new_write_id;
 use super::headers::{to_meta, xattrs_of};
 use super::invalidate::Touched;
+use super::io::change_staged;
 use super::open::PinGuard;
 use super::{Caller, Entry, Fs, FsError, Result};
 use crate::meta::{InodeRow, Marker, xattrs};
 use crate::store::{Condition, CopyRequest, ErrorKind, ObjectHeaders, ObjectMeta, StoreError};
-use crate::types::{Attr, FileKind, Ino, Key, ObjectRef, Timestamp, Version};
+use crate::types::{Attr, ByteRange, FileKind, Ino, Key, ObjectRef, Timestamp, Version};
 use std::sync::Arc;
 
 /// A time to be set.
@@ -147,7 +148,10 @@ impl Fs {
             _ => return Err(FsError::Invalid),
         }
         let staged = self.stage_for_write(&row).await?;
-        staged.truncate(size)?;
+        match ByteRange::new(size, u64::MAX) {
+            Some(rest) => change_staged(&staged, rest, move |staged| staged.truncate(size)).await?,
+            None => staged.truncate(size)?,
+        }
         staged.touch();
         staged.set_written_at(Some(self.meta.now()));
         if caller.uid != 0 {
@@ -171,8 +175,8 @@ impl Fs {
         }
         let change = move |row: &mut InodeRow| {
             wanted.apply(row);
-            if row.ino == Ino::ROOT {
-                // From now on it is not that of the mount's options.
+            if row.ino == Ino::ROOT && wanted.is_of_access() {
+                // From now on they are not those of the mount's options.
                 row.headers.get_or_insert_with(|| "{}".to_owned());
             }
         };
@@ -359,6 +363,11 @@ impl Wanted {
                 row.attr.ctime = *now;
             }
         }
+    }
+
+    /// Whether it sets what the mount's options say of the root: mode, owner or group.
+    fn is_of_access(&self) -> bool {
+        matches!(self, Wanted::Attr { set, .. } if set.mode.is_some() || set.uid.is_some() || set.gid.is_some())
     }
 
     /// The row as it will be.

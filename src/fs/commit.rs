@@ -17,6 +17,7 @@ impl Fs {
     /// # Errors
     /// Why not. The file stays staged, is journaled, and is tried again in the background unless that is hopeless.
     pub(super) async fn commit(self: &Arc<Self>, ino: Ino) -> Result<()> {
+        let asked_for = self.writer.get(ino).map_or(0, |staged| staged.last_change());
         let result = self.commit_now(ino).await;
         let now = self.meta.now();
         match &result {
@@ -26,7 +27,9 @@ impl Fs {
                 self.drop_clean(ino);
             }
             Err(e) => {
-                if let Err(unsafe_now) = self.journal(ino).await {
+                // Whoever has begun to write it anew meanwhile was told nothing.
+                let is_safe = self.writer.get(ino).is_some_and(|staged| staged.is_acknowledged_up_to(asked_for));
+                if !is_safe && let Err(unsafe_now) = self.journal(ino).await {
                     tracing::error!(inode = %ino, error = %unsafe_now, "a failed commit could not be journaled");
                 }
                 let jitter = fastrand::f64();
@@ -69,7 +72,7 @@ impl Fs {
     async fn commit_claimed(self: &Arc<Self>, staged: &Arc<Staged>, row: InodeRow, key: Key) -> Result<()> {
         let headers = self.headers_for_commit(&row, &key).await?;
         let done = match self.upload(staged, &key, headers.clone(), condition_of(staged)).await {
-            Err(CommitError::BaseLost) if self.find_own(staged, &key).await? => {
+            Err(CommitError::BaseLost) if !staged.has_only_attributes() && self.find_own(staged, &key).await? => {
                 self.upload(staged, &key, headers.clone(), condition_of(staged)).await
             }
             done => done,
@@ -86,6 +89,11 @@ impl Fs {
                 }
                 completed
             }
+            Err(CommitError::Conflict | CommitError::BaseDeleted | CommitError::BaseLost)
+                if staged.has_only_attributes() =>
+            {
+                self.settle_attributes(staged, &row, &key).await
+            }
             Err(CommitError::Conflict) => self.on_conflict(staged, row, key, headers).await,
             Err(CommitError::BaseDeleted) => self.recreate(staged, &row, &key, headers).await,
             Err(CommitError::BaseLost) if !staged.content().has_own_bytes() => {
@@ -97,6 +105,47 @@ impl Fs {
             }
             Err(e) => Err(e.into()),
         }
+    }
+
+    /// Nothing but attributes is owed, of a version that is gone. If a commit of ours that got no answer has taken its place, they are
+    /// owed of what that made.
+    async fn settle_attributes(self: &Arc<Self>, staged: &Arc<Staged>, row: &InodeRow, key: &Key) -> Result<()> {
+        let is_ours = |there: &ObjectMeta| there.headers.write_id().is_some_and(|id| staged.may_have_made(&id));
+        let Some(own) = self.remote.head(key).await?.filter(is_ours) else {
+            return self.give_up_attributes(row, key).await;
+        };
+        let object = ObjectRef { key: key.clone(), version: own.version.clone() };
+        if !self.writer.follow_own(staged, object.clone()).await? {
+            // Somebody has written to it in this moment.
+            return Err(CommitError::Conflict.into());
+        }
+        tracing::info!(%key, "the answer to an earlier commit was lost: what it made gets the attributes that were set meanwhile");
+        self.note_committed(row.ino, &object);
+        let row = self.take_own(row, own).await?;
+        let headers = self.headers_for_commit(&row, key).await?;
+        let done = self.upload(staged, key, headers, condition_of(staged)).await?;
+        self.committed(staged, &row, done).await
+    }
+
+    /// The row shows the version that a commit of ours has made, with the attributes that it has. Answers it.
+    async fn take_own(&self, row: &InodeRow, own: ObjectMeta) -> Result<InodeRow> {
+        let mtime_in = |headers: &ObjectHeaders| crate::meta::headers::from_user(&headers.user).mtime;
+        let modified = row.version.as_ref().and_then(|version| version.last_modified);
+        let before = super::headers::known(row).as_ref().and_then(mtime_in).or(modified);
+        let (size, written_at) = (own.version.size, mtime_in(&own.headers));
+        let settle = move |now: &mut InodeRow| {
+            now.attr.size = size;
+            // Unless somebody has set it since.
+            if let Some(at) = written_at.filter(|_| before.is_none_or(|before| before == now.attr.mtime)) {
+                now.attr.mtime = at;
+            }
+        };
+        self.note_settled(row, own.version, &own.headers, settle).await?;
+        if let Some(kernel) = self.kernel.get() {
+            kernel.forget_content(row.ino);
+        }
+        self.forget_attr(row.ino);
+        self.row(row.ino)
     }
 
     /// Nothing but attributes was changed here, of a version that is gone: as with chmod of a clean file.
@@ -189,20 +238,32 @@ impl Fs {
         self.note_settled(row, version, &done.headers, settle).await?;
         if staged.is_changed() && staged.is_journaled() {
             // Written again meanwhile: the journal must not remember the old base.
-            return self.journal_anew(staged).await;
+            return self.journal_anew(staged, None).await;
         }
         self.clear_row(staged).await
     }
 
-    /// The bucket has all of it: the journal's row goes; or, if it was written to in this moment, says what there is now, and not
+    /// The bucket has all of it: the journal's row goes; or, if it was written to in this moment, says what is owed still, and not
     /// what was before the commit.
-    async fn clear_row(self: &Arc<Self>, staged: &Staged) -> Result<()> {
-        if self.writer.clear(staged).await? { Ok(()) } else { self.journal_anew(staged).await }
+    async fn clear_row(self: &Arc<Self>, staged: &Arc<Staged>) -> Result<()> {
+        if self.writer.clear(staged).await? { Ok(()) } else { self.journal_anew(staged, None).await }
     }
 
-    /// What the journal has of a file is of another version or name: from now on it has as much of what there is.
-    pub(super) async fn journal_anew(&self, staged: &Staged) -> Result<()> {
-        if staged.is_acknowledged() { self.journal(staged.ino()).await } else { self.journal_attr(staged).await }
+    /// What the journal has of a file is of another version or name: from now on it is of those that there are. What was written since
+    /// it was acknowledged stays out of it. `replaced` as in [`Fs::journal_over`].
+    pub(super) async fn journal_anew(&self, staged: &Arc<Staged>, replaced: Option<&Staged>) -> Result<()> {
+        let describe = || {
+            let is_known = staged.is_recorded();
+            let row = if is_known { self.settled(staged) } else { self.row(staged.ino()) };
+            self.described(&row?)
+        };
+        let recorded = self.writer.record_anew(staged, replaced, self.meta.now(), describe);
+        let kept = Arc::clone(staged);
+        // It may have been written in the moment in which a commit ended.
+        let stored = self.meta.change(staged.ino(), move |row| row.local |= kept.is_changed());
+        let (recorded, stored) = tokio::join!(recorded, stored);
+        stored?;
+        recorded
     }
 
     /// Handles and the kernel's pages follow our own commit.

@@ -105,7 +105,7 @@ impl Fs {
         tracing::warn!(%key, "conflict: what was changed here is dropped, as conflict=theirs says");
         let object = ObjectRef { key: key.clone(), version: theirs.version.clone() };
         self.forget_staged(row.ino).await?;
-        staged.start_over(object.clone())?;
+        self.writer.start_over(staged, object.clone()).await?;
         self.handles.of(row.ino).iter().for_each(|h| h.set_object(Some(object.clone())));
         self.drop_seen_version(row.ino);
         self.meta
@@ -147,10 +147,10 @@ impl Fs {
         let (kind, ghost) = (row.attr.kind, Box::new(row.clone()));
         let gone = Change::Removed { parent, name: name.clone(), ghost };
         self.announce(vec![gone, Change::Added { parent, name: own_name, kind, is_news: true }]);
-        match theirs {
-            Some(theirs) => self.give_name_to(&row, theirs, place).await,
-            None => Ok(()),
+        if let Some(theirs) = theirs {
+            self.give_name_to(&row, theirs, place).await?;
         }
+        self.journal_anew(staged, None).await
     }
 
     /// Commits our version under a conflict name, which our inode then has. Answers that name, and the place in the directory that

@@ -8,6 +8,23 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// Who opened a file, as /proc names them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Opener {
+    /// The thread.
+    pub(super) tid: u32,
+    /// Its process. 0 if that is not known.
+    pub(super) tgid: u32,
+}
+
+impl Opener {
+    /// Whether a thread is one of another process. `tgid_of` is asked only if it is not the thread that opened the file: that costs a
+    /// file of /proc at each close.
+    pub(super) fn is_other(&self, tid: u32, tgid_of: impl FnOnce(u32) -> u32) -> bool {
+        tid != self.tid && self.tgid != 0 && tgid_of(tid) != self.tgid
+    }
+}
+
 /// An open file.
 #[derive(Debug)]
 pub(super) struct FileHandle {
@@ -17,8 +34,8 @@ pub(super) struct FileHandle {
     pub(super) dir: Option<(Ino, Pos)>,
     /// Opened for writing, or emptied by being opened.
     pub(super) writable: bool,
-    /// The process that opened it, as /proc names it. 0 if that is not known.
-    pub(super) tgid: u32,
+    /// Who opened it.
+    pub(super) opener: Opener,
     /// What is fetched for it.
     pub(super) stream: Stream,
     /// Nothing was read yet, and the first read may move the atime.
@@ -31,7 +48,7 @@ impl FileHandle {
     pub(super) fn new(
         (ino, dir): (Ino, Option<(Ino, Pos)>),
         flags: i32,
-        tgid: u32,
+        opener: Opener,
         object: Option<ObjectRef>,
         moves_atime: bool,
     ) -> FileHandle {
@@ -40,7 +57,7 @@ impl FileHandle {
             ino,
             dir,
             writable: access != libc::O_RDONLY || flags & libc::O_TRUNC != 0,
-            tgid,
+            opener,
             stream: Stream::default(),
             moves_atime: AtomicBool::new(moves_atime),
             object: Mutex::new(object),
@@ -102,5 +119,20 @@ impl Handles {
     /// How many there are.
     pub(super) fn count(&self) -> usize {
         self.files.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_opened_a_file_is_known_by_its_thread_and_others_by_their_process() {
+        let opener = Opener { tid: 7, tgid: 5 };
+        assert!(!opener.is_other(7, |_| unreachable!("nothing is read for the thread that opened it")));
+        assert!(!opener.is_other(8, |_| 5), "another thread of the process");
+        assert!(opener.is_other(9, |tid| tid));
+        assert!(opener.is_other(9, |_| 0), "gone, or not ours to see");
+        assert!(!Opener { tgid: 0, ..opener }.is_other(9, |tid| tid), "nothing is known of the opener");
     }
 }

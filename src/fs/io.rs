@@ -99,13 +99,8 @@ impl Fs {
     }
 
     async fn read_staged(&self, handle: &FileHandle, staged: &Arc<Staged>, range: ByteRange) -> Result<Bytes> {
-        let sources = match staged.is_being_copied() {
-            true => {
-                let copied = Arc::clone(staged);
-                tokio::task::spawn_blocking(move || copied.sources(range)).await.map_err(io::Error::other)?
-            }
-            false => staged.sources(range),
-        };
+        staged.copy_ended().await;
+        let sources = staged.sources(range);
         if let [(only, Source::File)] = sources.pieces[..] {
             return Ok(sources.read_file(only)?);
         }
@@ -165,9 +160,8 @@ impl Fs {
         if kill_suid {
             self.clear_suid(ino).await?;
         }
-        if let Some(range) = written_range(&staged, offset, data).filter(|range| staged.waits_for_copy(*range)) {
-            let copied = Arc::clone(&staged);
-            tokio::task::spawn_blocking(move || copied.copy_before(range)).await.map_err(io::Error::other)??;
+        if let Some(range) = written_range(&staged, offset, data) {
+            change_staged(&staged, range, move |staged| staged.copy_before(range)).await?;
         }
         self.write_now(&staged, offset, data)
     }
@@ -253,6 +247,7 @@ impl Fs {
             return Err(FsError::Stale);
         }
         let staged = self.writer.stage(row.ino, base)?;
+        staged.copy_ended().await;
         let was_clean = !staged.is_changed();
         if was_clean {
             // Before the row says so: a commit that ends just now asks whether anything waits, and must hear yes.
@@ -323,7 +318,7 @@ impl Fs {
         let fs = Arc::clone(self);
         apart_to_the_end(async move {
             let Some(staged) = fs.writer.get(handle.ino).filter(|_| !fs.settings.read_only) else { return Ok(()) };
-            let promise = fs.settings.writes.on_fsync(fs.closing(&staged)?);
+            let promise = fs.settings.writes.on_fsync(fs.closing(&staged).await?);
             fs.keep_promise(&staged, promise).await?;
             if let Promise::Journal(delay) = promise {
                 // The close may be days away.
@@ -367,6 +362,24 @@ impl Fs {
         }
         Ok(files)
     }
+}
+
+/// Makes a change within `range` of a staged file: on a thread of its own if much has to be copied before it.
+pub(super) async fn change_staged(
+    staged: &Arc<Staged>,
+    range: ByteRange,
+    change: impl FnOnce(&Staged) -> io::Result<()> + Send + 'static,
+) -> Result<()> {
+    if !staged.waits_for_copy(range) {
+        return Ok(change(staged)?);
+    }
+    let changed = Arc::clone(staged);
+    let made = tokio::task::spawn_blocking(move || {
+        // A commit may end before the change is made, and must hear of it.
+        changed.touch();
+        change(&changed)
+    });
+    Ok(made.await.map_err(io::Error::other)??)
 }
 
 /// Where a write goes; at the end for `None`.

@@ -4,7 +4,7 @@
 //! Does not own: the commit itself (`commit`).
 
 use super::begin::{apart_to_the_end, to_the_end};
-use super::handle::FileHandle;
+use super::handle::{FileHandle, Opener};
 use super::promise::{Closing, Promise};
 use super::sqlite::Role;
 use super::{Caller, Fs, FsError, Result, SEEN_MAX};
@@ -93,7 +93,8 @@ impl Fs {
     fn handle_for(&self, row: &InodeRow, flags: i32, tid: u32, object: Option<ObjectRef>) -> Opened {
         let place = row.parent.map(|dir| (dir, row.pos()));
         let moves_atime = self.may_move_atime(row, flags);
-        let handle = FileHandle::new((row.ino, place), flags, tgid_of(tid), object, moves_atime);
+        let opener = Opener { tid, tgid: tgid_of(tid) };
+        let handle = FileHandle::new((row.ino, place), flags, opener, object, moves_atime);
         let no_flush = !handle.writable;
         let fh = self.handles.insert(handle);
         Opened { fh, keep_cache: self.is_seen_version(row), no_flush }
@@ -133,17 +134,18 @@ impl Fs {
         let Some(staged) = self.writer.get(handle.ino).filter(|s| handle.writable && s.is_changed()) else {
             return Ok(());
         };
-        let is_heir = handle.tgid != tgid_of(caller.tid) && handle.tgid != 0;
+        let is_heir = handle.opener.is_other(caller.tid, tgid_of);
         let fs = Arc::clone(self);
         apart_to_the_end(async move {
-            let promise = fs.settings.writes.on_close(Closing { is_heir, ..fs.closing(&staged)? });
+            let promise = fs.settings.writes.on_close(Closing { is_heir, ..fs.closing(&staged).await? });
             fs.keep_promise(&staged, promise).await
         })
         .await
     }
 
     /// What matters of a file that is closed or synced.
-    pub(super) fn closing(&self, staged: &Staged) -> Result<Closing> {
+    pub(super) async fn closing(&self, staged: &Staged) -> Result<Closing> {
+        staged.copy_ended().await;
         let content = staged.content();
         let row = self.meta.get(staged.ino())?;
         let role = row.as_ref().map_or(Ok(Role::None), |row| self.role_of(staged, row))?;

@@ -51,8 +51,8 @@ impl Fs {
         Ok(row)
     }
 
-    /// Inodes at or below `top` of which the bucket lacks something.
-    fn owed_below(&self, top: Ino) -> Result<Vec<Ino>> {
+    /// Inodes at or below `top` of which the bucket lacks something, or whose journal row says so.
+    pub(super) fn owed_below(&self, top: Ino) -> Result<Vec<Ino>> {
         let mut below = Vec::new();
         for ino in self.owed() {
             let mut at = self.meta.get(ino)?;
@@ -150,6 +150,7 @@ impl Fs {
 
     async fn export_range(&self, staged: &Staged, range: ByteRange, to: &File) -> Result<u64> {
         let mut lost = 0;
+        staged.copy_ended().await;
         let sources = staged.sources(range);
         for (piece, source) in sources.pieces.iter().copied() {
             let bytes = match (source, &sources.base) {

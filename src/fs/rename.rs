@@ -167,6 +167,9 @@ impl Fs {
         };
         staged.set_delay(delay);
         self.queue_commit_after(ino, delay);
+        if staged.is_acknowledged() {
+            return self.journal_anew(&staged, replaced.as_deref()).await;
+        }
         self.journal_over(ino, replaced.as_deref()).await
     }
 
@@ -284,7 +287,7 @@ impl Fs {
         }
         // Written and acknowledged meanwhile: the journal must name the new key and version.
         if let Some(staged) = self.writer.get(row.ino).filter(|staged| staged.is_journaled()) {
-            self.journal_anew(&staged).await?;
+            self.journal_anew(&staged, None).await?;
         }
         Ok(())
     }
@@ -299,7 +302,8 @@ impl Fs {
         }
     }
 
-    /// Copies an object to another key with all its headers, and with the ctime of now where they tell one. Answers the version and headers that it has there.
+    /// Copies an object to another key with all its headers, and with the ctime of now where they tell one, unless nobody goes by that
+    /// (`nometa`). Answers the version and headers that it has there.
     async fn copy_object(
         &self,
         row: &InodeRow,
@@ -309,7 +313,9 @@ impl Fs {
     ) -> Result<(Version, ObjectHeaders)> {
         let version = row.version.clone().ok_or(FsError::Stale)?;
         let mut headers = self.headers_of(row, from).await?.with_write_id(&new_write_id());
-        set_ctime(&mut headers.user, self.meta.now());
+        if self.kept().in_objects() {
+            set_ctime(&mut headers.user, self.meta.now());
+        }
         let written = self
             .store
             .copy(&CopyRequest {

@@ -6,7 +6,7 @@
 use super::dir::new_write_id;
 use super::place::Place;
 use super::{Fs, FsError, Result};
-use crate::meta::{InodeRow, Marker, Moved};
+use crate::meta::{InodeRow, Marker, Moved, key_of};
 use crate::store::{Condition, CopyRequest, ErrorKind, ListRequest, ListedObject, ObjectHeaders, StoreError};
 use crate::types::{ETag, FileKind, Ino, Key, KeyError, Name, ObjectRef, Version, WriteId};
 use crate::write::{RenamePhase, RenameRow};
@@ -74,19 +74,30 @@ impl Fs {
     }
 
     fn dirty_objects_below(&self, dir: Ino) -> Result<Vec<Ino>> {
-        let changed = self.writer.owed();
-        if changed.is_empty() {
-            return Ok(changed);
-        }
-        let below = self.meta.descendants(dir)?;
         let mut dirty = Vec::new();
-        for ino in changed.into_iter().filter(|ino| below.contains(ino)) {
+        for ino in self.owed_below(dir)? {
             let is_tried = self.writer.get(ino).is_some_and(|staged| staged.has_attempts());
             if self.meta.get(ino)?.is_some_and(|row| is_tried || row.version.is_some()) {
                 dirty.push(ino);
             }
         }
         Ok(dirty)
+    }
+
+    /// Whether the bucket can have all that is below under its new key: its objects, and the files that it does not have yet.
+    fn check_len_below(&self, dir: Ino, objects: &[ListedObject], (from, to): (&Key, &Key)) -> Result<()> {
+        for object in objects {
+            self.check_len(&object.key.rebase(from, to)?)?;
+        }
+        let depth = self.meta.path(dir)?.ok_or(FsError::Stale)?.len();
+        for ino in self.owed_below(dir)? {
+            let path = self.meta.path(ino)?;
+            // By its path, not by its key: it may have a name that is too long as it is.
+            if let Some(below) = path.as_deref().and_then(|path| path.get(depth..)) {
+                self.check_len(&key_of(below, FileKind::File)?.rebase(&Key::root(), to)?)?;
+            }
+        }
+        Ok(())
     }
 
     async fn rename_dir_claimed(self: &Arc<Self>, from: &Place, to: &Place, no_replace: bool) -> Result<()> {
@@ -109,9 +120,7 @@ impl Fs {
             }
         };
         let objects = self.list_below(&old).await?;
-        for object in &objects {
-            self.check_len(&object.key.rebase(&old, &new)?)?;
-        }
+        self.check_len_below(row.ino, &objects, (&old, &new))?;
         let id = new_write_id();
         let is_recorded = !objects.is_empty();
         if is_recorded {
@@ -192,15 +201,10 @@ impl Fs {
 
     /// Files below that the bucket does not have yet have followed their path: the journal must name the new ones.
     async fn journal_below(&self, dir: Ino) -> Result<()> {
-        let owed = self.writer.owed();
-        if owed.is_empty() {
-            return Ok(());
-        }
-        let below = self.meta.descendants(dir)?;
         let mut all = Ok(());
-        for ino in owed.into_iter().filter(|ino| below.contains(ino)) {
+        for ino in self.owed_below(dir)? {
             if let Some(staged) = self.writer.get(ino).filter(|staged| staged.is_journaled())
-                && let Err(e) = self.journal_anew(&staged).await
+                && let Err(e) = self.journal_anew(&staged, None).await
             {
                 tracing::error!(inode = %ino, error = %e, "the journal names it by its old path");
                 all = Err(e);

@@ -282,13 +282,13 @@ impl Filesystem for Adapter {
         fh: FileHandle,
         offset: u64,
         size: u32,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
         let fs = Arc::clone(&self.fs);
         let work = async move { fs.read(Fh(fh.0), offset, size).await };
-        self.spawn_read(request, work, move |outcome| match outcome {
+        self.spawn_read(request, flags.0, work, move |outcome| match outcome {
             Ok(bytes) => reply.data(&bytes),
             Err(e) => reply.error(reply::errno("read", &e)),
         });
@@ -364,11 +364,13 @@ impl Filesystem for Adapter {
         self.spawn_waiting(request, work, reply::to_empty("fallocate", reply));
     }
 
-    fn lseek(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
-        match self.fs.seek(Fh(fh.0), offset, whence) {
+    fn lseek(&self, request: &Request, _ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+        let fs = Arc::clone(&self.fs);
+        let work = async move { fs.seek(Fh(fh.0), offset, whence).await };
+        self.spawn(request, work, move |outcome| match outcome {
             Ok(place) => reply.offset(i64::try_from(place).unwrap_or(i64::MAX)),
             Err(e) => reply.error(reply::errno("lseek", &e)),
-        }
+        });
     }
 
     fn flush(&self, request: &Request, _ino: INodeNo, fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {

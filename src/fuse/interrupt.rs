@@ -48,7 +48,8 @@ impl InFlight {
         Ok(table)
     }
 
-    /// Enters a request. The receiver resolves when its process is to be freed, or, for one that `ends_with_process`, is gone.
+    /// Enters a request. The receiver resolves when its process is to be freed, or, for one that `ends_with_process`, is gone. One that
+    /// cannot be seen from here (whoever mounted may have numbers of another PID namespace) is never taken for gone.
     pub(super) fn enter(
         self: &Arc<Self>,
         unique: u64,
@@ -56,6 +57,7 @@ impl InFlight {
         ends_with_process: bool,
     ) -> (Ticket, oneshot::Receiver<()>) {
         let (interrupt, interrupted) = oneshot::channel();
+        let ends_with_process = ends_with_process && tid != 0 && !is_gone(tid);
         let waiting = Waiting { tid, since: Instant::now(), ends_with_process, interrupt };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(unique, waiting);
         (Ticket { table: Arc::clone(self), unique }, interrupted)
@@ -203,18 +205,31 @@ mod tests {
         drop(ticket);
         assert!(table.0.lock().unwrap().is_empty());
     }
+
     #[tokio::test]
     async fn what_is_asked_ahead_of_a_reader_ends_with_it_and_nothing_else_does() {
         let table = Arc::new(InFlight::default());
-        let mut child = std::process::Command::new("true").spawn().unwrap();
-        let (gone, here) = (child.id(), std::process::id());
-        child.wait().unwrap();
-        let (_read, read) = table.enter(1, gone, true);
-        let (_write, mut write) = table.enter(2, gone, false);
+        let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+        let (reader, here) = (child.id(), std::process::id());
+        let (_read, read) = table.enter(1, reader, true);
+        let (_write, mut write) = table.enter(2, reader, false);
         let (_other, mut other) = table.enter(3, here, true);
+        child.kill().unwrap();
+        child.wait().unwrap();
         table.sweep(Instant::now() + AGE_MIN);
         assert_eq!(read.await, Ok(()));
         assert!(write.try_recv().is_err() && other.try_recv().is_err());
         assert_eq!(table.0.lock().unwrap().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_was_never_seen_is_not_gone() {
+        /// Above all that are given out (PID_MAX_LIMIT, include/linux/threads.h).
+        const NOBODY: u32 = 1 << 30;
+        let table = Arc::new(InFlight::default());
+        let (_elsewhere, mut elsewhere) = table.enter(1, NOBODY, true);
+        table.sweep(Instant::now() + AGE_MIN);
+        assert!(elsewhere.try_recv().is_err());
+        assert_eq!(table.0.lock().unwrap().len(), 1);
     }
 }

@@ -34,15 +34,15 @@ impl Adapter {
         self.spawn_entered(request, false, work, answer);
     }
 
-    /// The same for READ. The kernel asks ahead of a reader without having it wait, and does not take that back when the reader is
-    /// gone: nobody wants the answer then, and the file stays open until it is there.
-    pub(super) fn spawn_read<T, W, A>(&self, request: &Request, work: W, answer: A)
+    /// The same for READ by a handle with these `flags`. The kernel asks ahead of a reader without having it wait, and does not take
+    /// that back when the reader is gone: nobody wants the answer then, and the file stays open until it is there.
+    pub(super) fn spawn_read<T, W, A>(&self, request: &Request, flags: i32, work: W, answer: A)
     where
         T: Send + 'static,
         W: Future<Output = Result<T, FsError>> + Send + 'static,
         A: FnOnce(Result<T, FsError>) + Send + 'static,
     {
-        self.spawn_entered(request, true, work, answer);
+        self.spawn_entered(request, ends_with_reader(flags), work, answer);
     }
 
     fn spawn_entered<T, W, A>(&self, request: &Request, ends_with_process: bool, work: W, answer: A)
@@ -96,5 +96,22 @@ impl Adapter {
             Begun::Done(outcome) => answer(outcome),
             Begun::Waits(rest) => drop(self.runtime.spawn(async move { answer(rest.await) })),
         }
+    }
+}
+
+/// Whether what a thread reads by a handle with these flags is nobody's once it is gone. What is read past the page cache is not
+/// asked ahead of anybody, and may be asynchronous (io_submit(2)): another thread of the process waits for it then. Pure.
+fn ends_with_reader(flags: i32) -> bool {
+    flags & libc::O_DIRECT == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_past_the_page_cache_does_not_end_with_the_thread_that_asked() {
+        assert!(ends_with_reader(libc::O_RDONLY) && ends_with_reader(libc::O_RDWR | libc::O_NONBLOCK));
+        assert!(!ends_with_reader(libc::O_RDONLY | libc::O_DIRECT));
     }
 }

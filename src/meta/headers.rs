@@ -77,11 +77,11 @@ impl Kept {
     }
 
     /// Gives the user metadata of an object that is made or changed its attributes as [`to_user`] does, or takes those of the
-    /// version before away, as nobody keeps them true any more. What is not ours is left alone.
+    /// version before away, as nobody keeps them true any more; what geesefs says of a link as well. What is not ours is left alone.
     pub fn write(self, attr: &Attr, extended: Option<&str>, user: &mut BTreeMap<String, String>) {
         match self {
             Kept::InObjects => to_user(attr, extended, user),
-            Kept::Here => OURS.iter().chain([&xattrs::HEADER]).for_each(|name| drop(user.remove(*name))),
+            Kept::Here => OURS.iter().chain([&xattrs::HEADER, &TARGET]).for_each(|name| drop(user.remove(*name))),
         }
     }
 }
@@ -106,11 +106,21 @@ const MODE_MAX: u32 = 0o177_777;
 /// as it is.
 const OURS: [&str; 7] = ["mode", "uid", "gid", "mtime", "ctime", "atime", "rdev"];
 
-/// Reads the attributes out of user metadata. A value that makes no sense counts as absent.
+/// Reads the attributes out of the user metadata of an object that is no directory's marker. A value that makes no sense counts as
+/// absent.
 pub fn from_user(user: &BTreeMap<String, String>) -> HeaderAttrs {
+    read(user, false)
+}
+
+/// The same of a directory's marker.
+pub fn from_marker(user: &BTreeMap<String, String>) -> HeaderAttrs {
+    read(user, true)
+}
+
+fn read(user: &BTreeMap<String, String>, is_dir: bool) -> HeaderAttrs {
     let find = |names: &[&'static str]| names.iter().find_map(|n| Some((*n, user.get(*n)?.trim())));
     let number = |names: &[&'static str]| find(names).and_then(|(_, v)| v.parse::<u32>().ok());
-    let mode = find(&MODE).and_then(|(name, value)| parse_mode(name, value));
+    let mode = find(&MODE).and_then(|(name, value)| parse_mode(name, value, is_dir));
     let time = |names: &[&'static str]| find(names).and_then(|(_, v)| parse_time(v));
     HeaderAttrs {
         kind: mode.and_then(FileKind::from_mode),
@@ -165,9 +175,10 @@ pub fn remove_times(user: &mut BTreeMap<String, String>) {
 
 /// `file-permissions` and `goog-reserved-posix-mode` are octal. `mode` is decimal with s3fs (src/metaheader.cpp) and geesefs
 /// (core/handles.go, `setFileMode`), and octal with rclone (backend/local/metadata_linux.go). Both name the kind, and that tells
-/// them apart: `100644`, rclone's plain file, is more than a mode can be in decimal, and `40755`, its directory, no kind. Of
-/// rclone's links the mode is left out: they are plain files here, `NAME.rclonelink`, as they are in the bucket.
-fn parse_mode(name: &str, value: &str) -> Option<u32> {
+/// them apart: `100644`, rclone's plain file, is more than a mode can be in decimal, and `40755`, its directory, no kind. `42755` would
+/// be a link's, but for the key of a marker (`is_dir`). Of rclone's links the mode is left out: they are plain files here,
+/// `NAME.rclonelink`, as they are in the bucket.
+fn parse_mode(name: &str, value: &str, is_dir: bool) -> Option<u32> {
     let in_radix = |radix| u32::from_str_radix(value, radix).ok();
     if name != "mode" {
         return in_radix(8);
@@ -175,8 +186,9 @@ fn parse_mode(name: &str, value: &str) -> Option<u32> {
     let decimal = in_radix(10).filter(|mode| *mode <= MODE_MAX);
     let is_read = |mode: &u32| matches!(FileKind::from_mode(*mode), None | Some(FileKind::File | FileKind::Dir));
     let octal = in_radix(8).filter(|mode| *mode <= MODE_MAX && is_read(mode));
-    let has_kind = |mode: Option<u32>| mode.and_then(FileKind::from_mode).is_some();
-    if value.starts_with('0') || has_kind(octal) && !has_kind(decimal) { octal } else { decimal }
+    let kind = |mode: Option<u32>| mode.and_then(FileKind::from_mode);
+    let is_decimal = kind(decimal).is_some_and(|kind| !is_dir || kind == FileKind::Dir);
+    if value.starts_with('0') || kind(octal).is_some() && !is_decimal { octal } else { decimal }
 }
 
 /// A link leads somewhere, and not through a NUL.
@@ -290,6 +302,32 @@ mod tests {
         assert_eq!((read("41471"), read("120777")), ((link, Some(0o777)), (None, None)));
         assert_eq!((read("420"), read("0644")), ((None, Some(0o644)), (None, Some(0o644))), "without a kind");
         assert_eq!(read("4294967295"), (None, None));
+        assert_eq!(read("42755"), (link, Some(0o3403)), "of a key without a slash");
+    }
+
+    #[test]
+    fn modes_of_markers_are_those_of_directories() {
+        let read = |mode: &str| {
+            let said = from_marker(&user(&[("mode", mode)]));
+            (said.kind, said.perm)
+        };
+        let perms = [
+            ("40755", 0o755),
+            ("41777", 0o1777),
+            ("42755", 0o2755),
+            ("43777", 0o3777),
+            ("44755", 0o4755),
+            ("042755", 0o2755),
+            ("16877", 0o755),
+            ("17901", 0o2755),
+            ("17407", 0o1777),
+            ("16777", 0o611),
+        ];
+        for (mode, perm) in perms {
+            assert_eq!(read(mode), (Some(FileKind::Dir), Some(perm)), "{mode}");
+        }
+        assert_eq!(read("33188"), (Some(FileKind::File), Some(0o644)), "some programs know nothing else");
+        assert_eq!((read("493"), read("0755")), ((None, Some(0o755)), (None, Some(0o755))), "without a kind");
     }
 
     #[test]
@@ -364,7 +402,7 @@ mod tests {
             ctime: Timestamp::from_parts(7, 0),
         };
         let theirs = [("author", "Ada"), ("objfs-write", "id"), ("objfs-sha256", "sum")];
-        let ours = [("mode", "33188"), ("uid", "1"), ("mtime", "5"), ("rdev", "9"), ("xattr", "x")];
+        let ours = [("mode", "33188"), ("uid", "1"), ("mtime", "5"), ("rdev", "9"), ("xattr", "x"), (TARGET, "else")];
         let mut map = user(&[&theirs[..], &ours[..]].concat());
         Kept::Here.write(&attr, Some("y"), &mut map);
         assert_eq!(map, user(&theirs));

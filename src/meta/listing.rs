@@ -213,8 +213,8 @@ fn note_marker(
     if row.marker == Marker::Present && is_same || row.local || row.checked_at > cx.began || cx.pins.is_rewritten(dir) {
         return Ok(());
     }
-    // Of a directory that had none, or another, the kernel was told what no longer holds.
-    let is_other = row.version.as_ref().is_none_or(|known| !known.same(version));
+    // Of a directory that had none, or another, the kernel was told what no longer holds. The root's says nothing: nobody reads it.
+    let is_other = dir != Ino::ROOT && row.version.as_ref().is_none_or(|known| !known.same(version));
     if is_other && row.headers.take().is_some() {
         changes.push(Change::Content(dir));
     }
@@ -231,7 +231,9 @@ fn note_no_marker(rows: Rows<'_>, cx: Context<'_>, dir: Ino) -> RowResult<()> {
     }
     row.marker = Marker::Implied;
     row.version = None;
-    row.headers = None;
+    if dir != Ino::ROOT {
+        row.headers = None;
+    }
     rows.update(&row)
 }
 

@@ -55,8 +55,10 @@ impl Headers {
         Headers { user: self.user.filter(|_| kept.in_objects()), ..self }
     }
 
-    pub(super) fn said(&self) -> Option<HeaderAttrs> {
-        self.user.as_ref().map(headers::from_user)
+    /// What they say of attributes, if that counts. `is_dir`: they are those of a marker.
+    pub(super) fn said(&self, is_dir: bool) -> Option<HeaderAttrs> {
+        let user = self.user.as_ref()?;
+        Some(if is_dir { headers::from_marker(user) } else { headers::from_user(user) })
     }
 
     fn xattrs(&self) -> Option<String> {
@@ -143,7 +145,7 @@ impl Found {
         match self {
             Found::Dir { .. } => FileKind::Dir,
             Found::Object { version, headers, .. } => {
-                let said = headers.as_ref().and_then(Headers::said);
+                let said = headers.as_ref().and_then(|h| h.said(false));
                 said.map_or(FileKind::File, |said| said.kind_of_object(version.size))
             }
         }
@@ -222,7 +224,14 @@ pub(super) fn confirm(row: &mut InodeRow, found: &Found, defaults: &Defaults, be
         }
         Found::Dir { marker, read } => {
             match marker {
-                Some(true) => row.marker = Marker::Present,
+                Some(true) => {
+                    if row.marker != Marker::Present && read.is_none() {
+                        // What is known is of the time without it: nobody has read what the new one says.
+                        row.headers = None;
+                        row.xattrs = None;
+                    }
+                    row.marker = Marker::Present;
+                }
                 Some(false) if row.marker == Marker::Present => row.marker = Marker::Implied,
                 _ => {}
             }
@@ -250,7 +259,7 @@ pub(super) fn learn(row: &mut InodeRow, headers: &Headers, defaults: &Defaults) 
     if row.headers.is_some() {
         return;
     }
-    let Some(said) = headers.said() else {
+    let Some(said) = headers.said(row.attr.kind == FileKind::Dir) else {
         row.headers = Some(headers.json.clone());
         return;
     };
@@ -299,13 +308,13 @@ fn nothing_to_read(marker: Option<bool>) -> Option<String> {
 fn attr_of(found: &Found, defaults: &Defaults) -> Attr {
     let (said, size, modified) = match found {
         Found::Object { version, headers, .. } => {
-            let said = headers.as_ref().and_then(Headers::said).unwrap_or_default();
+            let said = headers.as_ref().and_then(|h| h.said(false)).unwrap_or_default();
             // The kernel cuts a link's target to the size that it is told.
             let size = said.target_of_object(version.size).map_or(version.size, |target| target.len() as u64);
             (said, size, version.last_modified)
         }
         Found::Dir { read, .. } => {
-            let said = read.as_ref().and_then(|(_, h)| h.said()).unwrap_or_default();
+            let said = read.as_ref().and_then(|(_, h)| h.said(true)).unwrap_or_default();
             (said, 0, read.as_ref().and_then(|(v, _)| v.last_modified))
         }
     };
@@ -406,6 +415,36 @@ mod tests {
         let known = row(&object("a", None));
         assert_eq!(judge(Some(&known), &object("b", None), true, Timestamp::from_nanos(60)), Verdict::Replace);
         assert_eq!(judge(Some(&known), &object("a", None), true, Timestamp::from_nanos(60)), Verdict::Confirm);
+    }
+
+    #[test]
+    fn a_marker_with_an_octal_mode_of_a_setgid_directory_is_no_link() {
+        let user = BTreeMap::from([("mode".to_owned(), "42755".to_owned())]);
+        let (version, headers) = (
+            Version { etag: ETag::parse("a"), last_modified: None, size: 0 },
+            Headers { json: "{}".into(), user: Some(user) },
+        );
+        let found = Found::Dir { marker: Some(true), read: Some((version.clone(), headers.clone())) };
+        let mut known = row(&found);
+        assert_eq!((known.attr.kind, known.attr.perm), (FileKind::Dir, 0o2755));
+        known.headers = None;
+        known.attr.perm = 0o700;
+        learn_marker(&mut known, &version, &headers, &defaults());
+        assert_eq!(known.attr.perm, 0o2755);
+    }
+
+    #[test]
+    fn a_directory_that_has_got_a_marker_is_read_again() {
+        let dir = |marker| Found::Dir { marker, read: None };
+        let mut known = row(&dir(Some(false)));
+        assert_eq!(known.headers.as_deref(), Some("{}"), "there is nothing to read");
+        confirm(&mut known, &dir(None), &defaults(), Timestamp::from_nanos(60));
+        assert!(known.headers.is_some());
+        confirm(&mut known, &dir(Some(true)), &defaults(), Timestamp::from_nanos(70));
+        assert_eq!((known.marker, known.headers.clone()), (Marker::Present, None));
+        known.headers = Some("read".to_owned());
+        confirm(&mut known, &dir(Some(true)), &defaults(), Timestamp::from_nanos(80));
+        assert_eq!(known.headers.as_deref(), Some("read"), "it is the one that was there");
     }
 
     #[test]

@@ -133,7 +133,7 @@ fn note_moved(rows: Rows<'_>, cx: Context<'_>, top: Ino, moved: Vec<Moved>) -> R
             if let Some(mut row) = rows.get(top)?.filter(|row| (row.attr.kind == FileKind::Dir) == one.is_dir) {
                 // The one that other machines find there, rather than that of a moment later.
                 if !one.is_dir
-                    && let Some(ctime) = one.headers.said().and_then(|said| said.ctime)
+                    && let Some(ctime) = one.headers.said(one.is_dir).and_then(|said| said.ctime)
                 {
                     row.attr.ctime = ctime;
                 }

@@ -96,6 +96,7 @@ impl Writer {
 
     async fn commit_once(&self, order: Order<'_>) -> Result<Committed, CommitError> {
         let Order { staged, key, .. } = order;
+        staged.copy_ended().await;
         if let Some(known) = staged.sending().filter(|known| known.is_spoiled()) {
             staged.set_sending(None);
             self.give_up(&known);
@@ -125,7 +126,7 @@ impl Writer {
         }
         // Dropped half way (the caller was interrupted), the file must not look committed.
         let mut begun = self.begin(staged, key).await?;
-        let size = begun.size;
+        let (size, carried) = (begun.size, begun.last_change);
         let written = match self.upload(&mut begun, order, headers).await {
             Ok(written) => written,
             Err(e) => {
@@ -139,10 +140,12 @@ impl Writer {
             }
         };
         let (written, headers) = written;
+        // Somebody may have written to it meanwhile.
+        staged.copy_ended().await;
         begun.succeed();
         let version = Version { etag: written.etag, last_modified: written.last_modified, size };
         let object = ObjectRef { key: key.clone(), version };
-        staged.on_committed(object.clone());
+        staged.on_committed(object.clone(), carried);
         // In this order: the journal must not say that nothing was tried on the base before.
         staged.forget_attempts();
         Ok(Committed { object, headers })
@@ -179,8 +182,8 @@ impl Writer {
                 if needed.is_empty() {
                     content.on_commit_began();
                     let known = staged.set_sending(None);
-                    let begun =
-                        Begun { writer: self, staged, size: content.size(), send, sending: None, is_over: false };
+                    let (size, last_change) = (content.size(), staged.last_change());
+                    let begun = Begun { writer: self, staged, send, size, last_change, sending: None, is_over: false };
                     return Ok(begun.going_on(known, key));
                 }
                 needed
@@ -223,6 +226,7 @@ impl Writer {
                 let base = &base;
                 async move {
                     let bytes = self.reader.read(base, piece, None).await.map_err(base_lost)?;
+                    staged.copy_ended().await;
                     staged.fill(base, piece, &bytes).map_err(CommitError::Disk)
                 }
             })
@@ -313,6 +317,8 @@ struct Begun<'a> {
     staged: &'a Staged,
     send: Send,
     size: u64,
+    /// The last change of the file that it carries.
+    last_change: u64,
     sending: Option<Arc<Sending>>,
     is_over: bool,
 }

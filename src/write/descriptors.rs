@@ -47,13 +47,21 @@ impl Descriptor {
     }
 
     /// Its name is about to go: whoever has the file reads on, so it stays open as long as somebody has it.
-    pub(super) fn outlive_name(&self) {
+    ///
+    /// # Errors
+    /// Why it cannot be opened: the name has to stay then.
+    pub(super) fn outlive_name(&self) -> io::Result<()> {
         let mut opened = self.opened();
         if opened.file.is_none() {
-            // What is in memory only is not there.
-            opened.file = open(&self.path).ok().map(Arc::new);
+            match open(&self.path) {
+                Ok(file) => opened.file = Some(Arc::new(file)),
+                // What is in memory only is not there.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
+            }
         }
         opened.is_nameless = true;
+        Ok(())
     }
 
     /// Closes it, unless somebody has used it since this was asked last. `false` if so. Whoever opens it next hears of what of it could
@@ -166,14 +174,14 @@ mod tests {
         let (path, gone) = (dir.path().join("a"), dir.path().join("in memory"));
         std::fs::write(&path, b"bytes").unwrap();
         let descriptor = Arc::new(Descriptor::new(path.clone()));
-        descriptor.outlive_name();
+        descriptor.outlive_name().unwrap();
         std::fs::remove_file(&path).unwrap();
         assert!(descriptor.close_unused());
         let mut bytes = [0; 5];
         open.file(&descriptor).unwrap().read_exact_at(&mut bytes, 0).unwrap();
         assert_eq!(&bytes, b"bytes");
         let descriptor = Arc::new(Descriptor::new(gone));
-        descriptor.outlive_name();
+        descriptor.outlive_name().unwrap();
         open.file(&descriptor).unwrap_err();
     }
 }

@@ -17,6 +17,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use tokio::sync::watch;
 
 /// Bytes that are copied at once to another file.
 const COPY_SIZE: u64 = 1 << 20;
@@ -122,10 +123,11 @@ impl Disk for DirDisk {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        let known = self.known().remove(name);
-        if let Some(known) = known.and_then(|known| known.upgrade()) {
-            known.outlive_name();
+        let known = self.known().get(name).and_then(Weak::upgrade);
+        if let Some(known) = known {
+            known.outlive_name()?;
         }
+        self.known().remove(name);
         match fs::remove_file(self.dir.join(name)) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             result => result,
@@ -313,7 +315,7 @@ pub(super) struct StagingFile {
     /// They may be overwritten all the same.
     in_place: AtomicBool,
     /// What is here is being copied to another file.
-    copying: AtomicBool,
+    copying: watch::Sender<bool>,
     /// Files that the journal may still name.
     retired: Mutex<Vec<String>>,
 }
@@ -325,7 +327,7 @@ impl StagingFile {
             current: Mutex::new((name, file)),
             kept: Mutex::default(),
             in_place: AtomicBool::new(false),
-            copying: AtomicBool::new(false),
+            copying: watch::Sender::new(false),
             retired: Mutex::default(),
         }
     }
@@ -366,7 +368,14 @@ impl StagingFile {
 
     /// Whether what is here is being copied to another file just now.
     pub(super) fn is_copying(&self) -> bool {
-        self.copying.load(Ordering::SeqCst)
+        *self.copying.borrow()
+    }
+
+    /// Waits until it is not.
+    pub(super) async fn copy_ended(&self) {
+        if self.is_copying() {
+            drop(self.copying.subscribe().wait_for(|copying| !*copying).await);
+        }
     }
 
     pub(super) fn is_in_place(&self) -> bool {
@@ -392,9 +401,9 @@ impl StagingFile {
         if !changed.any(|range| self.is_kept(range)) {
             return Ok(());
         }
-        self.copying.store(true, Ordering::SeqCst);
+        self.copying.send_replace(true);
         let copied = self.go_on_elsewhere(present);
-        self.copying.store(false, Ordering::SeqCst);
+        self.copying.send_replace(false);
         copied
     }
 
@@ -537,6 +546,21 @@ mod tests {
         file.write_at(b"!", SMALL_MAX).unwrap_err();
         file.sync_data().unwrap_err();
         assert_eq!(bytes(&*file, 5), b"bytes");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened_for_those_who_read_on_keeps_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = DirDisk::new(dir.path()).unwrap();
+        let _file = disk.create("a").unwrap();
+        // Whoever opens it fails (ELOOP), and whoever takes its name away does not.
+        let path = dir.path().join("a");
+        std::os::unix::fs::symlink("a", &path).unwrap();
+        assert_eq!(disk.remove("a").unwrap_err().raw_os_error(), Some(libc::ELOOP));
+        assert!(path.symlink_metadata().is_ok());
+        disk.remove("a").unwrap_err();
+        fs::remove_file(&path).unwrap();
+        disk.remove("a").unwrap();
     }
 
     #[test]

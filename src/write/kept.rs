@@ -17,9 +17,15 @@ impl Staged {
         self.is_being_copied() || self.held.load(Ordering::Relaxed) > COPY_AT_ONCE_MAX && self.file.is_kept(range)
     }
 
-    /// Whether much of it is being copied just now: then whoever asks for its bytes waits.
-    pub fn is_being_copied(&self) -> bool {
+    /// Whether much of it is being copied just now.
+    fn is_being_copied(&self) -> bool {
         self.file.is_copying()
+    }
+
+    /// Waits until it is not being copied: whoever takes its lock then has it in a moment. To be called before that on each thread that
+    /// others need.
+    pub async fn copy_ended(&self) {
+        self.file.copy_ended().await;
     }
 
     /// Copies what a change of `range` needs, so that the change that follows finds it done. Blocks.
@@ -40,7 +46,7 @@ impl Staged {
 
     /// A database that was written to since the running commit began: what was read of it is neither the one state nor the other.
     pub(super) fn is_disturbed(&self) -> bool {
-        let content = self.lock();
-        self.file.is_in_place() && content.is_disturbed()
+        // Of others, which may be being copied just now, nobody waits for the lock.
+        self.file.is_in_place() && self.lock().is_disturbed()
     }
 }

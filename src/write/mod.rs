@@ -9,6 +9,7 @@
 
 mod allocate;
 mod attempts;
+mod attributes;
 mod buffers;
 mod claims;
 mod commit;
@@ -33,8 +34,9 @@ mod sum;
 use crate::db::{DbError, StagedRow};
 use crate::read::Reader;
 use crate::store::{ObjectHeaders, ObjectStore, StoreError, Upload};
-use crate::types::{Ino, Key, ObjectRef, RangeSet, Timestamp};
+use crate::types::{Ino, Key, ObjectRef, Timestamp};
 use disk::StagingFile;
+use snapshot::Snapshot;
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -68,6 +70,11 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings { memory: 96 << 20, staging: u64::MAX }
     }
+}
+
+/// Whether a row of the journal holds the bytes itself.
+fn has_body(content: &Content) -> bool {
+    content.size() <= BODY_SIZE_MAX && content.missing().is_empty()
 }
 
 /// Why the journal could not be written or read.
@@ -256,12 +263,28 @@ impl Writer {
         &self,
         staged: &Staged,
         replaced: Option<&Staged>,
+        described: (Key, ObjectHeaders),
+        now: Timestamp,
+    ) -> Result<(), JournalError> {
+        staged.copy_ended().await;
+        let (key, headers) = &described;
+        if staged.has_only_attributes() && staged.content().base().is_some_and(|base| base.key == *key) {
+            // There is nothing else to say.
+            return self.record_headers(staged, replaced, (key.clone(), headers), now).await;
+        }
+        // What is written after this moment is not a part of what is acknowledged.
+        let snapshot = staged.snapshot(has_body)?;
+        self.record_snapshot(staged, replaced, snapshot, described, now).await
+    }
+
+    async fn record_snapshot(
+        &self,
+        staged: &Staged,
+        replaced: Option<&Staged>,
+        snapshot: Snapshot,
         (key, headers): (Key, ObjectHeaders),
         now: Timestamp,
     ) -> Result<(), JournalError> {
-        // What is written after this moment is not a part of what is acknowledged.
-        let is_small = |content: &Content| content.size() <= BODY_SIZE_MAX && content.missing().is_empty();
-        let snapshot = staged.snapshot(is_small)?;
         let (mut content, body) = (snapshot.content.clone(), snapshot.body.clone());
         if content.copied().is_some() {
             if !content.missing().is_empty() {
@@ -296,15 +319,16 @@ impl Writer {
         Ok(())
     }
 
-    /// Makes attributes durable that were set of a file with changes, and none of the bytes that were written to it. If the journal has
-    /// the file, its row gets the headers. Else there is one from now on that says of the version in the bucket which it is to have.
-    /// What neither of them has goes with this daemon, and so do its attributes. `describe` as in [`Writer::record`].
+    /// What the journal has of a file is of another name or version: from now on its row tells of those that it has. Nothing is
+    /// acknowledged by that: what was written since stays out of it, and of bytes that the bucket has by now nothing but the attributes
+    /// is owed. `replaced` and `describe` as in [`Writer::record`].
     ///
     /// # Errors
-    /// Those of `describe`, and [`JournalError`]: then nothing may be acknowledged.
-    pub async fn record_attributes<E: From<JournalError>>(
+    /// As [`Writer::record`].
+    pub async fn record_anew<E: From<JournalError>>(
         &self,
         staged: &Staged,
+        replaced: Option<&Staged>,
         now: Timestamp,
         describe: impl FnOnce() -> Result<Option<(Key, ObjectHeaders)>, E>,
     ) -> Result<(), E> {
@@ -313,33 +337,49 @@ impl Writer {
             // Committed while we waited.
             return Ok(());
         }
+        let _its_turn = match replaced {
+            Some(replaced) => replaced.journal_turn().await,
+            None => None,
+        };
         let Some((key, headers)) = describe()? else { return Ok(()) };
-        Ok(self.record_headers(staged, key, &headers, now).await?)
+        if !staged.is_acknowledged() {
+            return Ok(self.record_headers(staged, replaced, (key, &headers), now).await?);
+        }
+        Ok(self.record_moved(staged, replaced, (key, headers), now).await?)
     }
 
-    async fn record_headers(
+    async fn record_moved(
         &self,
         staged: &Staged,
-        key: Key,
-        headers: &ObjectHeaders,
+        replaced: Option<&Staged>,
+        (key, headers): (Key, ObjectHeaders),
         now: Timestamp,
     ) -> Result<(), JournalError> {
-        let (ino, headers) = (staged.ino(), serde_json::to_string(headers)?);
-        if staged.is_acknowledged() {
-            return Ok(self.journal.set_headers(ino, headers).await?);
+        if staged.is_recorded() {
+            let snapshot = staged.snapshot(has_body)?;
+            // It may have been written to in this moment.
+            if snapshot.change == staged.recorded() {
+                return self.record_snapshot(staged, replaced, snapshot, (key, headers), now).await;
+            }
         }
-        let base = staged.content().base().filter(|base| base.key == key).cloned();
-        let Some(size) = base.as_ref().map(|base| base.version.size) else {
-            return Ok(self.clear_row(staged).await?);
+        // In this order: a commit that ends meanwhile first has a new base, and then forgets what it has tried.
+        let attempts = staged.attempts().iter().map(|id| id.as_str().to_owned()).collect();
+        let Some(before) = self.journal.row(staged.ino())? else {
+            return self.record_headers(staged, replaced, (key, &headers), now).await;
         };
-        // No attempts: what a commit has made since has all of it, and is not to be cut to this size.
-        let (file, attempts, body) = (staged.file.name(), Vec::new(), Some(Vec::new()));
-        let (dirty, local, recorded) = (RangeSet::new(), RangeSet::new(), now);
-        let row =
-            StagedRow { ino, key, file, size, base, base_len: size, dirty, local, headers, attempts, recorded, body };
-        // Before it is there: a row that nobody knows of would come back after a crash.
-        staged.set_attributes_recorded();
-        Ok(self.journal.record(row, None).await?)
+        let (dirty, local) = (before.dirty.clone(), before.local.clone());
+        let lacks =
+            !Content::restore(before.size, before.base.clone(), before.base_len, dirty, local).missing().is_empty();
+        // Of a file that is kept apart the base is lost, and no other one has the bytes that the row lacks.
+        let is_lost = lacks && before.base.as_ref().is_some_and(|base| base.key != before.key);
+        let base = if is_lost { before.base.clone() } else { staged.content().base().cloned() };
+        let headers = serde_json::to_string(&headers)?;
+        let row = StagedRow { key, base, headers, attempts, recorded: now, ..before };
+        self.journal.record(row, replaced.map(|replaced| replaced.ino())).await?;
+        if let Some(replaced) = replaced {
+            replaced.set_replaced_by(staged);
+        }
+        Ok(())
     }
 
     /// Takes the journal's row of a file away if the bucket has all of it. `false` if it has not, and there is a row.
@@ -362,6 +402,19 @@ impl Writer {
         self.give_up_sending(staged);
         let _turn = staged.journal_turn().await;
         self.clear_row(staged).await
+    }
+
+    /// What was changed of a file is dropped, and what the journal has of it: it is `object` again. A row that was being written until
+    /// now would name bytes that are gone.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub async fn start_over(&self, staged: &Staged, object: ObjectRef) -> Result<(), JournalError> {
+        let _turn = staged.journal_turn().await;
+        self.clear_row(staged).await?;
+        staged.copy_ended().await;
+        staged.start_over(object, |_| true)?;
+        Ok(())
     }
 
     async fn clear_row(&self, staged: &Staged) -> Result<(), DbError> {

@@ -2,6 +2,7 @@
 //!
 //! Owns: taking both over, and giving a file to another inode. Does not own: which inode and name a file gets (`fs`), rows (`db`).
 
+use super::attributes::is_of_attributes;
 use super::content::Content;
 use super::disk::{DiskFile, StagingFile};
 use super::small::read_from;
@@ -69,6 +70,7 @@ impl Writer {
     }
 
     fn take_over(&self, row: StagedRow, to_read: bool) -> Result<Recovered, JournalError> {
+        let has_only_attributes = is_of_attributes(&row);
         let content = Content::restore(row.size, row.base, row.base_len, row.dirty, row.local);
         let file: Arc<dyn DiskFile> = match &row.body {
             Some(_) if to_read => Arc::new(RowBytes { journal: Arc::clone(&self.journal), ino: row.ino }),
@@ -87,10 +89,15 @@ impl Writer {
                 file
             }
         };
-        let attempts = row.attempts.iter().map(|id| WriteId::new(id)).collect();
+        let mut attempts: Vec<_> = row.attempts.iter().map(|id| WriteId::new(id)).collect();
+        let left_attempts = if has_only_attributes { std::mem::take(&mut attempts) } else { Vec::new() };
         let place = StagingFile::new(Arc::clone(&self.disk), row.file, file);
         let staged = Arc::new(Staged::new(row.ino, place, Arc::clone(&self.room), content, attempts));
-        staged.set_recovered(row.body.is_some());
+        if has_only_attributes {
+            staged.set_attributes_recovered(left_attempts);
+        } else {
+            staged.set_recovered(row.body.is_some());
+        }
         self.lock().insert(row.ino, Arc::clone(&staged));
         let headers = serde_json::from_str(&row.headers)?;
         Ok(Recovered { ino: row.ino, key: row.key, headers, recorded: row.recorded, staged })
@@ -103,6 +110,9 @@ impl Writer {
     pub async fn adopt(&self, recovered: &Recovered, ino: Ino, now: Timestamp) -> Result<Arc<Staged>, JournalError> {
         let old = &recovered.staged;
         let new = self.show_as(recovered, ino)?;
+        if old.has_only_attributes() {
+            new.set_attributes_recovered(old.left_attempts());
+        }
         // At once: of two rows that name one staging file, the next recovery would drop one, and the file with it.
         let described = (recovered.key.clone(), recovered.headers.clone());
         self.record(&new, Some(old), now, || Ok::<_, JournalError>(Some(described))).await?;

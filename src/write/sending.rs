@@ -288,7 +288,12 @@ impl Writer {
     async fn copy_part(&self, staged: &Staged, sending: &Sending, part: PartPlan) -> Result<Option<Part>, CommitError> {
         let base = staged.content().base().cloned().ok_or(CommitError::BaseLost)?;
         let source = PartSource { key: base.key, if_match: Some(base.version.etag), range: Some(part.range) };
-        match self.store.upload_part_copy(&sending.upload, part.number, &source).await {
+        let copied = {
+            // It is never closed. What is fetched in the place of a copy holds none.
+            let _lane = sending.lanes.acquire().await.ok();
+            self.store.upload_part_copy(&sending.upload, part.number, &source).await
+        };
+        match copied {
             Ok(sent) => Ok(Some(sent)),
             // No answer to this one is none to others.
             Err(e) if e.kind.is_retryable() && !matches!(e.kind, ErrorKind::Corrupt | ErrorKind::Damaged) => {

@@ -20,24 +20,29 @@ pub(super) struct Snapshot {
     pub(super) attempts: Vec<WriteId>,
     /// All bytes of a small one.
     pub(super) body: Option<Vec<u8>>,
-    change: u64,
+    pub(super) change: u64,
 }
 
 impl Staged {
     /// Whether the journal has the file as it is now.
     pub fn is_recorded(&self) -> bool {
-        self.is_journaled() && self.recorded.load(Ordering::SeqCst) == self.changes.load(Ordering::SeqCst)
+        self.is_journaled() && self.recorded() == self.last_change()
     }
 
-    /// Whether the journal has bytes of it that somebody was told are safe, and not attributes only.
+    /// Whether the journal has bytes of it that somebody was told are safe, and that the bucket does not have: not attributes only, and
+    /// not what a commit has carried there.
     pub fn is_acknowledged(&self) -> bool {
-        self.is_journaled() && !self.attributes_only.load(Ordering::SeqCst)
+        self.is_journaled() && !self.attributes_only.load(Ordering::SeqCst) && self.recorded() > self.carried()
     }
 
-    /// The journal is about to have attributes of it, and nothing else.
-    pub(super) fn set_attributes_recorded(&self) {
-        self.attributes_only.store(true, Ordering::SeqCst);
-        self.set_journaled(true);
+    /// Whether these are all up to a change.
+    pub fn is_acknowledged_up_to(&self, change: u64) -> bool {
+        self.is_acknowledged() && self.recorded() >= change
+    }
+
+    /// The last change that the journal has.
+    pub(super) fn recorded(&self) -> u64 {
+        self.recorded.load(Ordering::SeqCst)
     }
 
     /// The file as of now, for the journal. Its bytes stay as they are from now on, and changes go elsewhere; not so if `body` is to
@@ -57,7 +62,7 @@ impl Staged {
         if body.is_none() {
             self.file.keep(&content.journaled());
         }
-        let (name, change) = (self.file.name(), self.changes.load(Ordering::SeqCst));
+        let (name, change) = (self.file.name(), self.last_change());
         Ok(Snapshot { content: content.clone(), file: (name, self.file.file()), attempts, body, change })
     }
 
@@ -79,6 +84,7 @@ impl Staged {
         if !has_body {
             self.file.keep(&content.journaled());
         }
+        self.recorded.store(self.last_change(), Ordering::SeqCst);
         self.set_journaled(true);
     }
 
@@ -96,6 +102,11 @@ impl Staged {
     pub(super) fn set_not_recorded(&self) {
         self.set_journaled(false);
         self.attributes_only.store(false, Ordering::SeqCst);
+        self.keep_no_bytes();
+    }
+
+    /// The journal counts on none of its bytes any more.
+    pub(super) fn keep_no_bytes(&self) {
         let _content = self.lock();
         self.file.keep_nothing();
         self.file.drop_retired(None);

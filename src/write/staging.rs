@@ -30,6 +30,8 @@ pub struct Staged {
     pub(super) attributes_only: AtomicBool,
     /// Ids of commits whose outcome is not known to be a success: an object that carries one of them is ours.
     pub(super) attempts: Mutex<Vec<WriteId>>,
+    /// The same of an earlier mount that left attributes only: what these have made has other bytes.
+    pub(super) left_attempts: Mutex<Vec<WriteId>>,
     /// Whoever writes or clears the journal's row waits for its turn: a row must not be cleared that tells of newer bytes.
     journal_turn: Semaphore,
     /// When it was last written, until that is in the catalogue.
@@ -43,6 +45,8 @@ pub struct Staged {
     /// Grows with every change, and which of them the journal has.
     pub(super) changes: AtomicU64,
     pub(super) recorded: AtomicU64,
+    /// And which of them the bucket has.
+    carried: AtomicU64,
     /// How long its upload waits after it was acknowledged, in ms.
     delay_ms: AtomicU64,
     /// Somebody waits for it.
@@ -112,6 +116,7 @@ impl Staged {
             journaled: AtomicBool::new(false),
             attributes_only: AtomicBool::new(false),
             attempts: Mutex::new(attempts),
+            left_attempts: Mutex::default(),
             journal_turn: Semaphore::new(1),
             written_at: Mutex::new(None),
             sending: Mutex::new(None),
@@ -119,6 +124,7 @@ impl Staged {
             next_ahead: AtomicU64::new(AHEAD_FROM),
             changes: AtomicU64::new(1),
             recorded: AtomicU64::new(0),
+            carried: AtomicU64::new(0),
             delay_ms: AtomicU64::new(0),
             asked_for: AtomicBool::new(false),
             is_last_copy: AtomicBool::new(false),
@@ -176,6 +182,16 @@ impl Staged {
 
     pub(super) fn note_change(&self) {
         self.changes.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// The number of its last change.
+    pub fn last_change(&self) -> u64 {
+        self.changes.load(Ordering::SeqCst)
+    }
+
+    /// The last change that a commit has carried into the bucket.
+    pub(super) fn carried(&self) -> u64 {
+        self.carried.load(Ordering::SeqCst)
     }
 
     /// The upload that is under way, if any.
@@ -266,19 +282,22 @@ impl Staged {
         self.note_change();
     }
 
-    /// What was changed is dropped: the file is `object` again.
+    /// What was changed is dropped, if it `may` be: the file is `object` then, and nothing else.
     ///
     /// # Errors
     /// What the disk says.
-    pub fn start_over(&self, object: ObjectRef) -> io::Result<()> {
+    pub(super) fn start_over(&self, object: ObjectRef, may: impl FnOnce(&Content) -> bool) -> io::Result<bool> {
         let mut content = self.lock();
+        if !may(&content) {
+            return Ok(false);
+        }
         self.file.start_over()?;
         *content = Content::new(Some(object));
         self.note_held(&content);
         self.note_change();
         self.set_written_at(None);
         self.set_may_have_set_ids(true);
-        Ok(())
+        Ok(true)
     }
 
     /// When it was last written, if the catalogue does not know yet.
@@ -333,9 +352,10 @@ impl Staged {
         Ok(Grown { size, is_part_full })
     }
 
-    /// The bucket has it as `object`.
-    pub(super) fn on_committed(&self, object: ObjectRef) {
+    /// The bucket has it as `object`, with all changes up to `carried`.
+    pub(super) fn on_committed(&self, object: ObjectRef, carried: u64) {
         let mut content = self.lock();
+        self.carried.store(carried, Ordering::SeqCst);
         self.asked_for.store(false, Ordering::SeqCst);
         content.on_committed(object);
         self.note_held(&content);

@@ -233,6 +233,47 @@ async fn what_says_nothing_of_itself_has_the_time_of_its_last_change_or_of_the_m
 }
 
 #[tokio::test]
+async fn what_is_set_of_the_root_stays_over_listings_and_remounts() {
+    for marker in [None, Some("listed after"), Some("listed before and after")] {
+        let b = bench().await;
+        b.foreign("a", "x").await;
+        if let Some(text) = marker {
+            b.foreign("", text).await;
+        }
+        if marker == Some("listed before and after") {
+            b.ls(Ino::ROOT).await;
+            b.foreign("", "another").await;
+            b.advance(120);
+        }
+        b.chmod(Ino::ROOT, 0o700).await;
+        assert_eq!(b.ls(Ino::ROOT).await, ["a"]);
+        let mut b = b.remount().await;
+        for _ in 0..2 {
+            assert_eq!(b.fs.getattr(Ino::ROOT).unwrap().attr.perm, 0o700, "{marker:?}");
+            b.advance(120);
+            assert_eq!(b.ls(Ino::ROOT).await, ["a"]);
+            b = b.remount().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn times_and_extended_attributes_of_the_root_do_not_fix_its_mode() {
+    let b = bench().await;
+    let mtime = Some(SetTime::At(Timestamp::from_parts(1000, 0)));
+    b.fs.setattr(CALLER, Ino::ROOT, SetAttr { mtime, ..SetAttr::default() }, false).await.unwrap();
+    b.fs.setxattr(Ino::ROOT, b"user.note".to_vec(), b"x".to_vec(), 0).await.unwrap();
+    b.fs.close();
+    let Bench { memory, dir, clock, .. } = b;
+    clock.advance(Duration::from_millis(1));
+    let limits = crate::write::Settings::default();
+    let b = mount_set(dir, memory, clock, limits, |_, defaults| defaults.dir_perm = 0o750).await;
+    let root = b.fs.getattr(Ino::ROOT).unwrap().attr;
+    assert_eq!((root.perm, root.mtime), (0o750, Timestamp::from_parts(1000, 0)));
+    assert_eq!(b.fs.getxattr(Ino::ROOT, b"user.note").await.unwrap(), b"x");
+}
+
+#[tokio::test]
 async fn chmod_of_a_directory_without_a_marker_makes_one() {
     let b = bench().await;
     b.foreign("d/x", "x").await;

@@ -2,6 +2,7 @@
 
 use super::large::{MIB, noise, probed};
 use super::*;
+use crate::store::{Capabilities, Conditions, Support};
 
 #[tokio::test]
 async fn what_is_changed_of_a_large_file_is_sent_and_the_rest_is_copied_by_the_bucket() {
@@ -49,6 +50,31 @@ async fn a_bucket_that_copies_no_parts_is_sent_all() {
     body[..3].copy_from_slice(b"new");
     assert!(b.bytes_of("large").await == body);
     assert_eq!(b.count(Op::UploadPart) - parts, 2, "the first part, and what was to be copied");
+}
+
+#[tokio::test]
+async fn of_the_parts_that_the_bucket_copies_no_more_are_under_way_than_of_others() {
+    let capabilities = Capabilities { parts_equal: true, ..Capabilities::default() };
+    let memory = Arc::new(MemoryStore::with(capabilities, Conditions::all(Support::Honoured)));
+    let clock = Arc::new(ManualClock::new(Timestamp::from_system(std::time::SystemTime::now())));
+    let b = mount(tempfile::tempdir().unwrap(), memory, clock).await;
+    b.write("probe", "x").await.unwrap();
+    // Twelve parts, of which the first is sent.
+    b.put_large("large", &vec![7; 12 * 8 * MIB]).await;
+    let (_, fh) = b.open("large", libc::O_RDWR).await;
+    b.fs.write(fh, Some(0), b"new", false).await.unwrap();
+    let held: Vec<_> = (0..11).map(|_| b.faults.hold_next(Op::UploadPartCopy)).collect();
+    let fs = Arc::clone(&b.fs);
+    let closing = tokio::spawn(async move { fs.flush(CALLER, fh).await });
+    for hold in &held[..8] {
+        hold.reached().await;
+    }
+    assert!(tokio::time::timeout(Duration::from_millis(200), held[8].reached()).await.is_err(), "a ninth");
+    held.iter().for_each(|hold| hold.release());
+    closing.await.unwrap().unwrap();
+    b.fs.release(fh).await;
+    let meta = b.memory.head(&key("large")).await.unwrap();
+    assert_eq!(meta.version.size, 12 * 8 * MIB as u64);
 }
 
 #[tokio::test]

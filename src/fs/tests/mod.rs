@@ -10,6 +10,7 @@ mod databases;
 mod delta;
 mod durability;
 mod freshness;
+mod gated;
 mod large;
 mod links;
 mod model;
@@ -32,7 +33,7 @@ use crate::read;
 use crate::store::open::{StackSettings, wrap};
 use crate::store::{Condition, ErrorKind, FaultStore, MemoryStore, ObjectHeaders, Op, fault, retry};
 use crate::types::{Fh, FileKind, ManualClock, Name, Pos, Timestamp, WallClock};
-use crate::write::{DirDisk, Journal};
+use crate::write::{DirDisk, Disk, Journal};
 use bytes::Bytes;
 
 const CALLER: Caller = Caller { uid: 0, gid: 0, tid: 0 };
@@ -86,6 +87,18 @@ async fn mount_set(
     limits: crate::write::Settings,
     set: impl FnOnce(&mut Settings, &mut Defaults),
 ) -> Bench {
+    mount_on(dir, memory, clock, limits, set, |disk| Arc::new(disk) as Arc<dyn Disk>).await
+}
+
+/// The same, with the staging files on the disk that `on` makes of theirs.
+async fn mount_on(
+    dir: tempfile::TempDir,
+    memory: Arc<MemoryStore>,
+    clock: Arc<ManualClock>,
+    limits: crate::write::Settings,
+    set: impl FnOnce(&mut Settings, &mut Defaults),
+    on: impl FnOnce(DirDisk) -> Arc<dyn Disk>,
+) -> Bench {
     let faults = Arc::new(FaultStore::new(Arc::<MemoryStore>::clone(&memory), fault::Settings::default()));
     let fast = retry::Settings {
         attempts: 2,
@@ -125,7 +138,7 @@ async fn mount_set(
     let meta = Meta::open(&dir.path().join("catalogue.db"), defaults, wall).await.unwrap();
     let reader = Reader::new(Arc::clone(&store), read::Settings::default());
     let journal = Journal::open(&dir.path().join("journal.db")).unwrap();
-    let disk = Arc::new(DirDisk::new(&dir.path().join("staging")).unwrap());
+    let disk = on(DirDisk::new(&dir.path().join("staging")).unwrap());
     let writer = Writer::new(Arc::clone(&store), reader.clone(), disk, journal, limits);
     let fs = Fs::new(meta, store, reader, writer, settings);
     fs.recover().await.unwrap();
@@ -195,12 +208,17 @@ impl Bench {
 
     /// A new daemon over what one left that was killed. Its threads cannot be: what it has sent is done.
     async fn crash(self) -> Bench {
+        self.crash_with(Writes::default()).await
+    }
+
+    /// The same with other options.
+    async fn crash_with(self, writes: Writes) -> Bench {
         let Bench { fs, memory, dir, clock, .. } = self;
         clock.advance(Duration::from_millis(1));
         fs.meta.close();
         fs.writer.close();
         drop(fs);
-        mount(dir, memory, clock).await
+        mount_with(dir, memory, clock, writes).await
     }
 
     async fn create(&self, n: &str) -> (Ino, Fh) {

@@ -320,3 +320,29 @@ async fn the_prefix_of_the_mount_counts_in_the_length_of_a_key() {
     assert_eq!(refused.errno(), libc::ENAMETOOLONG);
     assert!(b.fs.create(CALLER, Ino::ROOT, fits, 0o644, CREATE).await.is_ok());
 }
+
+#[tokio::test]
+async fn a_directory_is_not_moved_where_a_file_that_is_not_uploaded_would_have_too_long_a_key() {
+    let clock = Arc::new(ManualClock::new(Timestamp::from_system(std::time::SystemTime::now())));
+    let (dir, memory) = (tempfile::tempdir().unwrap(), Arc::new(MemoryStore::new()));
+    let limits = crate::write::Settings::default();
+    let b = mount_set(dir, memory, clock, limits, |settings, _| settings.prefix_len = 100).await;
+    let mkdir = async |parent: Ino, n: &str| b.fs.mkdir(CALLER, parent, name(n), 0o755).await.unwrap().ino;
+    let d = mkdir(Ino::ROOT, "d").await;
+    let outer = mkdir(Ino::ROOT, &"o".repeat(255)).await;
+    let inner = mkdir(outer, &"i".repeat(255)).await;
+    let file = name(&format!("{}.part", "f".repeat(250)));
+    let (_, opened) = b.fs.create(CALLER, d, file.clone(), 0o644, CREATE).await.unwrap();
+    b.fs.write(opened.fh, Some(0), b"text", false).await.unwrap();
+    b.close(opened.fh).await;
+    assert_eq!(b.object(&format!("d/{file}")).await, None, "its name is a temporary one");
+    let (requests, to) = (b.count(Op::Copy), "t".repeat(200));
+    let refused = b.fs.rename((Ino::ROOT, name("d")), (inner, name(&to)), false).await.unwrap_err();
+    assert_eq!((refused.errno(), b.count(Op::Copy)), (libc::ENAMETOOLONG, requests));
+    assert!(b.object("d/").await.is_some() && b.fs.lookup(d, &file).await.unwrap().is_some());
+    b.fs.rename((Ino::ROOT, name("d")), (outer, name(&to)), false).await.unwrap();
+    assert_eq!(b.fs.lookup(outer, &name(&to)).await.unwrap().unwrap().ino, d);
+    assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
+    let uploaded = b.object(&format!("{}/{to}/{}.part", "o".repeat(255), "f".repeat(250))).await;
+    assert_eq!(uploaded.as_deref(), Some("text"));
+}

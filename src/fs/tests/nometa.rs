@@ -6,8 +6,15 @@ use std::collections::BTreeMap;
 
 const ATTRIBUTES: [&str; 8] = ["mode", "uid", "gid", "mtime", "ctime", "atime", "rdev", "xattr"];
 /// What another client says of an object, and what it keeps there beside that.
-const THEIRS: [(&str, &str); 5] =
-    [("mode", "33152"), ("uid", "1234"), ("mtime", "1000.5"), ("xattr", "%7B%7D"), ("color", "blue")];
+const THEIRS: [(&str, &str); 7] = [
+    ("mode", "33152"),
+    ("uid", "1234"),
+    ("mtime", "1000.5"),
+    ("ctime", "5"),
+    ("file-ctime", "5"),
+    ("xattr", "%7B%7D"),
+    ("color", "blue"),
+];
 
 fn nometa(defaults: &mut Defaults) {
     defaults.kept = Kept::Here;
@@ -296,4 +303,54 @@ async fn a_mount_without_the_option_goes_by_what_objects_say_again() {
     assert_eq!((shown.perm, shown.uid, shown.mtime), (0o600, 1234, Timestamp::from_nanos(1_000_500_000_000)));
     let b = over(b, nometa).await;
     assert_eq!(attr(&b, "a").await.uid, 1234, "it is known here by now");
+}
+
+#[tokio::test]
+async fn what_is_set_of_the_root_stays_with_the_option_and_without() {
+    let b = bench().await;
+    b.foreign("", "a marker").await;
+    b.foreign("a", "x").await;
+    b.fs.setattr(CALLER, Ino::ROOT, SetAttr { mode: Some(0o700), ..SetAttr::default() }, false).await.unwrap();
+    b.ls(Ino::ROOT).await;
+    let b = over(b, nometa).await;
+    b.ls(Ino::ROOT).await;
+    let b = over(over(b, |_| {}).await, |_| {}).await;
+    assert_eq!(b.fs.getattr(Ino::ROOT).unwrap().attr.perm, 0o700);
+}
+
+/// By another program, or by a mount without the option.
+#[tokio::test]
+async fn what_was_a_link_is_none_when_it_has_other_content() {
+    let b = bare_bench().await;
+    let user = [("--symlink-target".to_owned(), "else".to_owned()), ("color".to_owned(), "blue".to_owned())].into();
+    let headers = ObjectHeaders { user, ..ObjectHeaders::default() };
+    for k in ["written", "emptied"] {
+        b.memory.put(&key(k), Bytes::new(), &headers, &Condition::Always).await.unwrap();
+    }
+    b.write("written", "text").await.unwrap();
+    b.write("emptied", "text").await.unwrap();
+    let (_, fh) = b.open("emptied", libc::O_WRONLY | libc::O_TRUNC).await;
+    b.close(fh).await;
+    for k in ["written", "emptied"] {
+        let user = bare(&b, k).await;
+        assert_eq!((user.get("--symlink-target"), user["color"].as_str()), (None, "blue"), "{k}");
+    }
+    let b = over(b, |_| {}).await;
+    assert_eq!((attr(&b, "emptied").await.kind, attr(&b, "emptied").await.size), (FileKind::File, 0));
+}
+
+#[tokio::test]
+async fn a_marker_that_a_directory_got_under_the_option_is_read_without_it() {
+    let b = bench().await;
+    b.foreign("d/x", "x").await;
+    assert_eq!(attr(&b, "d").await.perm, 0o755);
+    let user = [("mode".to_owned(), (libc::S_IFDIR | 0o700).to_string())].into();
+    let headers = ObjectHeaders { user, ..ObjectHeaders::default() };
+    b.memory.put(&key("d/"), Bytes::new(), &headers, &Condition::Always).await.unwrap();
+    let b = over(b, nometa).await;
+    b.advance(120);
+    assert_eq!(attr(&b, "d").await.perm, 0o755);
+    let b = over(b, |_| {}).await;
+    b.ls(Ino::ROOT).await;
+    assert_eq!(attr(&b, "d").await.perm, 0o700);
 }

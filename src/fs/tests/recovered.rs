@@ -381,3 +381,146 @@ async fn attributes_that_are_owed_of_a_version_that_is_gone_make_no_conflict_cop
     b.advance(120);
     assert_eq!((b.read("a").await.as_str(), b.ls(Ino::ROOT).await), ("theirs", vec!["a".to_owned()]));
 }
+
+#[tokio::test]
+async fn attributes_that_are_owed_replace_no_file_and_bring_none_back() {
+    for (n, before) in [("e", ""), ("a", "in the bucket")] {
+        for (conflict, is_deleted) in [
+            (Conflicts::KeepBoth, false),
+            (Conflicts::Ours, false),
+            (Conflicts::KeepBoth, true),
+            (Conflicts::Ours, true),
+        ] {
+            let b = bench().await;
+            b.foreign(n, before).await;
+            b.half_written(n).await;
+            let b = b.crash_with(Writes { conflict, ..Writes::default() }).await;
+            // All of it is here, and somebody has it open.
+            let (_, fh) = b.open(n, libc::O_RDONLY).await;
+            assert_eq!(b.fs.read(fh, 0, 100).await.unwrap(), before.as_bytes());
+            if is_deleted {
+                b.foreign_delete(n).await;
+            } else {
+                b.foreign(n, "theirs").await;
+            }
+            let (there, names) = if is_deleted { ("nothing", vec![]) } else { ("theirs", vec![n.to_owned()]) };
+            assert_eq!(b.drained(&[n]).await, [there], "{n:?} {conflict:?}");
+            b.fs.release(fh).await;
+            b.advance(120);
+            assert_eq!(b.ls(Ino::ROOT).await, names, "{n:?} {conflict:?}");
+            assert_eq!(b.fs.pending().unwrap().conflicts, 0);
+        }
+    }
+}
+
+#[tokio::test]
+async fn attributes_that_are_owed_of_an_empty_file_are_no_file_without_the_catalogue_either() {
+    let b = bench().await;
+    b.foreign("e", "").await;
+    b.half_written("e").await;
+    let b = b.remount_without_catalogue().await;
+    b.foreign("e", "theirs").await;
+    assert_eq!(b.drained(&["e"]).await, ["theirs"]);
+    b.advance(120);
+    assert_eq!(b.ls(Ino::ROOT).await, ["e"]);
+}
+
+#[tokio::test]
+async fn attributes_that_are_set_during_an_upload_outlive_a_kill_before_its_answer() {
+    for is_known in [true, false] {
+        let b = bench().await;
+        b.write("a", "in the bucket").await.unwrap();
+        b.advance(1);
+        let (ino, fh) = b.open("a", libc::O_WRONLY | libc::O_TRUNC).await;
+        b.fs.write(fh, Some(0), b"longer than what was there", false).await.unwrap();
+        let held = b.faults.hold_next_answer(Op::Put);
+        let fs = Arc::clone(&b.fs);
+        let closing = tokio::spawn(async move { fs.flush(CALLER, fh).await });
+        held.reached().await;
+        b.advance(1);
+        let private = SetAttr { mode: Some(0o600), ..SetAttr::default() };
+        b.fs.setattr(CALLER, ino, private, true).await.unwrap();
+        closing.abort();
+        let mtime = b.memory.head(&key("a")).await.unwrap().headers.user["mtime"].clone();
+        let b = if is_known { b.crash().await } else { b.remount_without_catalogue().await };
+        assert_eq!(b.drained(&["a"]).await, ["longer than what was there"], "known: {is_known}");
+        assert_eq!((b.read("a").await.as_str(), b.mode("a").await), ("longer than what was there", 0o600));
+        assert_eq!(b.stored_mode("a").await, "33152");
+        assert_eq!(b.memory.head(&key("a")).await.unwrap().headers.user["mtime"], mtime);
+        assert_eq!(b.ls(Ino::ROOT).await, ["a"]);
+    }
+}
+
+#[tokio::test]
+async fn what_is_half_written_when_an_upload_ends_is_not_acknowledged_by_that() {
+    for is_refused in [false, true] {
+        let b = late_bench().await;
+        b.write("a", "acknowledged").await.unwrap();
+        let ino = b.ino("a").await;
+        let held = if is_refused {
+            b.faults.fail_next(Op::Put, ErrorKind::Broken, 10);
+            // Was it done all the same?
+            b.faults.hold_next(Op::Head)
+        } else {
+            b.faults.hold_next_answer(Op::Put)
+        };
+        let fs = Arc::clone(&b.fs);
+        let uploading = tokio::spawn(async move { fs.commit(ino).await });
+        held.reached().await;
+        let (_, fh) = b.open("a", libc::O_WRONLY | libc::O_TRUNC).await;
+        b.fs.write(fh, Some(0), b"half", false).await.unwrap();
+        held.release();
+        assert_eq!(uploading.await.unwrap().is_err(), is_refused);
+        assert_eq!(b.journal_keys(), ["a"]);
+        let staged = b.fs.writer.get(ino).unwrap();
+        assert_eq!(staged.is_acknowledged(), is_refused, "the bucket has what was acknowledged, or the journal");
+        // Whoever syncs the directory does not wait for the other half.
+        if !is_refused {
+            b.fs.fsyncdir(Ino::ROOT).await.unwrap();
+            assert_eq!(b.object("a").await.as_deref(), Some("acknowledged"));
+        }
+        drop(staged);
+        let b = b.crash().await;
+        assert_eq!(b.read("a").await, "acknowledged", "refused: {is_refused}");
+        assert_eq!(b.drained(&["a"]).await, ["acknowledged"], "refused: {is_refused}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_bucket_has_takes_no_disk_although_somebody_writes_the_file_anew() {
+    let b = late_bench().await;
+    b.write("a", &"acknowledged ".repeat(50_000)).await.unwrap();
+    let ino = b.ino("a").await;
+    let held = b.faults.hold_next_answer(Op::Put);
+    let fs = Arc::clone(&b.fs);
+    let uploading = tokio::spawn(async move { fs.commit(ino).await });
+    held.reached().await;
+    let (_, fh) = b.open("a", libc::O_WRONLY | libc::O_TRUNC).await;
+    b.fs.write(fh, Some(0), b"half", false).await.unwrap();
+    // The new one is small, and in memory.
+    let count = || std::fs::read_dir(b.dir.path().join("staging")).unwrap().count();
+    assert_eq!(count(), 1);
+    held.release();
+    uploading.await.unwrap().unwrap();
+    assert_eq!(count(), 0);
+}
+
+#[tokio::test]
+async fn what_is_half_written_under_a_name_that_changes_is_not_acknowledged_by_that() {
+    let b = late_bench().await;
+    let dir = b.fs.mkdir(CALLER, Ino::ROOT, name("d"), 0o755).await.unwrap().ino;
+    for (parent, n) in [(Ino::ROOT, "known.new"), (dir, "f")] {
+        let (entry, opened) = b.fs.create(CALLER, parent, name(n), 0o644, CREATE).await.unwrap();
+        b.fs.write(opened.fh, Some(0), b"acknowledged", false).await.unwrap();
+        b.fs.flush(CALLER, opened.fh).await.unwrap();
+        b.fs.release(opened.fh).await;
+        let fh = b.fs.open(CALLER, entry.ino, libc::O_WRONLY | libc::O_TRUNC).await.unwrap().fh;
+        b.fs.write(fh, Some(0), b"half", false).await.unwrap();
+    }
+    b.mv("known.new", "known").await.unwrap();
+    b.mv("d", "e").await.unwrap();
+    assert_eq!(b.journal_keys(), ["known", "e/f"]);
+    let b = b.crash().await;
+    assert_eq!(b.drained(&["known.new", "known", "e/f"]).await, ["nothing", "acknowledged", "acknowledged"]);
+    assert!(b.ls(Ino::ROOT).await.iter().all(|n| !n.contains("conflict")), "{:?}", b.ls(Ino::ROOT).await);
+}

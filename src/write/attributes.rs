@@ -1,0 +1,164 @@
+//! Attributes that are owed of a file, and none of its bytes.
+//!
+//! Owns: making them durable, by a row of the journal that tells of them only where there is none that has bytes as well; which version
+//! they are of.
+//! Does not own: rows with bytes (`write`, `snapshot`), what the attributes are (`fs`).
+
+use super::content::Content;
+use super::staging::Staged;
+use super::{JournalError, Writer};
+use crate::db::StagedRow;
+use crate::store::ObjectHeaders;
+use crate::types::{Key, ObjectRef, RangeSet, Timestamp, WriteId};
+use std::io;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+impl Staged {
+    /// The journal is about to have attributes of it, and nothing else.
+    pub(super) fn set_attributes_recorded(&self) {
+        if !self.attributes_only.swap(true, Ordering::SeqCst) {
+            self.recorded.store(0, Ordering::SeqCst);
+        }
+        self.set_journaled(true);
+    }
+
+    /// An earlier mount's journal has attributes of it, and nothing else. It may have made another version by these `attempts`.
+    pub(super) fn set_attributes_recovered(&self, attempts: Vec<WriteId>) {
+        *self.left_attempts.lock().unwrap_or_else(PoisonError::into_inner) = attempts;
+        self.attributes_only.store(true, Ordering::SeqCst);
+        self.set_recovered(true);
+    }
+
+    /// Whether nothing but attributes is owed of it: its row tells of no more, and its bytes are those of the version before. Of an empty
+    /// file, which somebody may have emptied once more, only as long as it is as an earlier mount left it.
+    pub fn has_only_attributes(&self) -> bool {
+        let content = self.content();
+        self.owes_only_attributes(&content)
+    }
+
+    fn owes_only_attributes(&self, content: &Content) -> bool {
+        let is_as_before = !content.has_own_bytes() && (content.size() > 0 || self.is_recorded());
+        is_as_before && self.is_journaled() && self.attributes_only.load(Ordering::SeqCst)
+    }
+
+    /// What an earlier mount tried that left attributes of it.
+    pub(super) fn left_attempts(&self) -> Vec<WriteId> {
+        self.left_attempts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether an object that carries `id` was written by a commit of this file that got no answer, be it that it has other bytes.
+    pub fn may_have_made(&self, id: &WriteId) -> bool {
+        self.is_own(id) || self.left_attempts().contains(id)
+    }
+}
+
+/// Whether a row of the journal tells of attributes only.
+pub(super) fn is_of_attributes(row: &StagedRow) -> bool {
+    let is_whole = |base: &ObjectRef| base.version.size == row.size && row.base_len == row.size;
+    let is_base = row.base.as_ref().is_some_and(is_whole) && row.dirty.is_empty() && row.local.is_empty();
+    is_base && row.body.as_ref().is_some_and(Vec::is_empty)
+}
+
+impl Writer {
+    /// Makes attributes durable that were set of a file with changes, and none of the bytes that were written to it. If the journal has
+    /// the file, its row gets the headers. Else there is one from now on that says of the version in the bucket which it is to have.
+    /// What neither of them has goes with this daemon, and so do its attributes. `describe` as in [`Writer::record`].
+    ///
+    /// # Errors
+    /// Those of `describe`, and [`JournalError`]: then nothing may be acknowledged.
+    pub async fn record_attributes<E: From<JournalError>>(
+        &self,
+        staged: &Staged,
+        now: Timestamp,
+        describe: impl FnOnce() -> Result<Option<(Key, ObjectHeaders)>, E>,
+    ) -> Result<(), E> {
+        let _turn = staged.journal_turn().await;
+        if !staged.is_changed() {
+            // Committed while we waited.
+            return Ok(());
+        }
+        let Some((key, headers)) = describe()? else { return Ok(()) };
+        Ok(self.record_headers(staged, None, (key, &headers), now).await?)
+    }
+
+    pub(super) async fn record_headers(
+        &self,
+        staged: &Staged,
+        replaced: Option<&Staged>,
+        (key, headers): (Key, &ObjectHeaders),
+        now: Timestamp,
+    ) -> Result<(), JournalError> {
+        let (ino, headers) = (staged.ino(), serde_json::to_string(headers)?);
+        // Of a row that SQLite seemed not to clear nobody knows whether it is there.
+        if replaced.is_none() && staged.is_acknowledged() && self.journal.set_headers(ino, headers.clone()).await? {
+            return Ok(());
+        }
+        // In this order: a commit that ends meanwhile first has a new base, and then forgets what it has tried.
+        let attempts = staged.attempts().into_iter().chain(staged.left_attempts());
+        let attempts = attempts.map(|id| id.as_str().to_owned()).collect();
+        let base = staged.content().base().filter(|base| base.key == key).cloned();
+        let Some(size) = base.as_ref().map(|base| base.version.size) else {
+            return Ok(self.clear_row(staged).await?);
+        };
+        let (file, body) = (staged.file.name(), Some(Vec::new()));
+        let (dirty, local, recorded) = (RangeSet::new(), RangeSet::new(), now);
+        let row =
+            StagedRow { ino, key, file, size, base, base_len: size, dirty, local, headers, attempts, recorded, body };
+        // Before it is there: a row that nobody knows of would come back after a crash.
+        staged.set_attributes_recorded();
+        self.journal.record(row, replaced.map(|replaced| replaced.ino())).await?;
+        staged.keep_no_bytes();
+        if let Some(replaced) = replaced {
+            replaced.set_replaced_by(staged);
+        }
+        Ok(())
+    }
+
+    /// Attributes are owed of a file, and a commit of it that got no answer has made `own`: from now on they are owed of that one, as it
+    /// is. `false` if more is owed by now.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub async fn follow_own(&self, staged: &Staged, own: ObjectRef) -> io::Result<bool> {
+        // A row that is being written may name the staging file.
+        let _turn = staged.journal_turn().await;
+        let follows = staged.start_over(own, |content| staged.owes_only_attributes(content))?;
+        if follows {
+            staged.touch();
+        }
+        Ok(follows)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{DirDisk, Journal, Settings};
+    use super::*;
+    use crate::read::{self, Reader};
+    use crate::store::{MemoryStore, ObjectStore};
+    use crate::types::{ETag, Ino, Version};
+    use std::sync::Arc;
+
+    #[tokio::test]
+    async fn attributes_are_in_the_journal_although_it_has_lost_the_row_that_was_to_tell_of_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let store: Arc<dyn ObjectStore> = Arc::new(MemoryStore::new());
+        let reader = Reader::new(Arc::clone(&store), read::Settings::default());
+        let disk = Arc::new(DirDisk::new(&dir.path().join("staging")).unwrap());
+        let journal = Journal::open(&dir.path().join("journal.db")).unwrap();
+        let writer = Writer::new(store, reader, disk, journal, Settings::default());
+        let (ino, key) = (Ino(2), Key::parse("k").unwrap());
+        let version = Version { etag: ETag::parse("e"), last_modified: None, size: 7 };
+        let base = ObjectRef { key: key.clone(), version };
+        let staged = writer.stage(ino, Some(base.clone())).unwrap();
+        staged.touch();
+        staged.set_journaled(true);
+        staged.recorded.store(staged.changes.load(Ordering::SeqCst), Ordering::SeqCst);
+        let describe = || Ok::<_, JournalError>(Some((key, ObjectHeaders::default())));
+        writer.record_attributes(&staged, Timestamp::from_nanos(9), describe).await.unwrap();
+        let row = writer.journal().row(ino).unwrap().unwrap();
+        assert_eq!((row.size, row.base, row.body), (7, Some(base), Some(Vec::new())));
+        assert!(!staged.is_acknowledged());
+    }
+}
