@@ -112,7 +112,12 @@ impl Fs {
     async fn settle_attributes(self: &Arc<Self>, staged: &Arc<Staged>, row: &InodeRow, key: &Key) -> Result<()> {
         let is_ours = |there: &ObjectMeta| there.headers.write_id().is_some_and(|id| staged.may_have_made(&id));
         let Some(own) = self.remote.head(key).await?.filter(is_ours) else {
-            return self.give_up_attributes(row, key).await;
+            if !self.writer.give_up_attributes(staged, || self.meta.pins().is_pinned(row.ino)).await? {
+                // Somebody has written to it meanwhile: those bytes are owed, and meet the other version.
+                return Err(CommitError::Conflict.into());
+            }
+            self.queue().forget(row.ino);
+            return self.show_theirs(row, key).await;
         };
         let object = ObjectRef { key: key.clone(), version: own.version.clone() };
         if !self.writer.follow_own(staged, object.clone()).await? {
@@ -151,6 +156,10 @@ impl Fs {
     /// Nothing but attributes was changed here, of a version that is gone: as with chmod of a clean file.
     pub(super) async fn give_up_attributes(self: &Arc<Self>, row: &InodeRow, key: &Key) -> Result<()> {
         self.forget_staged(row.ino).await?;
+        self.show_theirs(row, key).await
+    }
+
+    async fn show_theirs(self: &Arc<Self>, row: &InodeRow, key: &Key) -> Result<()> {
         self.meta.change(row.ino, |row| row.local = false).await?;
         self.look_again(row, key).await?;
         Err(FsError::Stale)

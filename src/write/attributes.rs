@@ -115,6 +115,32 @@ impl Writer {
         Ok(())
     }
 
+    /// Attributes are owed of a file, of a version that is gone: nothing is any more, and unless it `is_pinned` it is not staged either.
+    /// `false` if more is owed by now.
+    ///
+    /// # Errors
+    /// A journal that could not be written.
+    pub async fn give_up_attributes(
+        &self,
+        staged: &Staged,
+        is_pinned: impl Fn() -> bool,
+    ) -> Result<bool, crate::db::DbError> {
+        // Who closes the file journals it before or after this, and not meanwhile.
+        let _turn = staged.journal_turn().await;
+        if !staged.has_only_attributes() {
+            return Ok(false);
+        }
+        self.clear_row(staged).await?;
+        if staged.content().has_own_bytes() {
+            return Ok(false);
+        }
+        if !is_pinned() {
+            self.lock().remove(&staged.ino());
+            staged.remove_files();
+        }
+        Ok(true)
+    }
+
     /// Attributes are owed of a file, and a commit of it that got no answer has made `own`: from now on they are owed of that one, as it
     /// is. `false` if more is owed by now.
     ///

@@ -417,7 +417,7 @@ impl Writer {
         Ok(())
     }
 
-    async fn clear_row(&self, staged: &Staged) -> Result<(), DbError> {
+    pub(super) async fn clear_row(&self, staged: &Staged) -> Result<(), DbError> {
         if staged.is_journaled() {
             self.journal.clear(staged.ino()).await?;
             staged.set_not_recorded();

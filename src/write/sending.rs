@@ -190,7 +190,9 @@ impl Writer {
             match staged.sending() {
                 Some(known) => known,
                 None => {
-                    let Some(headers) = headers.await else { return Ok(()) };
+                    let Some(mut headers) = headers.await else { return Ok(()) };
+                    // That of the version before: whoever looks for this write would find it made, and this one never was.
+                    headers.user.remove(WriteId::HEADER);
                     let layout = Layout::growing(self.store.capabilities());
                     let sending = self.begin_upload(staged, key, headers, layout).await?;
                     staged.set_sending(Some(Arc::clone(&sending)));

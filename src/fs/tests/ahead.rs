@@ -222,3 +222,20 @@ async fn a_file_is_sent_ahead_from_64_mib_on_and_shows_elsewhere_when_its_upload
     let found = b.fs.lookup(Ino::ROOT, &name("film.mkv")).await.unwrap().unwrap();
     assert_eq!(Some(found.attr.mtime), made.version.last_modified);
 }
+
+#[tokio::test]
+async fn what_is_sent_ahead_is_not_taken_for_the_version_that_it_replaces() {
+    let b = probed().await;
+    b.write("film.mkv", "before").await.unwrap();
+    let id = async || b.memory.head(&key("film.mkv")).await.unwrap().headers.write_id().unwrap();
+    let before = id().await;
+    let body = noise(70 * MIB);
+    let (_, fh) = b.open("film.mkv", libc::O_WRONLY | libc::O_TRUNC).await;
+    b.write_ahead(fh, &body, 8).await;
+    // It is not carried out, which nobody can know: whoever asks must not find that it was.
+    b.faults.fail_next(Op::CompleteUpload, ErrorKind::Broken, 1);
+    b.fs.flush(CALLER, fh).await.unwrap();
+    b.fs.release(fh).await;
+    assert!(b.bytes_of("film.mkv").await == body);
+    assert_ne!(id().await, before);
+}

@@ -222,28 +222,6 @@ async fn a_file_that_was_emptied_by_opening_it_for_reading_is_in_the_bucket_at_c
 }
 
 #[tokio::test]
-async fn so_many_uploads_run_at_once_as_are_allowed() {
-    let b = bench_with(Writes { uploads: 2, ..back() }).await;
-    for n in ["a", "b", "c"] {
-        b.write(n, n).await.unwrap();
-    }
-    let holds: Vec<_> = (0..3).map(|_| b.faults.hold_next(Op::Put)).collect();
-    let background = tokio::spawn(Arc::clone(&b.fs).run_background());
-    b.advance(6);
-    for hold in &holds[..2] {
-        hold.reached().await;
-    }
-    let third = tokio::time::timeout(Duration::from_millis(50), holds[2].reached()).await;
-    assert!(third.is_err(), "two at a time");
-    holds.iter().for_each(|hold| hold.release());
-    while b.fs.pending().unwrap().files > 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    assert_eq!(b.object("c").await.as_deref(), Some("c"));
-    background.abort();
-}
-
-#[tokio::test]
 async fn which_names_are_temporary_is_for_the_mount_to_say() {
     let ours = Writes { temp_names: TempNames::new(["*.draft", "tmp-*"]).unwrap(), ..Writes::default() };
     let none = Writes { temp_names: TempNames::new([]).unwrap(), ..Writes::default() };

@@ -414,6 +414,35 @@ async fn attributes_that_are_owed_replace_no_file_and_bring_none_back() {
 }
 
 #[tokio::test]
+async fn what_is_closed_in_the_moment_in_which_owed_attributes_are_given_up_is_kept() {
+    let b = bench().await;
+    b.write("a", "in the bucket").await.unwrap();
+    b.half_written("a").await;
+    let b = b.crash_with(Writes { mode: WriteMode::Back, ..Writes::default() }).await;
+    let ino = b.fs.lookup(Ino::ROOT, &name("a")).await.unwrap().unwrap().ino;
+    b.foreign("a", "theirs").await;
+    // The copy is refused; the look at who has taken the place waits.
+    let refused = b.faults.hold_next_answer(Op::Copy);
+    let fs = Arc::clone(&b.fs);
+    let committing = tokio::spawn(async move { fs.commit(ino).await });
+    refused.reached().await;
+    let held = b.faults.hold_next_answer(Op::Head);
+    refused.release();
+    held.reached().await;
+    let (_, fh) = b.open("a", libc::O_WRONLY | libc::O_TRUNC).await;
+    b.fs.write(fh, Some(0), b"acknowledged", false).await.unwrap();
+    b.fs.flush(CALLER, fh).await.unwrap();
+    b.fs.release(fh).await;
+    held.release();
+    assert!(committing.await.unwrap().is_err());
+    assert_eq!(b.drained(&["a"]).await, ["theirs"]);
+    b.advance(120);
+    let names = b.ls(Ino::ROOT).await;
+    let copy = names.iter().find(|n| n.starts_with("a (conflict desk ")).unwrap();
+    assert_eq!(b.object(copy).await.as_deref(), Some("acknowledged"));
+}
+
+#[tokio::test]
 async fn attributes_that_are_owed_of_an_empty_file_are_no_file_without_the_catalogue_either() {
     let b = bench().await;
     b.foreign("e", "").await;
