@@ -169,6 +169,16 @@ impl Rows<'_> {
         )
     }
 
+    /// Whether anything below `ino`, without itself, holds changes of ours or owes a marker.
+    pub fn holds_local(&self, ino: Ino) -> RowResult<bool> {
+        self.exists(
+            "WITH RECURSIVE tree(ino) AS (SELECT ino FROM inode WHERE parent = ?1
+                 UNION ALL SELECT i.ino FROM inode i JOIN tree t ON i.parent = t.ino)
+             SELECT 1 FROM inode i JOIN tree t ON i.ino = t.ino WHERE i.local <> 0 OR i.marker = 2 LIMIT 1",
+            params![sql(ino.0)],
+        )
+    }
+
     /// Every inode number below `ino`, without itself.
     pub fn descendants(&self, ino: Ino) -> RowResult<Vec<Ino>> {
         let mut statement = self.0.prepare_cached(
@@ -259,6 +269,14 @@ impl Rows<'_> {
         self.0
             .prepare_cached("UPDATE inode SET atime = ?2 WHERE ino = ?1 AND atime < ?2")?
             .execute(params![sql(ino.0), at.nanos()])?;
+        Ok(())
+    }
+
+    /// A name in the directory came or went. No index has its times, so that nothing but its row is written.
+    pub fn touched(&self, dir: Ino, at: Timestamp) -> RowResult<()> {
+        self.0
+            .prepare_cached("UPDATE inode SET mtime = ?2, ctime = ?2 WHERE ino = ?1")?
+            .execute(params![sql(dir.0), at.nanos()])?;
         Ok(())
     }
 

@@ -14,7 +14,7 @@ pub struct StagedRow {
     pub ino: Ino,
     /// The key that it had when the row was written.
     pub key: Key,
-    /// Name of its staging file.
+    /// Name of its staging file. Empty if nothing but attributes is owed.
     pub file: String,
     /// Size of the file in bytes.
     pub size: u64,
@@ -114,6 +114,27 @@ impl Journal {
         let ino = i64::try_from(ino.0).unwrap_or(i64::MAX);
         let sql = "UPDATE staged SET headers = ?2 WHERE ino = ?1";
         self.0.write(move |conn| conn.prepare_cached(sql)?.execute(params![ino, headers]).map(|rows| rows > 0)).await
+    }
+
+    /// Adds write ids of commits whose outcome is not known to the row of an inode, if there is one. Answers once that is durable.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub async fn add_attempts(&self, ino: Ino, attempts: Vec<String>) -> Result<(), DbError> {
+        let ino = i64::try_from(ino.0).unwrap_or(i64::MAX);
+        self.0
+            .write(move |conn| {
+                let sql = "SELECT attempts FROM staged WHERE ino = ?1";
+                let known: Option<String> = conn.prepare_cached(sql)?.query_row([ino], |r| r.get(0)).optional()?;
+                let Some(known) = known else { return Ok(()) };
+                let mut all: Vec<&str> = known.split_whitespace().collect();
+                all.extend(
+                    attempts.iter().map(String::as_str).filter(|id| !known.split_whitespace().any(|k| k == *id)),
+                );
+                let sql = "UPDATE staged SET attempts = ?2 WHERE ino = ?1";
+                conn.prepare_cached(sql)?.execute(params![ino, all.join(" ")]).map(|_| ())
+            })
+            .await
     }
 
     /// Takes the row of an inode away, because the bucket has its bytes.
@@ -372,7 +393,10 @@ mod tests {
         assert_eq!(journal.rows().unwrap(), vec![row.clone()]);
         assert!(journal.set_headers(Ino(5), "{\"user\":{}}".into()).await.unwrap());
         assert!(!journal.set_headers(Ino(6), "{}".into()).await.unwrap());
-        assert_eq!(journal.rows().unwrap(), vec![StagedRow { headers: "{\"user\":{}}".into(), ..row }]);
+        journal.add_attempts(Ino(5), vec!["z".to_owned(), "x".to_owned()]).await.unwrap();
+        journal.add_attempts(Ino(6), vec!["z".to_owned()]).await.unwrap();
+        let (headers, attempts) = ("{\"user\":{}}".into(), vec!["x".into(), "y".into(), "z".into()]);
+        assert_eq!(journal.rows().unwrap(), vec![StagedRow { headers, attempts, ..row }]);
         journal.clear(Ino(5)).await.unwrap();
         let upload = (Key::parse("a/c").unwrap(), "id".to_owned());
         journal.record_upload(&upload.0, &upload.1, Ino(6)).await.unwrap();

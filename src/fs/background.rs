@@ -5,7 +5,6 @@
 
 use super::begin::to_the_end;
 use super::orphans::ORPHAN_PAUSE;
-use super::sqlite::Role;
 use super::{Fs, FsError, Result};
 use crate::meta::Marker;
 use crate::store::Condition;
@@ -183,6 +182,7 @@ impl Fs {
         if !is_asked_for && is_open && is_written_to {
             // Somebody goes on writing, and has perhaps only emptied the file so far. What was acknowledged is in the journal; the
             // close that is to come is a part of the same upload.
+            tracing::debug!(path = %self.path_of(ino), "is being written to: its upload waits");
             self.queue().postpone(ino, self.meta.now().plus(delay.max(WRITTEN_PAUSE)));
             return;
         }
@@ -193,26 +193,6 @@ impl Fs {
         }
         let later = self.meta.now().plus(ENDED_PAUSE);
         self.queue().on_ended(ino, later);
-    }
-
-    /// Commits a file, or the database that it belongs to, unless that is in the midst of a transaction.
-    async fn commit_whole(self: &Arc<Self>, ino: Ino, delay: Duration) -> Result<()> {
-        let (Some(row), Some(staged)) = (self.meta.get(ino)?, self.writer.get(ino)) else {
-            return self.commit(ino).await;
-        };
-        if delay.is_zero() || self.role_of(&staged, &row)? == Role::None {
-            return self.commit(ino).await;
-        }
-        if self.is_in_transaction(&row)? {
-            self.queue().postpone(ino, self.meta.now().plus(delay));
-            return Ok(());
-        }
-        let order = self.in_order(&row)?;
-        for file in &order {
-            self.commit(*file).await?;
-        }
-        // Renamed in this moment.
-        if order.contains(&ino) { Ok(()) } else { self.commit(ino).await }
     }
 
     /// The path of an inode, for people.

@@ -59,6 +59,10 @@ impl Fs {
             if self.meta.get(ino)?.map(|row| self.meta.key(&row)).transpose()?.flatten() != Some(Ok(key.clone())) {
                 continue;
             }
+            // Dropped meanwhile, be it that the name is the same?
+            if !self.writer.get(ino).is_some_and(|now| Arc::ptr_eq(&now, &staged)) {
+                continue;
+            }
             if !staged.is_changed() {
                 // Somebody else's commit carried it while we waited; a row written meanwhile has nothing left to say.
                 return self.clear_row(&staged).await;
@@ -78,24 +82,14 @@ impl Fs {
             done => done,
         };
         match done {
-            Ok(done) => {
-                let made = done.headers.clone();
-                self.committed(staged, &row, done).await?;
-                let completed = self.complete_headers(staged, key, &made, &headers).await;
-                if completed.is_err() {
-                    // They are owed still: the next commit has nothing else to send.
-                    staged.touch();
-                    self.meta.change(row.ino, |row| row.local = true).await?;
-                }
-                completed
-            }
+            Ok(done) => self.uploaded(staged, &row, &key, &headers, done).await,
             Err(CommitError::Conflict | CommitError::BaseDeleted | CommitError::BaseLost)
                 if staged.has_only_attributes() =>
             {
                 self.settle_attributes(staged, &row, &key).await
             }
             Err(CommitError::Conflict) => self.on_conflict(staged, row, key, headers).await,
-            Err(CommitError::BaseDeleted) => self.recreate(staged, &row, &key, headers).await,
+            Err(CommitError::BaseDeleted) => self.recreate(staged, &row, &key, &headers).await,
             Err(CommitError::BaseLost) if !staged.content().has_own_bytes() => {
                 self.give_up_attributes(&row, &key).await
             }
@@ -116,8 +110,10 @@ impl Fs {
                 // Somebody has written to it meanwhile: those bytes are owed, and meet the other version.
                 return Err(CommitError::Conflict.into());
             }
+            let shown = self.show_theirs(row, key).await;
+            // Not before: whoever drains waits for it.
             self.queue().forget(row.ino);
-            return self.show_theirs(row, key).await;
+            return shown;
         };
         let object = ObjectRef { key: key.clone(), version: own.version.clone() };
         if !self.writer.follow_own(staged, object.clone()).await? {
@@ -174,31 +170,36 @@ impl Fs {
         Ok(true)
     }
 
-    /// An upload that began while the file was still being written has the headers of that time. What was said explicitly since
-    /// (mode, owner, times) is stored by a copy of the object to itself; the time of the last write only in the catalogue, as the
-    /// bucket has one of its own.
-    async fn complete_headers(
+    /// The bucket has it. An upload that began while the file was still being written has the headers of that time. What was said
+    /// explicitly since (mode, owner, times) is stored by a commit that has nothing else to send, a copy of the object to itself; the
+    /// time of the last write only in the catalogue, as the bucket has one of its own.
+    pub(super) async fn uploaded(
         self: &Arc<Self>,
-        staged: &Staged,
-        key: Key,
-        made: &ObjectHeaders,
+        staged: &Arc<Staged>,
+        row: &InodeRow,
+        key: &Key,
         wanted: &ObjectHeaders,
+        done: Committed,
     ) -> Result<()> {
-        let is_time_set = staged.written_at().is_none();
-        if !lacks(made, wanted, is_time_set) {
+        if !lacks(&done.headers, wanted, staged.written_at().is_none()) {
+            return self.committed(staged, row, done).await;
+        }
+        // Before the journal's row goes: attributes that somebody was told are safe are owed still.
+        staged.touch();
+        self.committed(staged, row, done).await?;
+        if staged.content().has_own_bytes() {
+            // Somebody has begun to write it anew: his close carries both.
             return Ok(());
         }
-        let Some(row) = self.meta.get(staged.ino())?.filter(|row| self.has_key(row, &key)) else { return Ok(()) };
-        let mut wanted = wanted.clone();
-        // It is that of the version before.
-        wanted.user.remove(ContentSum::HEADER);
-        // The row says all of it already; what it says that is set meanwhile belongs to the next commit.
-        self.copy_to_itself(row, key, wanted, |_| {}).await
+        let row = self.settled(staged)?;
+        let headers = self.headers_for_commit(&row, key).await?;
+        let done = self.upload(staged, key, headers, condition_of(staged)).await?;
+        self.committed(staged, &row, done).await
     }
 
     /// The commit writes all attributes: those that only the object knows are read first. Of a version that is gone none can be,
     /// and the commit's condition decides what that means.
-    async fn learn_attr(&self, ino: Ino, key: &Key) -> Result<()> {
+    pub(super) async fn learn_attr(&self, ino: Ino, key: &Key) -> Result<()> {
         let Some(row) = self.meta.get(ino)? else { return Ok(()) };
         match self.with_attr(row, key).await {
             Ok(_) | Err(FsError::Stale) => Ok(()),
@@ -287,13 +288,13 @@ impl Fs {
         staged: &Arc<Staged>,
         row: &InodeRow,
         key: &Key,
-        headers: ObjectHeaders,
+        headers: &ObjectHeaders,
     ) -> Result<()> {
         tracing::warn!(%key, "was deleted elsewhere while it was changed here: it is created again");
         staged.rebase_on_nothing();
         self.conflicts.fetch_add(1, Ordering::Relaxed);
-        let done = self.upload(staged, key, headers, Condition::IfAbsent).await?;
-        self.committed(staged, row, done).await
+        let done = self.upload(staged, key, headers.clone(), Condition::IfAbsent).await?;
+        self.uploaded(staged, row, key, headers, done).await
     }
 
     /// The same, unless the journal has it as it is.

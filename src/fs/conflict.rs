@@ -43,13 +43,13 @@ impl Fs {
         headers: ObjectHeaders,
     ) -> Result<()> {
         let Some(theirs) = self.remote.head(&key).await? else {
-            return self.recreate(staged, &row, &key, headers).await;
+            return self.recreate(staged, &row, &key, &headers).await;
         };
         if is_ours(staged, &theirs) {
             tracing::info!(%key, "the answer to an earlier commit was lost: going on from what it made");
             staged.rebase(ObjectRef { key: key.clone(), version: theirs.version });
-            let done = self.upload(staged, &key, headers, condition_of(staged)).await?;
-            return self.committed(staged, &row, done).await;
+            let done = self.upload(staged, &key, headers.clone(), condition_of(staged)).await?;
+            return self.uploaded(staged, &row, &key, &headers, done).await;
         }
         let content = staged.content();
         if !content.has_own_bytes() && content.size() > 0 && !self.meta.pins().is_pinned(row.ino) {
@@ -60,8 +60,16 @@ impl Fs {
             Conflicts::Ours => return self.replace_theirs(staged, &row, &key, headers, theirs).await,
             Conflicts::Theirs => return self.take_theirs(staged, &row, &key, theirs).await,
         }
-        let unresolved = |e: FsError| FsError::ConflictUnresolved(Box::new(e));
-        let (copy, place) = self.commit_copy(staged, &row, &key).await.map_err(unresolved)?;
+        let (copy, place) = match self.commit_copy(staged, &row, &key).await {
+            Ok(made) => made,
+            Err(e) => {
+                // The attempt has its name in the journal: that of the copy.
+                if let Err(unsafe_now) = self.journal_anew(staged, None).await {
+                    tracing::error!(%key, error = %unsafe_now, "the journal has it under the name of a conflict copy");
+                }
+                return Err(FsError::ConflictUnresolved(Box::new(e)));
+            }
+        };
         self.conflicts.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(%key, copy = %copy, "conflict: changed elsewhere while it was changed here; both are kept");
         self.give_name_to(&row, theirs, place).await
@@ -83,11 +91,11 @@ impl Fs {
             staged.rebase(ObjectRef { key: key.clone(), version: theirs.version.clone() });
             match self.upload(staged, key, headers.clone(), condition_of(staged)).await {
                 Err(CommitError::Conflict) => {}
-                done => return self.committed(staged, row, done?).await,
+                done => return self.uploaded(staged, row, key, &headers, done?).await,
             }
             match self.remote.head(key).await? {
                 Some(newer) => theirs = newer,
-                None => return self.recreate(staged, row, key, headers).await,
+                None => return self.recreate(staged, row, key, &headers).await,
             }
         }
         Err(CommitError::Conflict.into())
@@ -128,8 +136,12 @@ impl Fs {
     /// The version that was changed here is gone, and bytes of it are missing: what was written cannot be completed. Theirs keeps
     /// the name; ours stays staged under that of a conflict copy, where what there is of it can be read.
     pub(super) async fn keep_apart(self: &Arc<Self>, staged: &Arc<Staged>, row: InodeRow, key: &Key) -> Result<()> {
-        // Tried again: it has a name of its own already.
-        if staged.content().base().is_none_or(|base| base.key != *key) {
+        // What is missing is of another object that was copied: nobody has changed this one.
+        if staged.content().copied().is_some() {
+            return Ok(());
+        }
+        // Tried again: it has a name of its own already. The base's key does not tell: a directory may have been renamed since.
+        if row.version.is_none() || staged.content().base().is_none() {
             return Ok(());
         }
         let theirs = self.remote.head(key).await?;

@@ -75,6 +75,7 @@ impl Fs {
     /// # Errors
     /// [`FsError`].
     pub fn readdir(&self, ino: Ino, cookie: u64, add: &mut dyn FnMut(DirEntry<'_>) -> bool) -> Result<()> {
+        let now = self.meta.now();
         if cookie < COOKIE_DOTDOT {
             let dir = self.dir_row(ino)?;
             let parent = match dir.parent {
@@ -82,9 +83,12 @@ impl Fs {
                 None => dir.clone(),
             };
             let dots = [(".", dir, COOKIE_DOT), ("..", parent, COOKIE_DOTDOT)];
+            self.polled.note_told();
             for (name, row, own) in dots {
-                let entry = DirEntry { name: name.as_bytes(), entry: self.entry(&row), cookie: own };
-                if cookie < own && add(entry) {
+                // The kernel takes the number and the kind of these two, and nothing else (fs/fuse/readdir.c,
+                // fuse_direntplus_link): the subdirectories of a large one are not counted for each that is below it.
+                let entry = self.entry_of(row.ino, row.attr.clone(), 1, (&row).into(), now);
+                if cookie < own && add(DirEntry { name: name.as_bytes(), entry, cookie: own }) {
                     return Ok(());
                 }
             }
@@ -100,7 +104,6 @@ impl Fs {
             !is_hidden && filter.shows(&name, &path, kind)
         };
         let all_shown = hidden.is_none() && filter.is_off();
-        let now = self.meta.now();
         self.meta.each_child(ino, after, |child| {
             let Child { ino, pos, name, attr, known, subdirs } = child;
             if !all_shown && !is_shown(name, attr.kind) {
@@ -173,7 +176,11 @@ impl Fs {
                 return Err(FsError::NotEmpty);
             }
             fs.delete_marker(&row, &key).await?;
-            fs.meta.remove(row.ino).await?;
+            if !fs.meta.remove_empty(row.ino).await? {
+                // A file was made in it meanwhile: whoever waited for this was interrupted.
+                fs.owe_deleted_marker(row.ino).await?;
+                return Err(FsError::NotEmpty);
+            }
             fs.owe_marker_if_emptied(parent).await;
             Ok(())
         })
@@ -239,6 +246,20 @@ impl Fs {
                     row.marker = Marker::Owed;
                     row.checked_at = now;
                 }
+            })
+            .await?;
+        self.queue_changed.notify_one();
+        Ok(())
+    }
+
+    /// The marker of a directory is deleted, and the directory stays: its attributes go into a new one.
+    async fn owe_deleted_marker(&self, ino: Ino) -> Result<()> {
+        let now = self.meta.now();
+        self.meta
+            .change(ino, move |row| {
+                row.version = None;
+                row.marker = Marker::Owed;
+                row.checked_at = now;
             })
             .await?;
         self.queue_changed.notify_one();

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub(super) struct Opener {
     /// The thread.
     pub(super) tid: u32,
-    /// Its process. 0 if that is not known.
+    /// Its process. 0 if that is not known, or nobody will ask, as nothing is written through the handle.
     pub(super) tgid: u32,
 }
 
@@ -52,11 +52,10 @@ impl FileHandle {
         object: Option<ObjectRef>,
         moves_atime: bool,
     ) -> FileHandle {
-        let access = flags & libc::O_ACCMODE;
         FileHandle {
             ino,
             dir,
-            writable: access != libc::O_RDONLY || flags & libc::O_TRUNC != 0,
+            writable: is_for_writing(flags),
             opener,
             stream: Stream::default(),
             moves_atime: AtomicBool::new(moves_atime),
@@ -78,6 +77,11 @@ impl FileHandle {
     pub(super) fn set_object(&self, object: Option<ObjectRef>) {
         *self.object.lock().unwrap_or_else(PoisonError::into_inner) = object;
     }
+}
+
+/// Whether a file that is opened with `flags` has to be committed when it is closed.
+pub(super) fn is_for_writing(flags: i32) -> bool {
+    flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0
 }
 
 /// All open files.

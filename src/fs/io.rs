@@ -75,7 +75,8 @@ impl Fs {
         }
         match self.reader.read(&object, range, Some(&handle.stream)).await {
             Err(e) if matches!(e.kind, ErrorKind::Precondition | ErrorKind::NotFound) => {
-                // Only our own commits and renames turn a handle to another version.
+                // Only our own commits and renames turn a handle to another version. One that is under way ends first.
+                drop(self.claims.claim(vec![Span::Key(object.key.clone())]).await);
                 match handle.object() {
                     Some(now) if now != object => Ok(self.reader.read(&now, range, Some(&handle.stream)).await?),
                     _ => {
@@ -318,8 +319,9 @@ impl Fs {
         let fs = Arc::clone(self);
         apart_to_the_end(async move {
             let Some(staged) = fs.writer.get(handle.ino).filter(|_| !fs.settings.read_only) else { return Ok(()) };
-            let promise = fs.settings.writes.on_fsync(fs.closing(&staged).await?);
-            fs.keep_promise(&staged, promise).await?;
+            let closing = fs.closing(&staged).await?;
+            let promise = fs.settings.writes.on_fsync(closing);
+            fs.keep_promise(&staged, closing.role, promise).await?;
             if let Promise::Journal(delay) = promise {
                 // The close may be days away.
                 fs.queue_commit_after(handle.ino, delay);

@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// A directory of up to this many known entries is listed again when it is stale: one page, which then answers for all
-/// its names. In a larger one a name is asked for alone.
+/// its names. In a larger one a name is asked for alone, and it is listed in the background for who goes through it.
 const RELIST_MAX: usize = 1000;
 
 /// How long the bucket is not asked again, where something older can be shown, after it did not answer.
@@ -206,13 +206,17 @@ impl Fs {
 
     /// Asks the bucket for one name: by listing a small directory that was complete once, or for the name alone.
     async fn ask(self: &Arc<Self>, dir: &InodeRow, name: &Name) -> Result<Option<InodeRow>> {
-        if dir.complete_at.is_some() && !self.meta.has_more_children_than(dir.ino, RELIST_MAX)? {
+        let was_complete = dir.complete_at.is_some();
+        if was_complete && !self.meta.has_more_children_than(dir.ino, RELIST_MAX)? {
             self.list(dir.ino).await?;
             self.meta.watches().show(dir.ino, name);
             return match self.meta.child(dir.ino, name)? {
                 Some(row) => self.with_headers(row).await,
                 None => Ok(None),
             };
+        }
+        if was_complete && self.unread.is_worth_listing_again(dir.ino) {
+            self.list_later(dir.ino);
         }
         let key = self.key(dir)?;
         let asked = self.meta.observe();

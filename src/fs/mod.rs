@@ -17,7 +17,7 @@
 //! | which reads move an atime | `access` |
 //! | fallocate, SEEK_DATA, SEEK_HOLE | `allocate` |
 //! | waiting, trying again, saving elsewhere, dropping | `parked` |
-//! | what close and fsync wait for; databases | `promise`, `sqlite` |
+//! | what close and fsync wait for; databases | `promise`; `sqlite`, `databases` |
 //! | commits, conflicts, background | `commit`, `background` |
 //! | listing, ahead of walks, for who makes files, by the poller | `listing`, `walk`, `makers`, `poll` |
 //! | headers that listings do not show | `unread` |
@@ -31,6 +31,7 @@ mod background;
 mod begin;
 mod commit;
 mod conflict;
+mod databases;
 mod dir;
 mod error;
 mod events;
@@ -171,6 +172,8 @@ pub struct Fs {
     reader: Reader,
     writer: Writer,
     claims: Arc<Claims>,
+    /// Who uploads which databases, by their keys.
+    databases: Arc<Claims>,
     handles: handle::Handles,
     queue: Mutex<CommitQueue>,
     queue_changed: Notify,
@@ -215,6 +218,7 @@ impl Fs {
             reader,
             writer,
             claims: Arc::default(),
+            databases: Arc::default(),
             handles: handle::Handles::default(),
             queue: Mutex::default(),
             queue_changed: Notify::new(),

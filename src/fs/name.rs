@@ -189,6 +189,9 @@ impl Fs {
             };
             fs.turn_readers(&row, key, aside);
             fs.meta.remove(row.ino).await?;
+            if fs.has_unread_attr(&row) {
+                fs.unread.removed_from(parent);
+            }
             fs.lost_name(row.ino).await?;
             if theirs_stays && let Err(e) = fs.look_at(&place).await {
                 tracing::debug!(key = %place.file, error = %e, "what somebody else wrote there shows with the next listing");
@@ -200,7 +203,7 @@ impl Fs {
     }
 
     /// Deletes the object that `row` shows, if the bucket has it.
-    async fn delete_object(self: &Arc<Self>, row: &InodeRow, key: &Key) -> Result<()> {
+    pub(super) async fn delete_object(self: &Arc<Self>, row: &InodeRow, key: &Key) -> Result<()> {
         let Some(version) = &row.version else {
             return self.delete_attempt(&self.attempts_of(row.ino), key).await.map(drop);
         };

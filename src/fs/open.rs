@@ -4,7 +4,7 @@
 //! Does not own: the commit itself (`commit`).
 
 use super::begin::{apart_to_the_end, to_the_end};
-use super::handle::{FileHandle, Opener};
+use super::handle::{FileHandle, Opener, is_for_writing};
 use super::promise::{Closing, Promise};
 use super::sqlite::Role;
 use super::{Caller, Fs, FsError, Result, SEEN_MAX};
@@ -93,7 +93,7 @@ impl Fs {
     fn handle_for(&self, row: &InodeRow, flags: i32, tid: u32, object: Option<ObjectRef>) -> Opened {
         let place = row.parent.map(|dir| (dir, row.pos()));
         let moves_atime = self.may_move_atime(row, flags);
-        let opener = Opener { tid, tgid: tgid_of(tid) };
+        let opener = Opener { tid, tgid: if is_for_writing(flags) { tgid_of(tid) } else { 0 } };
         let handle = FileHandle::new((row.ino, place), flags, opener, object, moves_atime);
         let no_flush = !handle.writable;
         let fh = self.handles.insert(handle);
@@ -137,8 +137,8 @@ impl Fs {
         let is_heir = handle.opener.is_other(caller.tid, tgid_of);
         let fs = Arc::clone(self);
         apart_to_the_end(async move {
-            let promise = fs.settings.writes.on_close(Closing { is_heir, ..fs.closing(&staged).await? });
-            fs.keep_promise(&staged, promise).await
+            let closing = Closing { is_heir, ..fs.closing(&staged).await? };
+            fs.keep_promise(&staged, closing.role, fs.settings.writes.on_close(closing)).await
         })
         .await
     }
@@ -171,13 +171,25 @@ impl Fs {
     ///
     /// # Errors
     /// Why it could not; [`FsError::Stale`] if what was written meanwhile has no name to go to.
-    pub(super) async fn keep_promise(self: &Arc<Self>, staged: &Arc<Staged>, promise: Promise) -> Result<()> {
+    pub(super) async fn keep_promise(
+        self: &Arc<Self>,
+        staged: &Arc<Staged>,
+        role: Role,
+        promise: Promise,
+    ) -> Result<()> {
         match promise {
             Promise::Bucket => {
                 staged.set_delay(Duration::ZERO);
-                match self.commit(staged.ino()).await {
+                let database = if role == Role::Database { self.meta.get(staged.ino())? } else { None };
+                let committed = match database {
+                    Some(row) => self.commit_database(&row, false).await,
+                    None => self.commit(staged.ino()).await,
+                };
+                match committed {
                     // Another connection goes on with the database: it is tried again.
-                    Err(FsError::Commit(CommitError::Disturbed)) => self.journal(staged.ino()).await,
+                    Err(FsError::Commit(CommitError::Disturbed)) => {
+                        self.keep_in_journal(staged, self.settings.writes.database_delay()).await
+                    }
                     committed => committed,
                 }?;
             }
@@ -188,6 +200,12 @@ impl Fs {
     }
 
     async fn keep_in_journal(&self, staged: &Arc<Staged>, delay: Duration) -> Result<()> {
+        staged.set_delay(delay);
+        self.keep_whole(staged).await
+    }
+
+    /// Makes a file durable on this machine, with what its base has of it.
+    pub(super) async fn keep_whole(&self, staged: &Arc<Staged>) -> Result<()> {
         // What is acknowledged here must not depend on a base that somebody else may replace before the commit.
         let mut filled = self.writer.fill(staged).await;
         if matches!(filled, Err(CommitError::BaseLost)) {
@@ -195,7 +213,6 @@ impl Fs {
             filled = self.writer.fill(staged).await;
         }
         self.journal(staged.ino()).await?;
-        staged.set_delay(delay);
         Ok(filled?)
     }
 

@@ -163,8 +163,8 @@ impl Writes {
             return Promise::Journal(if file.is_temp { TEMP_DELAY.max(delay) } else { delay });
         }
         match file.role {
-            Role::Companion => Promise::Journal(DATABASE_DELAY.max(self.delay)),
-            Role::Database if file.is_in_transaction => Promise::Journal(DATABASE_DELAY.max(self.delay)),
+            Role::Companion => Promise::Journal(self.database_delay()),
+            Role::Database if file.is_in_transaction => Promise::Journal(self.database_delay()),
             _ => self.later(file, is_back),
         }
     }
@@ -174,8 +174,13 @@ impl Writes {
         match file.role {
             Role::None => self.later(file, self.mode == WriteMode::Back && self.fsync_local),
             // A transaction syncs several times; the bucket gets what it leaves.
-            _ => Promise::Journal(DATABASE_DELAY.max(self.delay)),
+            _ => Promise::Journal(self.database_delay()),
         }
+    }
+
+    /// How long a database waits for its upload.
+    pub(super) fn database_delay(&self) -> Duration {
+        DATABASE_DELAY.max(self.delay)
     }
 
     fn later(&self, file: Closing, may_wait: bool) -> Promise {

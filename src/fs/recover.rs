@@ -14,6 +14,7 @@ use crate::types::{FileKind, Ino, Key, Name, Timestamp};
 use crate::write::Recovered;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 impl Fs {
     /// Takes over what an earlier daemon left, before the first request. A read-only mount shows it, and leaves it where it is.
@@ -55,12 +56,30 @@ impl Fs {
         left.sort_by_key(|recovered| !known.contains(&recovered.ino));
         // Those that have not got their place yet: where the catalogue shows them they were once.
         let mut elsewhere: HashSet<Ino> = journaled.into_iter().collect();
+        let mut shown = Vec::new();
         for recovered in left {
             elsewhere.remove(&recovered.ino);
             let ino = self.find_or_make(&recovered, &elsewhere).await?;
             self.go_on_with(&recovered, ino).await?;
+            shown.push(ino);
+        }
+        if !is_read_only {
+            self.queue_recovered(&shown);
         }
         Ok(())
+    }
+
+    /// Each of them has its place by now: what belongs to a database is known by the names beside it. A program may first have to play
+    /// back what a crash has left of its transaction.
+    fn queue_recovered(&self, shown: &[Ino]) {
+        for ino in shown.iter().copied() {
+            let is_of_database = self.belongs_to_database(ino);
+            let delay = if is_of_database { self.settings.writes.database_delay() } else { Duration::ZERO };
+            if let Some(staged) = self.writer.get(ino) {
+                staged.set_delay(delay);
+            }
+            self.queue_commit_after(ino, delay);
+        }
     }
 
     /// A file that an earlier mount left has this inode now.
@@ -79,7 +98,6 @@ impl Fs {
             tracing::warn!(%key, "an earlier mount left a write: it is shown, and sent by the next mount that is not read-only");
         } else {
             tracing::info!(%key, "goes on with a write that an earlier mount left");
-            self.queue_commit(ino);
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use super::{Fs, FsError, Result};
 use crate::meta::headers::set_ctime;
 use crate::meta::{InodeRow, Moved};
 use crate::store::{Condition, CopyRequest, ErrorKind, ObjectHeaders, StoreError};
-use crate::types::{FileKind, Ino, Key, Name, ObjectRef, Version};
+use crate::types::{FileKind, Ino, Key, Name, ObjectRef, Version, WriteId};
 use crate::write::{Claim, Span};
 use std::sync::Arc;
 use std::time::Duration;
@@ -222,7 +222,9 @@ impl Fs {
             Some(old) if object.is_some() => Some(self.headers_to_keep(old, row, &to.file).await),
             _ => None,
         };
-        self.meta.rename(row.ino, to.parent, to.name.clone(), Vec::new()).await?.ok_or(FsError::Stale)?;
+        let name = (to.parent, to.name.clone());
+        let seen = replaced.map(|old| old.ino);
+        self.meta.rename_over(row.ino, name, seen, Vec::new()).await?.ok_or(FsError::Stale)?;
         if let Some(object) = object {
             self.meta
                 .change(row.ino, move |row| {
@@ -281,7 +283,15 @@ impl Fs {
             headers: to_meta(&headers),
             storage_class: headers.storage_class.clone(),
         };
-        self.meta.rename(row.ino, to.parent, to.name.clone(), vec![moved]).await?.ok_or(FsError::Stale)?;
+        let name = (to.parent, to.name.clone());
+        let renamed = self.meta.rename_over(row.ino, name, replaced.map(|old| old.ino), vec![moved]).await;
+        if let Err(e) = renamed.map_err(FsError::from).and_then(|renamed| renamed.ok_or(FsError::Stale)) {
+            // What it has replaced is gone: then it stays.
+            if replaced.is_none() {
+                self.undo_copy(&headers, &to.file).await;
+            }
+            return Err(e);
+        }
         if let Some(copied) = row.version.clone() {
             self.note_rewritten(row, &ObjectRef { key: from.file.clone(), version: copied }, &to.file, &version);
         }
@@ -290,6 +300,14 @@ impl Fs {
             self.journal_anew(&staged, None).await?;
         }
         Ok(())
+    }
+
+    /// The name was refused to what the bucket has a copy of there already: that goes again, unless somebody has written over it.
+    async fn undo_copy(&self, headers: &ObjectHeaders, key: &Key) {
+        let ours: Vec<WriteId> = headers.write_id().into_iter().collect();
+        if let Err(e) = self.delete_attempt(&ours, key).await {
+            tracing::warn!(%key, error = %e, "a copy made for a rename that failed could not be deleted");
+        }
     }
 
     /// The new name is in the bucket; the old one goes if it still is what was copied. What somebody else wrote there

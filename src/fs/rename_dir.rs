@@ -1,12 +1,13 @@
 //! Renaming directories: every key below moves.
 //!
-//! Owns: the order (journal, copy all, then the catalogue, then delete the old keys), undoing copies when one fails.
+//! Owns: the order (journal, copy all, then the catalogue, then delete the old keys), undoing copies when one fails, or when the
+//! catalogue refuses the new name.
 //! Does not own: renaming files (`rename`), what an earlier mount did not end (`resume`).
 
 use super::dir::new_write_id;
 use super::place::Place;
 use super::{Fs, FsError, Result};
-use crate::meta::{InodeRow, Marker, Moved, key_of};
+use crate::meta::{InodeRow, Marker, Moved, Renamed, key_of};
 use crate::store::{Condition, CopyRequest, ErrorKind, ListRequest, ListedObject, ObjectHeaders, StoreError};
 use crate::types::{ETag, FileKind, Ino, Key, KeyError, Name, ObjectRef, Version, WriteId};
 use crate::write::{RenamePhase, RenameRow};
@@ -35,6 +36,12 @@ fn path_below(tree: &Key, key: &Key) -> Option<Vec<Name>> {
         return Some(Vec::new());
     }
     rest.strip_suffix('/').unwrap_or(rest).split('/').map(|component| Name::from_component(component).ok()).collect()
+}
+
+/// What was copied to below the directory `tree`, with its path there. A key that no path can express moves along in the
+/// bucket, and the catalogue has no row of it.
+fn shown<'a>(tree: &'a Key, copied: &'a [Copied]) -> impl Iterator<Item = (Vec<Name>, &'a Copied)> {
+    copied.iter().filter_map(move |one| Some((path_below(tree, &one.to)?, one)))
 }
 
 impl Fs {
@@ -109,14 +116,14 @@ impl Fs {
         if row.attr.kind != FileKind::Dir {
             return Err(FsError::Stale);
         }
-        let replaced_marker = match self.resolve(to.parent, &to.name).await? {
+        let (replaced, marker) = match self.resolve(to.parent, &to.name).await? {
             Some(replaced) => {
                 self.check_replaceable(&replaced, &new, no_replace).await?;
-                self.remote.head(&new).await?.map(|m| m.version.etag)
+                (Some(replaced.ino), self.remote.head(&new).await?.map(|m| m.version.etag))
             }
             None => {
                 self.check_new(to)?;
-                None
+                (None, None)
             }
         };
         let objects = self.list_below(&old).await?;
@@ -133,14 +140,25 @@ impl Fs {
             let row = RenameRow { id: id.as_str().to_owned(), source, target, objects, phase: RenamePhase::Copying };
             self.writer.journal().record_rename(row).await?;
         }
-        let copied = self.copy_all(objects, (&old, &new), replaced_marker.as_ref(), &id).await?;
+        let copied = self.copy_all(objects, (&old, &new), marker.as_ref(), &id).await?;
         let leaving = self.meta.leave(from.parent, from.name.clone());
-        self.take_over(&row, to, &new, &copied, replaced_marker.is_some()).await?;
-        if is_recorded {
-            self.writer.journal().advance_rename(id.as_str(), RenamePhase::Deleting).await?;
-        }
-        let journaled = self.journal_below(row.ino).await;
-        let finished = self.delete_sources(copied).await.and(journaled);
+        let renamed = self.take_over(&row, (to, replaced), &new, &copied).await;
+        let renamed = match renamed {
+            Ok(renamed) => renamed,
+            Err(e) => {
+                self.undo_copies(copied, (&new, marker.as_ref()), &id, &e).await?;
+                return Err(e);
+            }
+        };
+        // The new names are shown: from here on nothing leads back.
+        let followed = self.follow_names(&row, &new, renamed, &copied, marker.is_some()).await;
+        let journaled = self.journal_below(row.ino).await.and(followed);
+        let advanced = if is_recorded {
+            self.writer.journal().advance_rename(id.as_str(), RenamePhase::Deleting).await
+        } else {
+            Ok(())
+        };
+        let finished = self.delete_sources(copied).await.and(journaled).and(advanced.map_err(FsError::from));
         if is_recorded && finished.is_ok() {
             self.writer.journal().forget_rename(id.as_str()).await?;
         }
@@ -149,30 +167,40 @@ impl Fs {
         self.renamed(finished, from, to)
     }
 
-    /// The catalogue shows the new names with their new versions, all at once; then handles and staged files follow.
+    /// The catalogue shows the new names with their new versions, all at once. `replaced` had the name when the rename began.
+    ///
+    /// # Errors
+    /// [`FsError::Stale`] if the name cannot be taken any more. Then nothing has changed, as with every error here.
     async fn take_over(
         &self,
         row: &InodeRow,
-        to: &Place,
+        (to, replaced): (&Place, Option<Ino>),
         tree: &Key,
+        copied: &[Copied],
+    ) -> Result<Renamed> {
+        let with_path = shown(tree, copied);
+        let moved = with_path.map(|(path, one)| Moved {
+            path,
+            is_dir: one.to.is_dir(),
+            from: one.from_etag.clone(),
+            version: one.version.clone(),
+            headers: super::headers::to_meta(&one.headers),
+            storage_class: one.headers.storage_class.clone(),
+        });
+        let (name, moved) = ((to.parent, to.name.clone()), moved.collect());
+        self.meta.rename_over(row.ino, name, replaced, moved).await?.ok_or(FsError::Stale)
+    }
+
+    /// Handles and staged files follow the names that the catalogue shows.
+    async fn follow_names(
+        &self,
+        row: &InodeRow,
+        tree: &Key,
+        renamed: Renamed,
         copied: &[Copied],
         has_marker: bool,
     ) -> Result<()> {
-        let (mut moved, mut shown) = (Vec::with_capacity(copied.len()), Vec::with_capacity(copied.len()));
-        for one in copied {
-            // A key that no path can express moves along in the bucket, and the catalogue has no row of it.
-            let Some(path) = path_below(tree, &one.to) else { continue };
-            moved.push(Moved {
-                path,
-                is_dir: one.to.is_dir(),
-                from: one.from_etag.clone(),
-                version: one.version.clone(),
-                headers: super::headers::to_meta(&one.headers),
-                storage_class: one.headers.storage_class.clone(),
-            });
-            shown.push(one);
-        }
-        let renamed = self.meta.rename(row.ino, to.parent, to.name.clone(), moved).await?.ok_or(FsError::Stale)?;
+        let shown: Vec<&Copied> = shown(tree, copied).map(|(_, one)| one).collect();
         for (before, index) in renamed.followed.iter().filter(|(row, _)| row.attr.kind != FileKind::Dir) {
             if let Some(one) = shown.get(*index) {
                 let copied = Version { etag: one.from_etag.clone(), ..one.version.clone() };
@@ -266,6 +294,19 @@ impl Fs {
             }
         }
         let Some(error) = failed else { return Ok(copied) };
+        self.undo_copies(copied, (to, marker), id, &error).await?;
+        Err(error)
+    }
+
+    /// The rename has failed with `error`, and no name has changed: the copies are deleted again. `marker` as in
+    /// [`Fs::copy_all`].
+    async fn undo_copies(
+        &self,
+        copied: Vec<Copied>,
+        (to, marker): (&Key, Option<&ETag>),
+        id: &WriteId,
+        error: &FsError,
+    ) -> Result<()> {
         self.writer.journal().advance_rename(id.as_str(), RenamePhase::Undone).await?;
         let mut is_undone = true;
         // A marker that was replaced stays: an empty directory is there as it was before.
@@ -279,7 +320,7 @@ impl Fs {
         if is_undone && !error.is_outage() {
             self.writer.journal().forget_rename(id.as_str()).await?;
         }
-        Err(error)
+        Ok(())
     }
 
     async fn copy_one(

@@ -1,7 +1,7 @@
 //! SQLite databases on the mount.
 //!
-//! Owns: recognising a database and the files that belong to it, whether it is in the midst of something, and that it is uploaded
-//! when it is not. Does not own: SQLite's locks, which are the kernel's; the queue (`write::queue`).
+//! Owns: recognising a database and the files that belong to it, and whether it is in the midst of something. Does not own: SQLite's
+//! locks, which are the kernel's; the upload (`databases`), the queue (`write::queue`).
 //!
 //! A program that commits a transaction syncs the database, its journal, and the database again. Each of these syncs is kept in
 //! our journal; what the bucket gets is the state between two transactions. The formats are described at
@@ -49,11 +49,11 @@ pub enum Databases {
 
 /// A database with the files that belong to it, as far as they are there.
 #[derive(Debug)]
-struct Group {
-    database: InodeRow,
-    journal: Option<InodeRow>,
-    wal: Option<InodeRow>,
-    shm: Option<InodeRow>,
+pub(super) struct Group {
+    pub(super) database: InodeRow,
+    pub(super) journal: Option<InodeRow>,
+    pub(super) wal: Option<InodeRow>,
+    pub(super) shm: Option<InodeRow>,
 }
 
 impl Fs {
@@ -135,7 +135,8 @@ impl Fs {
         }
     }
 
-    fn group_of(&self, row: &InodeRow) -> Result<Option<Group>> {
+    /// The database that a file is or belongs to by its name.
+    pub(super) fn group_of(&self, row: &InodeRow) -> Result<Option<Group>> {
         let (Some(parent), Some(name)) = (row.parent, &row.name) else { return Ok(None) };
         let (database, name) = match stem_of(name) {
             Some(stem) => match self.meta.child(parent, &stem)? {
@@ -160,15 +161,6 @@ impl Fs {
         // Where there is no such file, there is nothing to be seen in it.
         let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
         Ok(is_write_locked(&locks, self.device.load(Ordering::Relaxed), &files))
-    }
-
-    /// The files of a database in the order in which they are uploaded: a log that is older than its database changes nothing in it,
-    /// since all of it is there already; a database that is older than its log would be damaged by it.
-    pub(super) fn in_order(&self, row: &InodeRow) -> Result<Vec<Ino>> {
-        let Some(group) = self.group_of(row)? else { return Ok(vec![row.ino]) };
-        let mut order = vec![group.database.ino];
-        order.extend([group.wal, group.journal, group.shm].into_iter().flatten().map(|row| row.ino));
-        Ok(order)
     }
 }
 

@@ -1,7 +1,8 @@
 //! Headers that nobody has read yet: read in the background, where they are worth it.
 //!
 //! Owns: finding out whether the bucket's objects carry attributes in their headers, and reading those of directories that
-//! are shown. Does not own: reading one (`lookup`), what headers mean (`meta::headers`).
+//! are shown; which directories somebody goes through name by name. Does not own: reading one (`lookup`), what headers mean
+//! (`meta::headers`).
 //!
 //! A listing shows no headers, and a HEAD for each object of a bucket that has none of ours would cost money for nothing.
 //! Lookups and opens read headers anyway: once any of them shows attributes, the bucket is one of those that carry them,
@@ -24,16 +25,27 @@ const AT_ONCE: usize = 4;
 const READ_MAX: usize = 2000;
 /// Rows that are looked up together.
 const PAGE: usize = 64;
-/// How long after a readdir lookups in the directory count as part of it.
+/// How long after a readdir lookups in the directory count as part of it, and after the removal of a name that it showed.
 const SHOWN: Duration = Duration::from_secs(30);
 /// Lookups after a readdir that read headers all the same.
 const SAMPLES: u32 = 8;
 /// The same for all directories together: by then it is known whether the bucket's objects carry attributes.
 const SAMPLES_MAX: u32 = 64;
+/// Names of a large directory that are asked for alone, until it is listed again.
+const ALONE_MAX: u32 = 64;
 /// Directories that are remembered as read.
 const DIRS_MAX: usize = 10_000;
 /// Where the catalogue keeps that the bucket's objects carry attributes.
 const CARRIES: &str = "attributes";
+
+/// Names that were looked up.
+#[derive(Debug, Default)]
+struct LookedUp {
+    /// Of which only a listing has told.
+    unread: AtomicU32,
+    /// Of which nothing fresh was known.
+    alone: AtomicU32,
+}
 
 /// What is known of unread headers.
 #[derive(Debug)]
@@ -42,16 +54,16 @@ pub(super) struct Unread {
     /// Directories that were read, or are being read, by the listing that showed them.
     read: Mutex<HashMap<Ino, Timestamp>>,
     permits: Semaphore,
-    /// Directories that somebody reads just now, with how many of their names were looked up since.
-    shown: moka::sync::Cache<Ino, Arc<AtomicU32>>,
+    /// Directories that somebody reads or empties just now, with what was looked up of them since.
+    shown: moka::sync::Cache<Ino, Arc<LookedUp>>,
     /// Lookups after a readdir that read headers.
     samples: AtomicU32,
 }
 
 impl Unread {
-    /// `carries`: whether an earlier mount found attributes.
-    fn new(carries: bool) -> Unread {
-        let shown = moka::sync::Cache::builder().max_capacity(DIRS_MAX as u64).time_to_live(SHOWN).build();
+    /// `carries`: whether an earlier mount found attributes. `lasting`: how long a directory counts as read.
+    fn new(carries: bool, lasting: Duration) -> Unread {
+        let shown = moka::sync::Cache::builder().max_capacity(DIRS_MAX as u64).time_to_live(lasting).build();
         let (carries, read, permits) = (AtomicBool::new(carries), Mutex::default(), Semaphore::new(AT_ONCE));
         Unread { carries, read, permits, shown, samples: AtomicU32::new(0) }
     }
@@ -71,17 +83,32 @@ impl Unread {
         self.shown.insert(dir, looked_up);
     }
 
+    /// A name of the directory was removed of which only a listing had told. Whoever empties a directory that he has read (`rm -r`)
+    /// looks up each name before, for as long as it takes, and nobody wants the headers of what is about to go.
+    pub(super) fn removed_from(&self, dir: Ino) {
+        if let Some(looked_up) = self.shown.get(&dir) {
+            self.shown.insert(dir, looked_up);
+        }
+    }
+
     /// Whether a name of the directory is looked up for itself. After a readdir all names may be, and then a few tell whether
     /// headers are worth reading; the others are shown as the listing has them.
     pub(super) fn is_worth_asking(&self, dir: Ino) -> bool {
         let Some(looked_up) = self.shown.get(&dir) else { return true };
-        looked_up.fetch_add(1, Ordering::Relaxed) < SAMPLES
+        looked_up.unread.fetch_add(1, Ordering::Relaxed) < SAMPLES
             && self.samples.fetch_add(1, Ordering::Relaxed) < SAMPLES_MAX
     }
 
     /// The same for extended attributes, of which a listing tells nothing, where objects are known to carry attributes.
     pub(super) fn is_worth_listing(&self, dir: Ino) -> bool {
         self.carries.load(Ordering::Relaxed) || self.is_worth_asking(dir)
+    }
+
+    /// A name of a large directory, of which nothing fresh is known, is asked for alone. Whether to list the directory as well,
+    /// because whoever has read it goes through all its names.
+    pub(super) fn is_worth_listing_again(&self, dir: Ino) -> bool {
+        let Some(looked_up) = self.shown.get(&dir) else { return false };
+        looked_up.alone.fetch_add(1, Ordering::Relaxed) % ALONE_MAX == ALONE_MAX - 1
     }
 
     fn again(&self, dir: Ino) {
@@ -91,7 +118,7 @@ impl Unread {
 
 impl Fs {
     pub(super) fn unread_of(meta: &crate::meta::Meta) -> Unread {
-        Unread::new(meta.kv(CARRIES).is_ok_and(|known| known.is_some()))
+        Unread::new(meta.kv(CARRIES).is_ok_and(|known| known.is_some()), SHOWN)
     }
 
     /// Somebody read these headers.
@@ -166,5 +193,38 @@ impl Fs {
                 return Ok(());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    const DIR: Ino = Ino(7);
+
+    #[test]
+    fn a_directory_that_was_read_counts_as_read_for_as_long_as_it_is_emptied() {
+        let lasting = Duration::from_secs(1);
+        let unread = Unread::new(false, lasting);
+        unread.removed_from(DIR);
+        assert!(unread.is_worth_asking(DIR), "nobody has read it");
+        unread.showing(DIR);
+        assert!((0..SAMPLES).all(|_| unread.is_worth_asking(DIR)) && !unread.is_worth_asking(DIR));
+        let (start, mut last) = (Instant::now(), Instant::now());
+        while start.elapsed() < 2 * lasting {
+            std::thread::sleep(lasting / 20);
+            unread.removed_from(DIR);
+            let was_late = last.elapsed() >= lasting;
+            last = Instant::now();
+            if was_late {
+                // On a busy machine: it tells nothing.
+                return;
+            }
+            assert!(!unread.is_worth_asking(DIR), "after {:?}", start.elapsed());
+        }
+        std::thread::sleep(lasting + lasting / 20);
+        unread.removed_from(DIR);
+        assert!(unread.is_worth_asking(DIR), "nobody has removed anything for a while");
     }
 }

@@ -33,10 +33,10 @@ pub use finish::Leftover;
 pub use listing::{Listing, Page, TreePart};
 pub use pins::{Leaving, Observation, Pins, Rewrite};
 pub use reconcile::{Defaults, Found, Headers, Sighting};
-pub use rename::Moved;
+pub use rename::{Moved, Renamed};
 pub use watches::Watches;
 
-use apply::{Context, Loser};
+use apply::Context;
 
 /// Where the catalogue keeps the time of the last listing, in ns since the epoch.
 const LATEST: &str = "latest";
@@ -237,7 +237,7 @@ impl Meta {
                 }
                 let Some(ino) = rows.insert(&row)? else { return Ok(None) };
                 row.ino = ino;
-                touch(rows, parent, now)?;
+                rows.touched(parent, now)?;
                 Ok(Some(row))
             })
             .await
@@ -307,25 +307,6 @@ impl Meta {
             row.checked_at = now;
         })
         .await
-    }
-
-    /// Takes the name of `ino` away. An open inode keeps its row.
-    ///
-    /// # Errors
-    /// As [`Meta::get`].
-    pub async fn remove(&self, ino: Ino) -> Result<()> {
-        let (pins, gone, now) = (Arc::clone(&self.pins), self.gone.clone(), self.clock.now());
-        self.catalogue
-            .write(move |rows| {
-                let Some(row) = rows.get(ino)? else { return Ok(()) };
-                apply::detach(rows, &pins, &row, Loser::ToUs)?;
-                if let (Some(parent), Some(name)) = (row.parent, &row.name) {
-                    gone.note(parent, name, now);
-                    touch(rows, parent, now)?;
-                }
-                Ok(())
-            })
-            .await
     }
 
     /// Inode numbers up to `ino` are taken: the journal names them.
@@ -466,14 +447,6 @@ pub fn key_of(names: &[Name], kind: FileKind) -> std::result::Result<Key, KeyErr
     let Some((last, dirs)) = names.split_last() else { return Ok(Key::root()) };
     let dir = dirs.iter().try_fold(Key::root(), |key, name| key.child_dir(name))?;
     if kind == FileKind::Dir { dir.child_dir(last) } else { dir.child(last) }
-}
-
-/// A child came or went: the directory's mtime and ctime move.
-fn touch(rows: Rows<'_>, parent: Ino, now: Timestamp) -> RowResult<()> {
-    let Some(mut dir) = rows.get(parent)? else { return Ok(()) };
-    dir.attr.mtime = now;
-    dir.attr.ctime = now;
-    rows.update(&dir)
 }
 
 fn blank(parent: Ino, name: &Name, kind: FileKind, now: Timestamp) -> InodeRow {

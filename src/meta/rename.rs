@@ -1,10 +1,15 @@
-//! Names that change their place.
+//! Names that change their place, and names that we take away.
 //!
-//! Owns: a rename in the catalogue, names, places and versions in one transaction. Does not own: the copies in the bucket (`fs`).
+//! Owns: a rename in the catalogue, names, places and versions in one transaction; who loses a name by it, and who does not.
+//! Does not own: the copies in the bucket (`fs`).
+//!
+//! The kernel keeps others from a name only as long as its caller waits. Who was interrupted leaves a rename or an rmdir that
+//! goes on, and what is made at its name meanwhile must not go with what it was to replace.
 
 use super::apply::{self, Change, Context, Loser};
+use super::pins::Pins;
 use super::reconcile::{self, Found, Headers, Sighting};
-use super::{InodeRow, Marker, Meta, Observation, Result, touch};
+use super::{InodeRow, Marker, Meta, Observation, Result};
 use crate::db::{RowResult, Rows};
 use crate::types::{ETag, FileKind, Ino, Name, Pos, Version};
 use std::sync::Arc;
@@ -37,6 +42,15 @@ pub struct Renamed {
     pub left: Option<Pos>,
 }
 
+/// Who may lose a name to an inode that gets it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Losers {
+    /// Whoever has it.
+    All,
+    /// The one that was looked at before, if any; of others only what holds nothing that we alone know.
+    Seen(Option<Ino>),
+}
+
 impl Meta {
     /// Gives `ino` another name, and takes that name away from whoever has it. `moved` are the versions that it and what is
     /// below it have at the new place: name and versions change in one transaction, so that nobody sees the new names with
@@ -46,16 +60,70 @@ impl Meta {
     /// # Errors
     /// As [`Meta::get`].
     pub async fn rename(&self, ino: Ino, parent: Ino, name: Name, moved: Vec<Moved>) -> Result<Option<Renamed>> {
-        self.give_name(ino, (parent, name), moved, false).await
+        self.give_name(ino, (parent, name), moved, Losers::All, false).await
+    }
+
+    /// The same after requests, during which others may have got at the name. `seen` had it when the rename began, and loses
+    /// it. Also `None`, and nothing has changed, if another inode has it by now that holds changes of ours, or if there are any
+    /// below a directory that would lose it.
+    ///
+    /// # Errors
+    /// As [`Meta::get`].
+    pub async fn rename_over(
+        &self,
+        ino: Ino,
+        to: (Ino, Name),
+        seen: Option<Ino>,
+        moved: Vec<Moved>,
+    ) -> Result<Option<Renamed>> {
+        self.give_name(ino, to, moved, Losers::Seen(seen), false).await
     }
 
     /// Gives `ino` another name because its own goes to somebody else's version ([`Meta::take_place`]). What is `left` is the
-    /// place in the directory that stays with that name; the inode is at the end from now on.
+    /// place in the directory that stays with that name; the inode is at the end from now on. Also `None` if somebody has made
+    /// something under the new name here.
     ///
     /// # Errors
     /// As [`Meta::get`].
     pub async fn make_way(&self, ino: Ino, parent: Ino, name: Name) -> Result<Option<Renamed>> {
-        self.give_name(ino, (parent, name), Vec::new(), true).await
+        self.give_name(ino, (parent, name), Vec::new(), Losers::Seen(None), true).await
+    }
+
+    /// Takes the name of `ino` away. An open inode keeps its row.
+    ///
+    /// # Errors
+    /// As [`Meta::get`].
+    pub async fn remove(&self, ino: Ino) -> Result<()> {
+        self.take_away(ino, false).await.map(drop)
+    }
+
+    /// The same of a directory that was found empty a moment ago. `false`, and nothing has changed, if there are changes of ours
+    /// below it by now.
+    ///
+    /// # Errors
+    /// As [`Meta::get`].
+    pub async fn remove_empty(&self, ino: Ino) -> Result<bool> {
+        self.take_away(ino, true).await
+    }
+
+    async fn take_away(&self, ino: Ino, if_empty: bool) -> Result<bool> {
+        let (pins, gone, now) = (Arc::clone(&self.pins), self.gone.clone(), self.clock.now());
+        let job = move |rows: Rows<'_>| -> RowResult<bool> {
+            let Some(row) = rows.get(ino)? else { return Ok(true) };
+            if if_empty && rows.holds_local(ino)? {
+                return Ok(false);
+            }
+            // What the catalogue has below an empty directory was deleted elsewhere: whoever has that open is to hear of it.
+            let loser = if if_empty { Loser::ToOthers } else { Loser::ToUs };
+            apply::detach(rows, &pins, &row, loser)?;
+            if let (Some(parent), Some(name)) = (row.parent, &row.name) {
+                gone.note(parent, name, now);
+                rows.touched(parent, now)?;
+            }
+            Ok(true)
+        };
+        // What is below a directory goes with it, and may be much.
+        if self.has_children(ino)? { self.catalogue.write(job).await } else { self.catalogue.write_small(job).await }
     }
 
     /// Applies what the bucket has under a name for which an inode made way: its place is `place`.
@@ -77,6 +145,7 @@ impl Meta {
         ino: Ino,
         (parent, name): (Ino, Name),
         moved: Vec<Moved>,
+        losers: Losers,
         makes_way: bool,
     ) -> Result<Option<Renamed>> {
         let (pins, gone, now) = (Arc::clone(&self.pins), self.gone.clone(), self.clock.now());
@@ -89,8 +158,10 @@ impl Meta {
                     return Ok(None);
                 }
                 let loser = rows.child(parent, &name)?.filter(|r| r.ino != ino);
-                if let Some(loser) = &loser {
-                    apply::detach(rows, &pins, loser, Loser::ToUs)?;
+                if let Some(loser) = &loser
+                    && !lose(rows, &pins, loser, losers)?
+                {
+                    return Ok(None);
                 }
                 let left = row.parent.filter(|_| makes_way).map(|_| row.pos());
                 row.place = match loser {
@@ -102,7 +173,7 @@ impl Meta {
                 };
                 if let (Some(from), Some(old)) = (row.parent, &row.name) {
                     gone.note(from, old, now);
-                    touch(rows, from, now)?;
+                    rows.touched(from, now)?;
                 }
                 row.parent = Some(parent);
                 row.name = Some(name);
@@ -113,7 +184,7 @@ impl Meta {
                     // A listing that began before has seen none of them here.
                     rows.confirm_dirs_below(ino, now)?;
                 }
-                touch(rows, parent, now)?;
+                rows.touched(parent, now)?;
                 let (defaults, pins, gone, watches) = (&*defaults, &*pins, &gone, &*watches);
                 let (began, is_known, hides, place) = (now, true, false, None);
                 let cx = Context { defaults, pins, gone, watches, began, is_known, hides, place };
@@ -121,6 +192,28 @@ impl Meta {
             })
             .await
     }
+}
+
+/// Takes the name away from whoever has it. `false`, and nothing has changed, if that would take changes of ours along that
+/// nobody has looked at.
+fn lose(rows: Rows<'_>, pins: &Pins, loser: &InodeRow, losers: Losers) -> RowResult<bool> {
+    let is_dir = loser.attr.kind == FileKind::Dir;
+    let by = match losers {
+        Losers::All => Loser::ToUs,
+        Losers::Seen(seen) => {
+            let is_seen = seen == Some(loser.ino);
+            let holds_ours =
+                if is_seen { is_dir && rows.holds_local(loser.ino)? } else { rows.local_below(loser.ino)? };
+            if holds_ours {
+                return Ok(false);
+            }
+            // Copies of ours that a listing has shown, or what somebody else has made: whoever has opened one of them to write
+            // to it is to hear that it is gone.
+            if is_seen && !is_dir { Loser::ToUs } else { Loser::ToOthers }
+        }
+    };
+    apply::detach(rows, pins, loser, by)?;
+    Ok(true)
 }
 
 /// Rows of what was moved show the versions that they have now. What is below a directory that the catalogue does not know is left

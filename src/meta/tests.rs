@@ -247,3 +247,36 @@ async fn between_two_pages_the_object_shows_and_then_the_directory() {
     b.meta.apply_page(page(vec![dir("a")], true), Key::root(), hidden, &listing).await.unwrap();
     assert_eq!(b.row("a").attr.kind, FileKind::Dir);
 }
+
+#[tokio::test]
+async fn a_name_that_comes_or_goes_moves_the_times_of_its_directory_and_changes_nothing_else() {
+    let b = bench().await;
+    b.list(vec![vec![dir("d"), dir("e")]]).await;
+    let (before, others) = (b.row("d"), b.row("e"));
+    let now = || {
+        b.clock.advance(Duration::from_secs(7));
+        let (attr, at) = (before.attr.clone(), b.clock.now());
+        InodeRow { attr: Attr { mtime: at, ctime: at, ..attr }, ..before.clone() }
+    };
+    let expected = now();
+    let attr = Attr { kind: FileKind::File, ..before.attr.clone() };
+    let x = b.meta.create(b.meta.blank(before.ino, &name("x"), attr)).await.unwrap().unwrap();
+    assert_eq!(b.row("d"), expected);
+    let expected = now();
+    b.meta.remove(x.ino).await.unwrap();
+    assert_eq!((b.row("d"), b.row("e")), (expected, others));
+    assert_eq!(b.meta.get(x.ino).unwrap(), None);
+    assert_eq!(b.names(), vec![("d".into(), FileKind::Dir), ("e".into(), FileKind::Dir)]);
+}
+
+#[tokio::test]
+async fn what_is_below_a_directory_goes_with_it() {
+    let b = bench().await;
+    b.list(vec![vec![dir("d"), file("f", "1")]]).await;
+    let d = b.row("d");
+    let attr = Attr { kind: FileKind::File, ..d.attr.clone() };
+    let x = b.meta.create(b.meta.blank(d.ino, &name("x"), attr)).await.unwrap().unwrap();
+    b.meta.remove(d.ino).await.unwrap();
+    assert_eq!((b.meta.get(d.ino).unwrap(), b.meta.get(x.ino).unwrap()), (None, None));
+    assert_eq!(b.names(), vec![("f".into(), FileKind::File)]);
+}

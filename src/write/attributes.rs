@@ -53,11 +53,17 @@ impl Staged {
     }
 }
 
-/// Whether a row of the journal tells of attributes only.
+/// What this mount and an earlier one have tried of a file without an answer.
+fn all_attempts(staged: &Staged) -> Vec<String> {
+    staged.attempts().into_iter().chain(staged.left_attempts()).map(|id| id.as_str().to_owned()).collect()
+}
+
+/// Whether a row of the journal tells of attributes only. An older objfs has named a staging file in these as well.
 pub(super) fn is_of_attributes(row: &StagedRow) -> bool {
+    let is_without_file = row.file.is_empty() || row.size > 0;
     let is_whole = |base: &ObjectRef| base.version.size == row.size && row.base_len == row.size;
     let is_base = row.base.as_ref().is_some_and(is_whole) && row.dirty.is_empty() && row.local.is_empty();
-    is_base && row.body.as_ref().is_some_and(Vec::is_empty)
+    is_without_file && is_base && row.body.as_ref().is_some_and(Vec::is_empty)
 }
 
 impl Writer {
@@ -82,6 +88,19 @@ impl Writer {
         Ok(self.record_headers(staged, None, (key, &headers), now).await?)
     }
 
+    /// A commit is about to be tried of a file that the journal has no owed bytes of: its row, if there is one, learns of that. If the
+    /// answer is lost together with this process, the next one must know that the attributes are owed of what the commit has made.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub(super) async fn record_attempts(&self, staged: &Staged) -> Result<(), crate::db::DbError> {
+        let _turn = staged.journal_turn().await;
+        if !staged.is_journaled() {
+            return Ok(());
+        }
+        self.journal.add_attempts(staged.ino(), all_attempts(staged)).await
+    }
+
     pub(super) async fn record_headers(
         &self,
         staged: &Staged,
@@ -95,13 +114,13 @@ impl Writer {
             return Ok(());
         }
         // In this order: a commit that ends meanwhile first has a new base, and then forgets what it has tried.
-        let attempts = staged.attempts().into_iter().chain(staged.left_attempts());
-        let attempts = attempts.map(|id| id.as_str().to_owned()).collect();
+        let attempts = all_attempts(staged);
         let base = staged.content().base().filter(|base| base.key == key).cloned();
         let Some(size) = base.as_ref().map(|base| base.version.size) else {
             return Ok(self.clear_row(staged).await?);
         };
-        let (file, body) = (staged.file.name(), Some(Vec::new()));
+        // Without a file it cannot be taken for that of an empty one that somebody was told is safe.
+        let (file, body) = (String::new(), Some(Vec::new()));
         let (dirty, local, recorded) = (RangeSet::new(), RangeSet::new(), now);
         let row =
             StagedRow { ino, key, file, size, base, base_len: size, dirty, local, headers, attempts, recorded, body };

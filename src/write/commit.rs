@@ -38,7 +38,7 @@ pub enum CommitError {
     /// An upload whose completion may have been carried out has other bytes than the file by now.
     #[error("the upload has other bytes than the file")]
     Spoiled,
-    /// A database was written to while it was read for its upload.
+    /// A database was written to while it was read for its upload, or since it was decided that it is uploaded.
     #[error("the database was written to while it was uploaded")]
     Disturbed,
     /// The file is larger than the store takes.
@@ -123,6 +123,8 @@ impl Writer {
                 }
                 recorded => recorded.map_err(|e| CommitError::Journal(e.to_string()))?,
             }
+        } else if let Err(e) = self.record_attempts(staged).await {
+            tracing::warn!(%key, error = %e, "is uploaded although the journal cannot say that it was tried");
         }
         // Dropped half way (the caller was interrupted), the file must not look committed.
         let mut begun = self.begin(staged, key).await?;
@@ -178,6 +180,9 @@ impl Writer {
                 let (send, needed) = self.plan(staged, &content, key)?;
                 if staged.sending().is_some_and(|known| known.is_spoiled()) {
                     return Err(CommitError::Spoiled);
+                }
+                if staged.is_past_bound() {
+                    return Err(CommitError::Disturbed);
                 }
                 if needed.is_empty() {
                     content.on_commit_began();
@@ -244,7 +249,11 @@ impl Writer {
         let written = match begun.send.clone() {
             Send::Put => {
                 let _memory = self.memory_for(begun.size).await;
-                let body = self.read_whole(staged, ByteRange::new(0, begun.size))?;
+                let whole = ByteRange::new(0, begun.size);
+                let body = self.read_whole(staged, whole)?;
+                if let Some(whole) = whole {
+                    staged.note_read(whole).await;
+                }
                 if staged.is_disturbed() {
                     return Err(CommitError::Disturbed);
                 }

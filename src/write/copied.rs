@@ -17,7 +17,7 @@ impl Staged {
         let copied = content.on_copied(object, range);
         if copied.is_some() {
             self.file.file().set_len(content.size())?;
-            self.note_change();
+            self.note_bytes(0);
         }
         Ok(copied)
     }

@@ -20,6 +20,7 @@ mod descriptors;
 mod disk;
 mod guarded;
 mod kept;
+mod moments;
 mod parts;
 mod plan;
 mod queue;
@@ -48,6 +49,7 @@ pub use commit::{CommitError, Committed};
 pub use conflict::conflict_name;
 pub use content::{Content, Source};
 pub use disk::{DirDisk, Disk, DiskFile};
+pub use moments::{Bound, Moment};
 pub use plan::{Layout, Plan, TooLarge, plan_upload};
 pub use queue::{CommitQueue, Waiting};
 pub use recover::Recovered;
@@ -70,6 +72,11 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings { memory: 96 << 20, staging: u64::MAX }
     }
+}
+
+/// A name for a staging file. Not the inode number: a recovered file may have been made under a number that another inode has by now.
+fn new_name() -> String {
+    uuid::Uuid::new_v4().to_string()
 }
 
 /// Whether a row of the journal holds the bytes itself.
@@ -170,8 +177,7 @@ impl Writer {
         if let Some(known) = staged.get(&ino) {
             return Ok(Arc::clone(known));
         }
-        // Not the inode number: a recovered file may have been made under a number that another inode has by now.
-        let name = uuid::Uuid::new_v4().to_string();
+        let name = new_name();
         let file = self.disk.create(&name)?;
         let place = StagingFile::new(Arc::clone(&self.disk), name, file);
         let new = Arc::new(Staged::new(ino, place, Arc::clone(&self.room), Content::new(base), Vec::new()));
@@ -367,14 +373,19 @@ impl Writer {
         let Some(before) = self.journal.row(staged.ino())? else {
             return self.record_headers(staged, replaced, (key, &headers), now).await;
         };
-        let (dirty, local) = (before.dirty.clone(), before.local.clone());
-        let lacks =
-            !Content::restore(before.size, before.base.clone(), before.base_len, dirty, local).missing().is_empty();
+        let (mut dirty, mut local) = (before.dirty.clone(), before.local.clone());
+        let lacks = !Content::restore(before.size, before.base.clone(), before.base_len, dirty.clone(), local.clone())
+            .missing()
+            .is_empty();
         // Of a file that is kept apart the base is lost, and no other one has the bytes that the row lacks.
         let is_lost = lacks && before.base.as_ref().is_some_and(|base| base.key != before.key);
         let base = if is_lost { before.base.clone() } else { staged.content().base().cloned() };
+        if base != before.base {
+            // What the staging file has of the version before need not be what this one has there.
+            std::mem::take(&mut local).iter().for_each(|range| dirty.insert(range));
+        }
         let headers = serde_json::to_string(&headers)?;
-        let row = StagedRow { key, base, headers, attempts, recorded: now, ..before };
+        let row = StagedRow { key, base, dirty, local, headers, attempts, recorded: now, ..before };
         self.journal.record(row, replaced.map(|replaced| replaced.ino())).await?;
         if let Some(replaced) = replaced {
             replaced.set_replaced_by(staged);

@@ -7,7 +7,7 @@ use super::content::Content;
 use super::disk::{DiskFile, StagingFile};
 use super::small::read_from;
 use super::staging::Staged;
-use super::{JournalError, Writer};
+use super::{JournalError, Writer, new_name};
 use crate::db::{Journal, StagedRow};
 use crate::store::ObjectHeaders;
 use crate::types::{ByteRange, Ino, Key, Timestamp, WriteId};
@@ -72,16 +72,18 @@ impl Writer {
     fn take_over(&self, row: StagedRow, to_read: bool) -> Result<Recovered, JournalError> {
         let has_only_attributes = is_of_attributes(&row);
         let content = Content::restore(row.size, row.base, row.base_len, row.dirty, row.local);
+        // The row names none if it has nothing but attributes.
+        let name = if row.file.is_empty() { new_name() } else { row.file };
         let file: Arc<dyn DiskFile> = match &row.body {
             Some(_) if to_read => Arc::new(RowBytes { journal: Arc::clone(&self.journal), ino: row.ino }),
-            None if to_read => self.disk.open(&row.file)?,
+            None if to_read => self.disk.open(&name)?,
             Some(body) => {
-                let file = self.disk.create(&row.file)?;
+                let file = self.disk.create(&name)?;
                 file.write_at(body, 0)?;
                 file
             }
             None => {
-                let file = self.disk.open(&row.file)?;
+                let file = self.disk.open(&name)?;
                 // What is beyond was written later, and so was what it has between the ranges of the row.
                 file.set_len(row.size)?;
                 let all = ByteRange::new(0, row.size);
@@ -91,7 +93,7 @@ impl Writer {
         };
         let mut attempts: Vec<_> = row.attempts.iter().map(|id| WriteId::new(id)).collect();
         let left_attempts = if has_only_attributes { std::mem::take(&mut attempts) } else { Vec::new() };
-        let place = StagingFile::new(Arc::clone(&self.disk), row.file, file);
+        let place = StagingFile::new(Arc::clone(&self.disk), name, file);
         let staged = Arc::new(Staged::new(row.ino, place, Arc::clone(&self.room), content, attempts));
         if has_only_attributes {
             staged.set_attributes_recovered(left_attempts);

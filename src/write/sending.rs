@@ -268,6 +268,7 @@ impl Writer {
             None => {
                 let _memory = self.memory_for(part.range.len()).await;
                 let body = self.read_whole(staged, Some(part.range))?;
+                staged.note_read(part.range).await;
                 // It is never closed.
                 let _lane = sending.lanes.acquire().await.ok();
                 self.store.upload_part(&sending.upload, part.number, body).await?

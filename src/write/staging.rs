@@ -6,6 +6,7 @@
 use super::content::{Content, Source};
 use super::disk::{DiskFile, StagingFile};
 use super::guarded::{Guarded, Locked};
+use super::moments::Moments;
 use super::room::Room;
 use super::sending::{AHEAD_FROM, Sending};
 use crate::types::{ByteRange, Ino, ObjectRef, Timestamp, WriteId};
@@ -46,7 +47,8 @@ pub struct Staged {
     pub(super) changes: AtomicU64,
     pub(super) recorded: AtomicU64,
     /// And which of them the bucket has.
-    carried: AtomicU64,
+    pub(super) carried: AtomicU64,
+    pub(super) moments: Moments,
     /// How long its upload waits after it was acknowledged, in ms.
     delay_ms: AtomicU64,
     /// Somebody waits for it.
@@ -125,6 +127,7 @@ impl Staged {
             changes: AtomicU64::new(1),
             recorded: AtomicU64::new(0),
             carried: AtomicU64::new(0),
+            moments: Moments::default(),
             delay_ms: AtomicU64::new(0),
             asked_for: AtomicBool::new(false),
             is_last_copy: AtomicBool::new(false),
@@ -178,20 +181,6 @@ impl Staged {
     ) -> io::Result<()> {
         self.content.announce_change();
         self.file.changing(changed, present)
-    }
-
-    pub(super) fn note_change(&self) {
-        self.changes.fetch_add(1, Ordering::SeqCst);
-    }
-
-    /// The number of its last change.
-    pub fn last_change(&self) -> u64 {
-        self.changes.load(Ordering::SeqCst)
-    }
-
-    /// The last change that a commit has carried into the bucket.
-    pub(super) fn carried(&self) -> u64 {
-        self.carried.load(Ordering::SeqCst)
     }
 
     /// The upload that is under way, if any.
@@ -294,7 +283,7 @@ impl Staged {
         self.file.start_over()?;
         *content = Content::new(Some(object));
         self.note_held(&content);
-        self.note_change();
+        self.note_bytes(0);
         self.set_written_at(None);
         self.set_may_have_set_ids(true);
         Ok(true)
@@ -352,10 +341,19 @@ impl Staged {
         Ok(Grown { size, is_part_full })
     }
 
-    /// The bucket has it as `object`, with all changes up to `carried`.
+    /// A commit has read `range` to send it.
+    pub(super) async fn note_read(&self, range: ByteRange) {
+        self.copy_ended().await;
+        self.lock().on_read(range);
+    }
+
+    /// The bucket has it as `object`, with all changes up to `carried`; unless some of it was changed before it was read: then what
+    /// was acknowledged is nowhere but in the journal.
     pub(super) fn on_committed(&self, object: ObjectRef, carried: u64) {
         let mut content = self.lock();
-        self.carried.store(carried, Ordering::SeqCst);
+        if !content.is_torn() {
+            self.carried.store(carried, Ordering::SeqCst);
+        }
         self.asked_for.store(false, Ordering::SeqCst);
         content.on_committed(object);
         self.note_held(&content);
@@ -400,7 +398,7 @@ impl Staged {
 
     pub(super) fn note_written(&self, content: &mut Content, range: ByteRange) {
         content.on_write(range);
-        self.note_change();
+        self.note_bytes(range.start());
         if let Some(sending) = self.sending() {
             sending.on_changed(range);
         }
@@ -423,7 +421,7 @@ impl Staged {
         self.file.file().set_len(size)?;
         content.on_truncate(size);
         self.note_held(content);
-        self.note_change();
+        self.note_bytes(size);
         if let Some(sending) = self.sending() {
             sending.on_cut(size);
         }

@@ -4,12 +4,14 @@
 
 use crate::compare::{BACK, THROUGH, assert_agrees, both, download, finish, sync};
 use crate::running::need;
-use crate::world::{Store, kill, output_of, python, stdout_of};
+use crate::world::{Store, is_full, kill, output_of, python, stdout_of};
+use objfs::devserver::Effect;
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Commits rows up to a number, one each, and prints the number of each that is committed. `die`: it kills itself within
 /// the last transaction, of which SQLite has written most by then.
@@ -179,5 +181,70 @@ fn two_programs_share_the_write_ahead_log_of_a_database() {
         &[OTHER],
     );
     assert_eq!(said, "wal\n2\n3 ['data.db', 'data.db-shm', 'data.db-wal']\n['data.db']\n");
+    finish(&store, &mut mount);
+}
+
+/// Commits rows until it is killed, one after another for five seconds, and then none for two. Checkpoints come soon.
+const BUSY: &str = "import sqlite3, time\n\
+    db = sqlite3.connect('data.db', timeout=30, isolation_level=None)\n\
+    db.execute('pragma journal_mode=WAL')\n\
+    db.execute('pragma wal_autocheckpoint=100')\n\
+    i = db.execute('select max(id) + 1 from t').fetchone()[0]\n\
+    while True:\n\
+    \x20   end = time.time() + 5\n\
+    \x20   while time.time() < end:\n\
+    \x20       db.execute('insert into t values (?, ?)', (i, str(i) * 100)); i += 1\n\
+    \x20       time.sleep(0.02)\n\
+    \x20   time.sleep(2)";
+
+/// A database and its log as the bucket has both at one moment; `None` while there is no database, or one of them changes.
+fn at_one_moment(store: &Store) -> Option<(Vec<u8>, Option<Vec<u8>>)> {
+    let before = store.list();
+    let (database, log) = (store.try_get("data.db")?, store.try_get("data.db-wal"));
+    (store.list() == before).then_some((database, log))
+}
+
+/// Somebody takes the database out of the bucket while a program works with it: at each moment it is whole.
+#[test]
+fn the_bucket_has_a_whole_database_while_a_program_writes_to_its_log() {
+    let store = Store::dev();
+    let mut mount = store.mount();
+    stdout_of(&mut write_rows(&mount.root(), "WAL", "1", "go"));
+    sync(&mount);
+    // Long enough to be seen between two of its uploads.
+    store.fault_on(Effect::Latency { ms: 100 }, &["PutObject"]);
+    let mut writer = Command::new(python());
+    let writer = writer.args(["-c", BUSY]).current_dir(mount.root()).stdin(Stdio::null()).stdout(Stdio::null());
+    let mut writer = writer.spawn().unwrap();
+    let (mut seen, mut last, mut most) = (0, None, 0);
+    let (mut with_log, mut without_log) = (0, 0);
+    let work_time = Duration::from_secs(if is_full() { 180 } else { 45 });
+    let end = Instant::now() + work_time;
+    while Instant::now() < end {
+        let found = at_one_moment(&store);
+        if found.is_none() || found == last {
+            std::thread::sleep(Duration::from_millis(20));
+            continue;
+        }
+        last.clone_from(&found);
+        let Some((database, log)) = found else { continue };
+        seen += 1;
+        *(if log.is_some() { &mut with_log } else { &mut without_log }) += 1;
+        let copy = mount.outside(&format!("copy{seen}"));
+        fs::create_dir(&copy).unwrap();
+        fs::write(copy.join("data.db"), database).unwrap();
+        if let Some(log) = log {
+            fs::write(copy.join("data.db-wal"), log).unwrap();
+        }
+        most = most.max(rows(&copy));
+    }
+    kill(i32::try_from(writer.id()).unwrap());
+    writer.wait().unwrap();
+    println!("{seen} states, {with_log} with a log and {without_log} without, up to {most} rows");
+    assert!(seen >= 4 && with_log > 0 && most > 50, "{seen} states, {with_log} with a log, {most} rows");
+    sync(&mount);
+    let end = mount.outside("end");
+    download(&store, &end);
+    assert_eq!(rows(&end), rows(&mount.root()));
     finish(&store, &mut mount);
 }

@@ -219,6 +219,49 @@ fn without_body(answer: &str) -> &str {
     answer.split_inclusive("\r\n\r\n").next().unwrap_or_default()
 }
 
+/// The same of DELETE, whose answers have no body but an error's.
+#[tokio::test]
+async fn a_delete_means_the_same_with_the_sdk_and_without() {
+    let document = |code: &str| {
+        let body = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>m</Message></Error>");
+        format!("x-amz-request-id: R1\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    };
+    let answers = [
+        "204 No Content\r\n\r\n".to_owned(),
+        "200 OK\r\nContent-Length: 0\r\n\r\n".to_owned(),
+        format!("404 Not Found\r\n{}", document("NoSuchKey")),
+        format!("404 Not Found\r\n{}", document("NoSuchBucket")),
+        format!("412 Precondition Failed\r\n{}", document("PreconditionFailed")),
+        format!("409 Conflict\r\n{}", document("ConditionalRequestConflict")),
+        format!("403 Forbidden\r\n{}", document("AccessDenied")),
+        format!("501 Not Implemented\r\n{}", document("NotImplemented")),
+        format!("503 Slow Down\r\n{}", document("SlowDown")),
+        "500 Oops\r\nContent-Length: 0\r\n\r\n".to_owned(),
+    ];
+    let etag = objfs::types::ETag::parse("e");
+    for (answer, if_match) in answers.iter().flat_map(|answer| [(answer, None), (answer, Some(&etag))]) {
+        let mut said = Vec::new();
+        for direct in [true, false] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let settings = S3Settings { direct, ..settings(listener.local_addr().unwrap().port()) };
+            let store = S3Store::connect(&settings).await.unwrap();
+            let serve = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut asked = vec![0; 64 << 10];
+                let len = stream.read(&mut asked).await.unwrap();
+                _ = stream.write_all(format!("HTTP/1.1 {answer}").as_bytes()).await;
+                String::from_utf8_lossy(&asked[..len]).to_lowercase()
+            };
+            let key = key();
+            let (asked, deleted) = tokio::join!(serve, store.delete(&key, if_match));
+            assert!(asked.starts_with("delete /bucket/k"), "{asked}");
+            assert_eq!(asked.contains("\r\nif-match: "), if_match.is_some(), "{asked}");
+            said.push(format!("{:?}", deleted.map_err(|e| (e.to_string(), e.kind, e.code, e.request_id))));
+        }
+        assert_eq!(said[0], said[1], "{answer}");
+    }
+}
+
 #[tokio::test]
 async fn a_redirect_names_the_region() {
     let store = server(|mut stream| async move {

@@ -239,3 +239,46 @@ async fn what_is_sent_ahead_is_not_taken_for_the_version_that_it_replaces() {
     assert!(b.bytes_of("film.mkv").await == body);
     assert_ne!(id().await, before);
 }
+
+#[tokio::test]
+async fn a_mode_that_is_set_after_the_upload_began_outlives_a_kill_before_it_is_stored() {
+    let body = noise(70 * MIB);
+    for is_completion_answered in [false, true] {
+        let b = probed().await;
+        b.write("film.mkv", "before").await.unwrap();
+        let (ino, fh) = b.open("film.mkv", libc::O_WRONLY | libc::O_TRUNC).await;
+        b.write_ahead(fh, &body, 8).await;
+        b.fs.setattr(CALLER, ino, SetAttr { mode: Some(0o640), ..SetAttr::default() }, true).await.unwrap();
+        let held = if is_completion_answered {
+            b.faults.hold_next(Op::Copy)
+        } else {
+            b.faults.hold_next_answer(Op::CompleteUpload)
+        };
+        let fs = Arc::clone(&b.fs);
+        let closing = tokio::spawn(async move { fs.flush(CALLER, fh).await });
+        held.reached().await;
+        closing.abort();
+        let b = b.crash().await;
+        assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
+        let made = b.memory.head(&key("film.mkv")).await.unwrap().headers;
+        assert_eq!(made.user["mode"], "33184", "answered: {is_completion_answered}");
+        assert_eq!(b.fs.lookup(Ino::ROOT, &name("film.mkv")).await.unwrap().unwrap().attr.perm, 0o640);
+        assert!(b.bytes_of("film.mkv").await == body);
+        assert_eq!(b.ls(Ino::ROOT).await, ["film.mkv"]);
+    }
+}
+
+#[tokio::test]
+async fn a_large_file_that_was_deleted_elsewhere_is_created_again_with_the_mode_that_was_set_last() {
+    let b = probed().await;
+    b.write("film.mkv", "before").await.unwrap();
+    let body = noise(70 * MIB);
+    let (ino, fh) = b.open("film.mkv", libc::O_WRONLY | libc::O_TRUNC).await;
+    b.write_ahead(fh, &body, 8).await;
+    b.fs.setattr(CALLER, ino, SetAttr { mode: Some(0o640), ..SetAttr::default() }, true).await.unwrap();
+    b.foreign_delete("film.mkv").await;
+    b.fs.flush(CALLER, fh).await.unwrap();
+    b.fs.release(fh).await;
+    assert_eq!(b.memory.head(&key("film.mkv")).await.unwrap().headers.user["mode"], "33184");
+    assert!(b.bytes_of("film.mkv").await == body);
+}

@@ -105,6 +105,39 @@ async fn what_cannot_be_completed_is_kept_apart_and_theirs_keeps_the_name() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_completed_is_kept_apart_in_a_directory_that_was_renamed_as_well() {
+    let b = bench().await;
+    b.write("probe", "x").await.unwrap();
+    b.foreign("d/f", "base").await;
+    let d = b.fs.lookup(Ino::ROOT, &name("d")).await.unwrap().unwrap().ino;
+    let f = b.fs.lookup(d, &name("f")).await.unwrap().unwrap().ino;
+    let fh = b.fs.open(CALLER, f, libc::O_WRONLY).await.unwrap().fh;
+    b.foreign("d/f", "theirs").await;
+    let hold = b.faults.hold_next(Op::Copy);
+    let fs = Arc::clone(&b.fs);
+    let renaming = tokio::spawn(async move { fs.rename((Ino::ROOT, name("d")), (Ino::ROOT, name("e")), false).await });
+    hold.reached().await;
+    // After the look at what is dirty below, and before the names change.
+    b.fs.write(fh, Some(1), b"O", false).await.unwrap();
+    hold.release();
+    renaming.await.unwrap().unwrap();
+    // Tried again, it has a name of its own.
+    for _ in 0..2 {
+        assert_eq!(b.fs.flush(CALLER, fh).await.unwrap_err().errno(), libc::ESTALE);
+    }
+    b.fs.release(fh).await;
+    let names = b.ls(d).await;
+    assert!(names.len() == 2 && names.contains(&"f".to_owned()), "{names:?}");
+    let copy = names.iter().find(|n| n.starts_with("f (conflict desk ")).unwrap();
+    assert_eq!(b.fs.lookup(d, &name(copy)).await.unwrap().unwrap().ino, f);
+    let fh = b.fs.open(CALLER, f, libc::O_RDONLY).await.unwrap().fh;
+    assert_eq!(b.fs.read(fh, 1, 1).await.unwrap(), "O");
+    b.fs.release(fh).await;
+    assert_ne!(b.fs.lookup(d, &name("f")).await.unwrap().unwrap().ino, f);
+    assert_eq!(b.object("e/f").await.as_deref(), Some("theirs"));
+}
+
+#[tokio::test]
 async fn a_conflict_copy_leaves_the_file_alone_that_was_kept_apart_in_the_same_second() {
     let b = bench().await;
     b.write("a", "base").await.unwrap();
@@ -280,4 +313,30 @@ async fn what_was_changed_elsewhere_is_not_renamed_removed_or_given_a_mode_befor
             _ => assert_eq!(b.memory.head(&key("a")).await.unwrap().headers.user["mode"], "33152"),
         }
     }
+}
+
+#[tokio::test]
+async fn a_file_of_which_no_conflict_copy_could_be_made_has_its_name_after_a_crash() {
+    let b = bench().await;
+    b.write("f", "before").await.unwrap();
+    let (ino, fh) = b.open("f", libc::O_RDWR | libc::O_TRUNC).await;
+    b.fs.write(fh, Some(0), b"ours, and longer", false).await.unwrap();
+    // The journal has it before its upload.
+    b.fs.journal(ino).await.unwrap();
+    b.foreign("f", "theirs").await;
+    let held = b.faults.hold_next_answer(Op::Put);
+    b.faults.fail_next(Op::Put, ErrorKind::Unreachable, 2);
+    let fs = Arc::clone(&b.fs);
+    let closing = tokio::spawn(async move { fs.flush(CALLER, fh).await });
+    held.reached().await;
+    held.release();
+    assert_eq!(closing.await.unwrap().unwrap_err().errno(), libc::EBUSY);
+    let b = b.crash().await;
+    assert_eq!(b.fs.lookup(Ino::ROOT, &name("f")).await.unwrap().unwrap().ino, ino);
+    assert_eq!(b.read("f").await, "ours, and longer");
+    assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
+    assert_eq!(b.read("f").await, "theirs");
+    let names = b.ls(Ino::ROOT).await;
+    let copy = names.iter().find(|n| n.starts_with("f (conflict desk ")).unwrap();
+    assert_eq!(b.object(copy).await.as_deref(), Some("ours, and longer"));
 }

@@ -101,3 +101,21 @@ async fn a_copy_that_was_acknowledged_does_without_its_source() {
     assert!(b.bytes_of("b.tmp").await == noise(2 * MIB) && b.bytes_of("a~").await == noise(2 * MIB));
     assert_eq!(b.fs.pending().unwrap().conflicts, 0);
 }
+
+#[tokio::test]
+async fn a_copy_over_a_file_whose_source_was_replaced_is_no_conflict() {
+    let b = probed().await;
+    b.put_large("a", &noise(3 * MIB)).await;
+    b.put_large("b", b"before").await;
+    let (_, source) = b.open("a", libc::O_RDONLY).await;
+    let (_, target) = b.open("b", libc::O_WRONLY | libc::O_TRUNC).await;
+    assert!(b.fs.copy_range((source, 0), (target, 0), u64::MAX >> 1).await.unwrap().is_some());
+    b.fs.release(source).await;
+    b.put_large("a", &noise(3 * MIB + 1)).await;
+    assert_eq!(b.fs.flush(CALLER, target).await.unwrap_err().errno(), libc::ESTALE);
+    b.fs.release(target).await;
+    assert_eq!((b.object("b").await.as_deref(), b.fs.pending().unwrap().conflicts), (Some("before"), 0));
+    assert_eq!(b.ls(Ino::ROOT).await, ["a", "b"]);
+    b.fs.discard_path(&[name("b")]).await.unwrap();
+    assert_eq!(b.read("b").await, "before");
+}

@@ -1,12 +1,16 @@
-//! When the files of a SQLite database reach the bucket. Owns nothing else.
+//! When the files of a SQLite database reach the bucket, and in which order. Owns nothing else.
 
 use super::promises::bench_with;
 use super::*;
 
 /// How a database begins, and a page of it.
 const DATABASE: &[u8] = b"SQLite format 3\0pages";
+/// The same after another transaction.
+const CHANGED: &[u8] = b"SQLite format 3\0other";
 /// How a rollback journal begins that has to be played back.
 const HOT: &[u8] = &[0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
+/// How a log begins.
+const LOG: [u8; 4] = [0x37, 0x7f, 0x06, 0x82];
 
 impl Bench {
     /// A new file that was written and synced, and is open.
@@ -16,10 +20,57 @@ impl Bench {
         self.fs.fsync(fh).await.unwrap();
         fh
     }
+
+    /// Writes to a file and syncs it.
+    async fn rewrite(&self, fh: Fh, offset: u64, bytes: &[u8]) {
+        self.fs.write(fh, Some(offset), bytes, false).await.unwrap();
+        self.fs.fsync(fh).await.unwrap();
+    }
+
+    async fn bytes(&self, k: &str) -> Option<Vec<u8>> {
+        use futures::TryStreamExt;
+        let got = self.memory.get(&key(k), None, None).await.ok()?;
+        let parts: Vec<Bytes> = got.body.try_collect().await.unwrap();
+        Some(parts.concat())
+    }
+
+    /// The database and its log as the bucket has them.
+    async fn pair(&self) -> (Option<Vec<u8>>, Option<Vec<u8>>) {
+        (self.bytes("books.db").await, self.bytes("books.db-wal").await)
+    }
+
+    /// Waits until the bucket has both so.
+    async fn uploaded(&self, database: &[u8], log: &[u8]) {
+        let wanted = (Some(database.to_vec()), Some(log.to_vec()));
+        while self.pair().await != wanted {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// A database and its log, both open and in the bucket, with the background running.
+    async fn with_log(&self) -> (Fh, Fh, tokio::task::JoinHandle<()>) {
+        // One that no lock of this machine is on.
+        self.fs.set_device(0xfff, 0xfff);
+        let background = tokio::spawn(Arc::clone(&self.fs).run_background());
+        let database = self.synced("books.db", DATABASE).await;
+        let log = self.synced("books.db-wal", &begun(1)).await;
+        self.advance(6);
+        self.uploaded(DATABASE, &begun(1)).await;
+        // What is synced from now on is not taken for a part of that.
+        while self.fs.queue().active() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        (database, log, background)
+    }
+}
+
+/// A log of this generation, with a frame.
+fn begun(generation: u8) -> Vec<u8> {
+    [&LOG[..], &[generation; 28], b"frame"].concat()
 }
 
 #[tokio::test]
-async fn a_database_is_uploaded_between_two_transactions_and_before_its_log() {
+async fn a_database_is_uploaded_between_two_transactions_and_before_its_first_log() {
     let b = bench_with(Writes::default()).await;
     // One that no lock of this machine is on.
     b.fs.set_device(0xfff, 0xfff);
@@ -58,6 +109,31 @@ async fn a_database_is_uploaded_between_two_transactions_and_before_its_log() {
     b.fs.release(log).await;
 }
 
+/// A program that goes from one transaction to the next.
+#[tokio::test]
+async fn a_database_is_uploaded_in_the_pause_after_the_transaction_in_which_it_is_due() {
+    let b = bench_with(Writes::default()).await;
+    b.fs.set_device(0xfff, 0xfff);
+    let database = b.synced("books.db", DATABASE).await;
+    let journal = b.synced("books.db-journal", HOT).await;
+    b.advance(6);
+    let background = tokio::spawn(Arc::clone(&b.fs).run_background());
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    assert_eq!(b.object("books.db").await, None);
+    b.rewrite(journal, 0, &[0; 8]).await;
+    // By this mount's clock no time passes.
+    for _ in 0..200 {
+        if b.object("books.db").await.is_some() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(b.object("books.db").await.as_deref(), Some("SQLite format 3\0pages"));
+    background.abort();
+    b.fs.release(database).await;
+    b.fs.release(journal).await;
+}
+
 #[tokio::test]
 async fn what_a_transaction_has_synced_is_there_after_a_loss_of_power() {
     let b = bench_with(Writes::default()).await;
@@ -83,4 +159,191 @@ async fn a_mount_may_treat_databases_as_other_files() {
     assert_eq!(b.fs.pending().unwrap().files, 0);
     b.fs.release(database).await;
     b.fs.release(journal).await;
+}
+
+#[tokio::test]
+async fn a_log_that_goes_on_is_uploaded_before_its_database() {
+    let b = bench_with(Writes::default()).await;
+    let (database, log, background) = b.with_log().await;
+    let longer = [begun(1), b"frame".to_vec()].concat();
+    b.rewrite(log, begun(1).len() as u64, b"frame").await;
+    b.rewrite(database, 0, CHANGED).await;
+    let (first, second) = (b.faults.hold_next(Op::Put), b.faults.hold_next(Op::Put));
+    b.advance(6);
+    first.reached().await;
+    assert_eq!(b.pair().await, (Some(DATABASE.to_vec()), Some(begun(1))));
+    first.release();
+    second.reached().await;
+    assert_eq!(b.pair().await, (Some(DATABASE.to_vec()), Some(longer.clone())));
+    second.release();
+    b.uploaded(CHANGED, &longer).await;
+    background.abort();
+    b.fs.release(database).await;
+    b.fs.release(log).await;
+}
+
+#[tokio::test]
+async fn a_log_that_is_begun_anew_is_out_of_the_bucket_while_its_database_is_uploaded() {
+    let b = bench_with(Writes::default()).await;
+    let (database, log, background) = b.with_log().await;
+    b.rewrite(database, 0, CHANGED).await;
+    b.rewrite(log, 0, &begun(2)).await;
+    let (first, second) = (b.faults.hold_next(Op::Put), b.faults.hold_next(Op::Put));
+    b.advance(6);
+    first.reached().await;
+    assert_eq!(b.pair().await, (Some(DATABASE.to_vec()), None));
+    first.release();
+    second.reached().await;
+    assert_eq!(b.pair().await, (Some(CHANGED.to_vec()), None));
+    assert_eq!(b.fs.read(log, 0, 100).await.unwrap(), begun(2), "here it is still");
+    second.release();
+    b.uploaded(CHANGED, &begun(2)).await;
+    assert_eq!(b.fs.pending().unwrap().conflicts, 0);
+    // It is a file like others again.
+    b.rewrite(log, begun(2).len() as u64, b"frame").await;
+    b.advance(6);
+    b.uploaded(CHANGED, &[begun(2), b"frame".to_vec()].concat()).await;
+    background.abort();
+    b.fs.release(database).await;
+    b.fs.release(log).await;
+}
+
+#[tokio::test]
+async fn a_log_that_is_begun_anew_during_an_upload_waits_for_the_database_that_belongs_to_it() {
+    let b = bench_with(Writes::default()).await;
+    let (database, log, background) = b.with_log().await;
+    b.rewrite(database, 0, CHANGED).await;
+    b.rewrite(log, 0, &begun(2)).await;
+    let (first, second) = (b.faults.hold_next(Op::Put), b.faults.hold_next(Op::Put));
+    b.advance(6);
+    first.reached().await;
+    // A checkpoint, and the next transaction.
+    b.rewrite(database, 16, b"third").await;
+    b.rewrite(log, 0, &begun(3)).await;
+    let third = b.faults.hold_next(Op::Put);
+    first.release();
+    while b.bytes("books.db").await.as_deref() != Some(CHANGED) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    b.advance(12);
+    second.reached().await;
+    assert_eq!(b.pair().await, (Some(CHANGED.to_vec()), None));
+    second.release();
+    third.reached().await;
+    assert_eq!(b.pair().await, (Some(b"SQLite format 3\0third".to_vec()), None));
+    third.release();
+    b.uploaded(b"SQLite format 3\0third", &begun(3)).await;
+    background.abort();
+    b.fs.release(database).await;
+    b.fs.release(log).await;
+}
+
+#[tokio::test]
+async fn the_close_of_one_connection_uploads_the_log_as_well_and_before_the_database() {
+    let b = bench_with(Writes::default()).await;
+    let (database, log, background) = b.with_log().await;
+    background.abort();
+    let longer = [begun(1), b"frame".to_vec()].concat();
+    let (_, other) = b.open("books.db", libc::O_RDWR).await;
+    b.rewrite(log, begun(1).len() as u64, b"frame").await;
+    b.rewrite(database, 0, CHANGED).await;
+    let (first, second) = (b.faults.hold_next(Op::Put), b.faults.hold_next(Op::Put));
+    let fs = Arc::clone(&b.fs);
+    let closing = tokio::spawn(async move { fs.flush(CALLER, other).await });
+    first.reached().await;
+    first.release();
+    second.reached().await;
+    assert_eq!(b.pair().await, (Some(DATABASE.to_vec()), Some(longer.clone())));
+    second.release();
+    closing.await.unwrap().unwrap();
+    assert_eq!(b.pair().await, (Some(CHANGED.to_vec()), Some(longer)));
+    assert_eq!(b.fs.pending().unwrap().files, 0);
+    for fh in [other, database, log] {
+        b.fs.release(fh).await;
+    }
+}
+
+#[tokio::test]
+async fn a_log_leaves_the_bucket_only_once_the_journal_has_what_comes_after_it() {
+    let b = bench_with(Writes::default()).await;
+    let (database, log, background) = b.with_log().await;
+    background.abort();
+    // Nobody syncs anything.
+    b.fs.write(database, Some(0), CHANGED, false).await.unwrap();
+    b.fs.write(log, Some(0), &begun(2), false).await.unwrap();
+    let held = b.faults.hold_next(Op::Put);
+    let fs = Arc::clone(&b.fs);
+    let closing = tokio::spawn(async move { fs.flush(CALLER, database).await });
+    held.reached().await;
+    assert_eq!(b.pair().await, (Some(DATABASE.to_vec()), None));
+    closing.abort();
+    let b = b.crash().await;
+    assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
+    b.uploaded(CHANGED, &begun(2)).await;
+}
+
+#[tokio::test]
+async fn the_close_of_a_database_whose_log_is_refused_says_so_and_keeps_both() {
+    let b = bench_with(Writes::default()).await;
+    let (database, log, background) = b.with_log().await;
+    background.abort();
+    b.rewrite(log, begun(1).len() as u64, b"frame").await;
+    b.fs.write(database, Some(0), CHANGED, false).await.unwrap();
+    b.faults.fail_next(Op::Put, ErrorKind::AccessDenied, 1);
+    assert_eq!(b.fs.flush(CALLER, database).await.unwrap_err().errno(), libc::EACCES);
+    assert_eq!(b.pair().await, (Some(DATABASE.to_vec()), Some(begun(1))));
+    b.fs.release(log).await;
+    let b = b.crash().await;
+    assert_eq!(b.read("books.db").await, "SQLite format 3\0other");
+    assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
+    b.uploaded(CHANGED, &[begun(1), b"frame".to_vec()].concat()).await;
+}
+
+#[tokio::test]
+async fn a_hot_journal_that_a_crash_has_left_keeps_its_database_from_being_uploaded() {
+    let b = bench_with(Writes::default()).await;
+    b.synced("books.db", CHANGED).await;
+    b.synced("books.db-journal", HOT).await;
+    let b = b.crash().await;
+    b.fs.set_device(0xfff, 0xfff);
+    let background = tokio::spawn(Arc::clone(&b.fs).run_background());
+    for _ in 0..2 {
+        // The background looks twice in a second.
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        b.advance(6);
+    }
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert_eq!((b.object("books.db").await, b.bytes("books.db-journal").await), (None, None));
+    // The program plays it back.
+    let (_, database) = b.open("books.db", libc::O_RDWR).await;
+    b.rewrite(database, 0, DATABASE).await;
+    b.fs.unlink(Ino::ROOT, name("books.db-journal")).await.unwrap();
+    b.advance(6);
+    while b.object("books.db").await.is_none() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(b.bytes("books.db").await.as_deref(), Some(DATABASE));
+    background.abort();
+    b.fs.release(database).await;
+}
+
+#[tokio::test]
+async fn whoever_unmounts_gets_a_database_and_its_log_into_the_bucket_in_order() {
+    let b = bench_with(Writes::default()).await;
+    let (database, log, background) = b.with_log().await;
+    background.abort();
+    b.rewrite(database, 0, CHANGED).await;
+    b.rewrite(log, 0, &begun(2)).await;
+    b.fs.release(database).await;
+    b.fs.release(log).await;
+    // A program was killed in the midst of a transaction.
+    b.synced("books.db-journal", HOT).await;
+    let first = b.faults.hold_next(Op::Put);
+    let draining = tokio::spawn(Arc::clone(&b.fs).drain_with_background());
+    first.reached().await;
+    assert_eq!(b.pair().await, (Some(DATABASE.to_vec()), None));
+    first.release();
+    assert_eq!(draining.await.unwrap(), Drained::Clean);
+    b.uploaded(CHANGED, &begun(2)).await;
+    assert_eq!(b.bytes("books.db-journal").await.as_deref(), Some(HOT));
 }

@@ -84,6 +84,34 @@ async fn a_directory_of_a_thousand_is_listed_for_one_name_and_a_larger_one_is_no
     }
 }
 
+/// `rm -r` looks up every name, and goes on for longer than a listing is fresh.
+#[tokio::test]
+async fn a_large_directory_is_listed_again_for_who_goes_through_it() {
+    let b = bench().await;
+    let names: Vec<String> = (0..1500).map(|i| format!("{i:04}")).collect();
+    for n in &names {
+        b.foreign(n, "x").await;
+    }
+    assert_eq!(b.ls(Ino::ROOT).await, names);
+    b.advance(61);
+    let (heads, lists) = asked(&b);
+    for n in &names[..64] {
+        assert!(find(&b, Ino::ROOT, n).await.is_some());
+    }
+    let listed_since = b.clock.now().minus(Duration::from_secs(30));
+    for _ in 0..500 {
+        if b.fs.is_listed_since(Ino::ROOT, listed_since) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for n in &names[64..] {
+        assert!(find(&b, Ino::ROOT, n).await.is_some());
+    }
+    // Two pages; and eight lookups read headers.
+    assert_eq!(asked(&b), (heads + 64 + 8, lists + 64 + 2));
+}
+
 #[tokio::test]
 async fn what_only_a_listing_has_shown_is_a_plain_file_until_it_is_looked_up() {
     let b = bench().await;

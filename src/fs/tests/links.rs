@@ -80,3 +80,23 @@ async fn subdirectories_are_counted_up_to_a_thousand() {
     assert_eq!(b.ls(many).await.len(), 1000);
     assert_eq!(b.links(Ino::ROOT, "many").await, 1002);
 }
+
+#[tokio::test]
+async fn nothing_is_counted_for_the_two_names_that_every_directory_has() {
+    let b = bench().await;
+    for k in ["d/s/x", "d/t/x"] {
+        b.foreign(k, "x").await;
+    }
+    b.ls(Ino::ROOT).await;
+    let d = b.fs.lookup(Ino::ROOT, &name("d")).await.unwrap().unwrap().ino;
+    b.ls(d).await;
+    let mut read = Vec::new();
+    let mut add = |entry: DirEntry<'_>| {
+        let Entry { ino, attr, nlink, .. } = entry.entry;
+        read.push((String::from_utf8(entry.name.to_vec()).unwrap(), ino, attr.kind, nlink));
+        read.len() == 2
+    };
+    b.fs.readdir(d, 0, &mut add).unwrap();
+    let dots = [(".", d), ("..", Ino::ROOT)].map(|(n, ino)| (n.to_owned(), ino, FileKind::Dir, 1));
+    assert_eq!(read[..2], dots);
+}

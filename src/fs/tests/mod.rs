@@ -11,6 +11,7 @@ mod delta;
 mod durability;
 mod freshness;
 mod gated;
+mod interrupted;
 mod large;
 mod links;
 mod model;
@@ -24,6 +25,7 @@ mod recovered;
 mod resumed;
 mod scans;
 mod spelling;
+mod torn;
 mod watched;
 mod xattrs;
 

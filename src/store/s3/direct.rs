@@ -1,4 +1,5 @@
-//! GET and HEAD of objects, and PUT of small ones, without the SDK, which takes several times as long for one as HTTP itself does.
+//! GET, HEAD and DELETE of objects, and PUT of small ones, without the SDK, which takes several times as long for one as HTTP itself
+//! does.
 //!
 //! Owns: sending them, and what their answers' headers and error documents say. Does not own: signatures (`sign`), connections
 //! (`http`), what errors mean (`error`).
@@ -95,6 +96,12 @@ impl S3Store {
         self.checksums.check(Op::Put, key, &sums, text(headers, CRC32C), &etag)?;
         let version_id = text(headers, "x-amz-version-id").map(str::to_owned);
         Ok(Some(Written { etag, version_id, last_modified: None }))
+    }
+
+    /// DeleteObject. `false` if the SDK must send it.
+    pub(super) async fn delete_direct(&self, key: &Key, if_match: Option<&ETag>) -> Result<bool> {
+        let headers = Vec::from_iter(if_match.map(|etag| ("if-match", etag.as_str())));
+        Ok(self.ask_direct((Op::Delete, "DELETE"), key, &headers, &NOTHING).await?.is_some())
     }
 
     /// An answer that is none of an error.

@@ -149,12 +149,18 @@ impl ObjectStore for S3Store {
     }
 
     async fn delete(&self, key: &Key, if_match: Option<&ETag>) -> Result<()> {
-        let request = self.client.delete_object().bucket(&self.bucket).key(key.as_str());
-        let request = request.set_if_match(if_match.map(|etag| etag.as_str().to_owned()));
-        match self.answer(Op::Delete, Some(key), request.send()).await {
+        let answer = match self.delete_direct(key, if_match).await {
+            Ok(false) => {
+                let request = self.client.delete_object().bucket(&self.bucket).key(key.as_str());
+                let request = request.set_if_match(if_match.map(|etag| etag.as_str().to_owned()));
+                self.answer(Op::Delete, Some(key), request.send()).await.map(|_| ())
+            }
+            direct => direct.map(|_| ()),
+        };
+        match answer {
             // Some servers answer 404 where S3 answers 204.
             Err(e) if e.kind == ErrorKind::NotFound && if_match.is_none() => Ok(()),
-            answer => answer.map(|_| ()),
+            answer => answer,
         }
     }
 

@@ -27,7 +27,8 @@ pub struct S3Settings {
     pub credentials: Option<StaticCredentials>,
     /// Send requests without signature, for public buckets.
     pub anonymous: bool,
-    /// Send GET and HEAD of objects without the SDK, where Signature Version 4 is all that they need: that takes less time.
+    /// Send GET, HEAD and DELETE of objects, and PUT of small ones, without the SDK, where Signature Version 4 is all that they need:
+    /// that takes less time.
     pub direct: bool,
     /// Sign bodies, which takes a pass of SHA-256 over them. `None`: unless TLS protects them, or the server is on this machine.
     pub signed_bodies: Option<bool>,

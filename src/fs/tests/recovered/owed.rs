@@ -203,3 +203,20 @@ async fn attributes_that_are_set_during_an_upload_outlive_a_kill_before_its_answ
         assert_eq!(b.ls(Ino::ROOT).await, ["a"]);
     }
 }
+
+#[tokio::test]
+async fn an_empty_file_that_was_acknowledged_is_more_than_its_attributes() {
+    let b = late_bench().await;
+    b.foreign("e", "").await;
+    let (_, fh) = b.open("e", libc::O_RDWR | libc::O_TRUNC).await;
+    b.fs.write(fh, Some(0), b"more", false).await.unwrap();
+    let ino = b.ino("e").await;
+    b.fs.setattr(CALLER, ino, SetAttr { size: Some(0), ..SetAttr::default() }, true).await.unwrap();
+    b.fs.flush(CALLER, fh).await.unwrap();
+    b.fs.release(fh).await;
+    let b = b.crash().await;
+    b.foreign_delete("e").await;
+    assert_eq!(b.drained(&["e"]).await, [""]);
+    b.advance(120);
+    assert_eq!(b.ls(Ino::ROOT).await, ["e", "known"]);
+}

@@ -1,0 +1,168 @@
+//! Files that somebody changes while they are sent or read. Owns nothing else.
+
+use super::large::{MIB, noise, probed};
+use super::*;
+use crate::write::Span;
+
+/// One part fits into memory at a time. Closes are acknowledged by the journal, and nobody uploads anything by himself.
+async fn narrow_bench() -> Bench {
+    let (dir, memory) = (tempfile::tempdir().unwrap(), Arc::new(MemoryStore::new()));
+    let clock = Arc::new(ManualClock::new(Timestamp::from_system(std::time::SystemTime::now())));
+    let limits = crate::write::Settings { memory: 8 << 20, ..crate::write::Settings::default() };
+    let b = mount_limited(dir, memory, clock, back(), limits).await;
+    // The first write probes the bucket.
+    b.write("probe", "x").await.unwrap();
+    b.commit("probe").await.unwrap();
+    b
+}
+
+fn back() -> Writes {
+    Writes { mode: WriteMode::Back, ..Writes::default() }
+}
+
+impl Bench {
+    async fn commit(&self, n: &str) -> Result<()> {
+        let ino = self.fs.lookup(Ino::ROOT, &name(n)).await.unwrap().unwrap().ino;
+        self.fs.commit(ino).await
+    }
+
+    async fn write_large(&self, n: &str, body: &[u8]) {
+        let (_, fh) = self.create(n).await;
+        for (i, piece) in body.chunks(MIB).enumerate() {
+            self.fs.write(fh, Some((i * MIB) as u64), piece, false).await.unwrap();
+        }
+        self.close(fh).await;
+    }
+
+    /// As whoever writes a file anew, and has not come to its end.
+    async fn empty(&self, n: &str) {
+        let (_, fh) = self.open(n, libc::O_WRONLY | libc::O_TRUNC).await;
+        self.fs.write(fh, Some(0), b"half", false).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_emptied_while_its_parts_are_sent_is_what_was_acknowledged_after_a_kill() {
+    let b = narrow_bench().await;
+    let body = noise(24 * MIB);
+    b.write_large("f", &body).await;
+    let ino = b.fs.lookup(Ino::ROOT, &name("f")).await.unwrap().unwrap().ino;
+    // The first part was read, and the others were not.
+    let held = b.faults.hold_next(Op::UploadPart);
+    let fs = Arc::clone(&b.fs);
+    let uploading = tokio::spawn(async move { fs.commit(ino).await });
+    held.reached().await;
+    b.empty("f").await;
+    held.release();
+    uploading.await.unwrap().unwrap();
+    let b = b.crash_with(back()).await;
+    assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
+    assert!(b.bytes_of("f").await == body);
+    assert_eq!(b.ls(Ino::ROOT).await, ["f", "probe"]);
+}
+
+#[tokio::test]
+async fn a_small_file_that_is_emptied_before_it_is_read_for_its_upload_is_there_after_a_kill() {
+    for is_cut in [false, true] {
+        let b = narrow_bench().await;
+        b.write_large("large", &noise(24 * MIB)).await;
+        if is_cut {
+            // All of it is as in the bucket.
+            b.foreign("small", "acknowledged, and more").await;
+            let (ino, fh) = b.open("small", libc::O_RDWR).await;
+            b.fs.setattr(CALLER, ino, SetAttr { size: Some(12), ..SetAttr::default() }, true).await.unwrap();
+            b.close(fh).await;
+        } else {
+            b.write("small", "acknowledged").await.unwrap();
+        }
+        let held = b.faults.hold_next(Op::UploadPart);
+        let inode = async |n: &str| b.fs.lookup(Ino::ROOT, &name(n)).await.unwrap().unwrap().ino;
+        let commit = |ino: Ino| {
+            let fs = Arc::clone(&b.fs);
+            tokio::spawn(async move { fs.commit(ino).await })
+        };
+        let large = commit(inode("large").await);
+        // All memory is taken.
+        held.reached().await;
+        let small = commit(inode("small").await);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        b.empty("small").await;
+        held.release();
+        large.await.unwrap().unwrap();
+        small.await.unwrap().unwrap();
+        let b = b.crash_with(back()).await;
+        assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
+        assert_eq!(b.object("small").await.as_deref(), Some("acknowledged"), "cut: {is_cut}");
+    }
+}
+
+#[tokio::test]
+async fn attributes_that_are_owed_after_an_upload_take_no_half_written_bytes_along() {
+    let b = probed().await;
+    let body = noise(70 * MIB);
+    let (ino, fh) = b.create("f").await;
+    b.write_ahead(fh, &body, 8).await;
+    b.fs.setattr(CALLER, ino, SetAttr { mode: Some(0o640), ..SetAttr::default() }, true).await.unwrap();
+    let held = b.faults.hold_next_answer(Op::CompleteUpload);
+    let fs = Arc::clone(&b.fs);
+    let closing = tokio::spawn(async move { fs.flush(CALLER, fh).await });
+    held.reached().await;
+    let (_, other) = b.open("f", libc::O_WRONLY | libc::O_TRUNC).await;
+    b.fs.write(other, Some(0), b"half", false).await.unwrap();
+    held.release();
+    closing.await.unwrap().unwrap();
+    assert!(b.bytes_of("f").await == body);
+    b.close(other).await;
+    assert_eq!(b.object("f").await.as_deref(), Some("half"));
+    assert_eq!(b.memory.head(&key("f")).await.unwrap().headers.user["mode"], "33184");
+    b.fs.release(fh).await;
+}
+
+#[tokio::test]
+async fn what_was_discarded_is_not_sent_by_a_commit_that_waited_for_its_turn() {
+    let b = narrow_bench().await;
+    b.foreign("f", "before").await;
+    b.write("f", "discarded").await.unwrap();
+    let ino = b.fs.lookup(Ino::ROOT, &name("f")).await.unwrap().unwrap().ino;
+    let claim = b.fs.claims.claim(vec![Span::Key(key("f"))]).await;
+    let fs = Arc::clone(&b.fs);
+    let discarding = tokio::spawn(async move { fs.discard_path(&[name("f")]).await });
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let fs = Arc::clone(&b.fs);
+    let committing = tokio::spawn(async move { fs.commit(ino).await });
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    drop(claim);
+    discarding.await.unwrap().unwrap();
+    committing.await.unwrap().unwrap();
+    assert_eq!(b.object("f").await.as_deref(), Some("before"));
+    assert_eq!(b.read("f").await, "before");
+}
+
+#[tokio::test]
+async fn a_reader_goes_on_while_our_own_chmod_of_a_large_file_is_under_way() {
+    let b = probed().await;
+    let body = noise(17 * MIB);
+    b.write_large("film.mkv", &body).await;
+    let b = b.remount().await;
+    // The first write of a mount probes the bucket.
+    b.write("probe", "x").await.unwrap();
+    let (ino, fh) = b.open("film.mkv", libc::O_RDONLY).await;
+    let etag = async || b.memory.head(&key("film.mkv")).await.unwrap().version.etag;
+    let before = etag().await;
+    let held = b.faults.hold_next_answer(Op::Copy);
+    let fs = Arc::clone(&b.fs);
+    let private = SetAttr { mode: Some(0o600), ..SetAttr::default() };
+    let setting = tokio::spawn(async move { fs.setattr(CALLER, ino, private, false).await.map(drop) });
+    held.reached().await;
+    let fs = Arc::clone(&b.fs);
+    assert_ne!(etag().await, before);
+    let gets = b.count(Op::Get);
+    let reading = tokio::spawn(async move { fs.read(fh, 0, 4096).await });
+    // It meets the version that the copy has made.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(b.count(Op::Get), gets + 1);
+    held.release();
+    setting.await.unwrap().unwrap();
+    assert!(reading.await.unwrap().unwrap() == body[..4096]);
+    b.fs.release(fh).await;
+}
