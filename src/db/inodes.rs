@@ -1,7 +1,7 @@
 //! The catalogue's rows: inodes with their names, and a small key-value table.
 //!
 //! Owns: SQL over the catalogue and the mapping between columns and types. Does not own: directories as they are read
-//! (`children`) and listed (`listings`), what the rows mean (`meta`).
+//! (`children`) and listed (`listings`), rows that are changed (`updates`), what the rows mean (`meta`).
 
 use super::{Db, DbError, Durability, Schema};
 use crate::types::{Attr, ETag, FileKind, Ino, Name, Pos, Timestamp, Version};
@@ -98,6 +98,25 @@ macro_rules! select_inodes {
     };
 }
 
+/// A query that finds in the table `tree` the inode numbers of all that is below ?1; with `at`, its own as well. Text that is made
+/// once, as that of [`select_inodes`].
+macro_rules! with_tree {
+    (at $rest:literal) => {
+        with_tree!("SELECT ?1", $rest)
+    };
+    (below $rest:literal) => {
+        with_tree!("SELECT ino FROM inode WHERE parent = ?1", $rest)
+    };
+    ($first:literal, $rest:literal) => {
+        concat!(
+            "WITH RECURSIVE tree(ino) AS (",
+            $first,
+            " UNION ALL SELECT i.ino FROM tree t CROSS JOIN inode i ON i.parent = t.ino) ",
+            $rest
+        )
+    };
+}
+
 impl Catalogue {
     /// Opens or creates the catalogue at `path`.
     ///
@@ -162,30 +181,32 @@ impl Rows<'_> {
     /// Whether `ino` or anything below it holds changes of ours, owes a marker, or was learned after `began`.
     pub fn is_newer_below(&self, ino: Ino, began: Timestamp) -> RowResult<bool> {
         self.exists(
-            "WITH RECURSIVE tree(ino) AS (SELECT ?1 UNION ALL SELECT i.ino FROM inode i JOIN tree t ON i.parent = t.ino)
-             SELECT 1 FROM inode i JOIN tree t ON i.ino = t.ino
-             WHERE i.local <> 0 OR i.marker = 2 OR i.checked_at > ?2 LIMIT 1",
+            with_tree!(
+                at "SELECT 1 FROM tree t CROSS JOIN inode i ON i.ino = t.ino
+                    WHERE i.local <> 0 OR i.marker = 2 OR i.checked_at > ?2 LIMIT 1"
+            ),
             params![sql(ino.0), began.nanos()],
         )
     }
 
     /// Whether anything below `ino`, without itself, holds changes of ours or owes a marker.
     pub fn holds_local(&self, ino: Ino) -> RowResult<bool> {
+        if !self.has_children(ino)? {
+            return Ok(false);
+        }
+        // Upwards from what is owed, which is less than what may be below.
         self.exists(
-            "WITH RECURSIVE tree(ino) AS (SELECT ino FROM inode WHERE parent = ?1
-                 UNION ALL SELECT i.ino FROM inode i JOIN tree t ON i.parent = t.ino)
-             SELECT 1 FROM inode i JOIN tree t ON i.ino = t.ino WHERE i.local <> 0 OR i.marker = 2 LIMIT 1",
+            "WITH RECURSIVE up(ino) AS (SELECT parent FROM inode WHERE local <> 0
+                 UNION SELECT parent FROM inode WHERE marker = 2
+                 UNION SELECT i.parent FROM up u CROSS JOIN inode i ON i.ino = u.ino)
+             SELECT 1 FROM up WHERE ino = ?1 LIMIT 1",
             params![sql(ino.0)],
         )
     }
 
     /// Every inode number below `ino`, without itself.
     pub fn descendants(&self, ino: Ino) -> RowResult<Vec<Ino>> {
-        let mut statement = self.0.prepare_cached(
-            "WITH RECURSIVE tree(ino) AS (SELECT ino FROM inode WHERE parent = ?1
-                 UNION ALL SELECT i.ino FROM inode i JOIN tree t ON i.parent = t.ino)
-             SELECT ino FROM tree",
-        )?;
+        let mut statement = self.0.prepare_cached(with_tree!(below "SELECT ino FROM tree"))?;
         let rows = statement.query_map(params![sql(ino.0)], |r| r.get(0).map(ino_from))?;
         rows.collect()
     }
@@ -280,18 +301,6 @@ impl Rows<'_> {
         Ok(())
     }
 
-    /// Writes every column of the row with this number.
-    pub fn update(&self, row: &InodeRow) -> RowResult<()> {
-        let mut statement = self.0.prepare_cached(
-            "UPDATE inode SET parent = ?2, name = ?3, mode = ?4, uid = ?5, gid = ?6, rdev = ?7, size = ?8, atime = ?9,
-                 mtime = ?10, ctime = ?11, etag = ?12, object_size = ?13, last_modified = ?14, storage_class = ?15,
-                 symlink = ?16, headers = ?17, local = ?18, checked_at = ?19, complete_at = ?20, marker = ?21,
-                 pos = ?22, xattrs = ?23
-             WHERE ino = ?1",
-        )?;
-        execute(&mut statement, Some(row.ino), row).map(drop)
-    }
-
     /// Headers of objects count as not read, but for those of which we have changes. What is set of the root is in no object.
     pub fn forget_headers(&self) -> RowResult<()> {
         self.0
@@ -375,7 +384,11 @@ pub(super) fn pos_from(value: i64) -> Pos {
 pub(super) use select_inodes;
 
 /// Runs a statement whose parameters are the columns of a row, in the order of [`select_inodes`].
-fn execute(statement: &mut rusqlite::CachedStatement<'_>, ino: Option<Ino>, row: &InodeRow) -> RowResult<usize> {
+pub(super) fn execute(
+    statement: &mut rusqlite::CachedStatement<'_>,
+    ino: Option<Ino>,
+    row: &InodeRow,
+) -> RowResult<usize> {
     let version = row.version.as_ref();
     statement.execute(params![
         ino.map(|ino| sql(ino.0)),

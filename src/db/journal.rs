@@ -145,6 +145,15 @@ impl Journal {
         self.0.write(move |conn| delete(conn, ino)).await
     }
 
+    /// The same of a row that says nothing any more, and that nobody is waiting to see gone: a close that comes in a moment shares its
+    /// sync.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub async fn clear_patiently(&self, ino: Ino) -> Result<(), DbError> {
+        self.0.write_patiently(move |conn| delete(conn, ino)).await
+    }
+
     /// Inodes that have a row, those whose row is oldest first.
     ///
     /// # Errors

@@ -56,7 +56,7 @@ impl Rows<'_> {
         self.0
             .prepare_cached(
                 "WITH RECURSIVE tree(ino) AS (SELECT ino FROM inode WHERE parent = ?1
-                     UNION ALL SELECT i.ino FROM inode i JOIN tree t ON i.parent = t.ino)
+                     UNION ALL SELECT i.ino FROM tree t CROSS JOIN inode i ON i.parent = t.ino)
                  UPDATE inode SET checked_at = ?2 WHERE ino IN (SELECT ino FROM tree) AND mode & 0xf000 = 0x4000",
             )?
             .execute(params![sql(ino.0), at.nanos()])?;
@@ -84,8 +84,8 @@ impl Rows<'_> {
     /// The file `ino`, or the files below the directory `ino`.
     pub fn file_versions(&self, ino: Ino, limit: usize) -> RowResult<Vec<FileVersion>> {
         self.versions(
-            "WITH RECURSIVE tree(ino) AS (SELECT ?1 UNION ALL SELECT i.ino FROM inode i JOIN tree t ON i.parent = t.ino)
-             SELECT i.ino, i.etag, i.object_size FROM inode i JOIN tree t ON i.ino = t.ino
+            "WITH RECURSIVE tree(ino) AS (SELECT ?1 UNION ALL SELECT i.ino FROM tree t CROSS JOIN inode i ON i.parent = t.ino)
+             SELECT i.ino, i.etag, i.object_size FROM tree t CROSS JOIN inode i ON i.ino = t.ino
              WHERE i.local = 0 AND i.etag IS NOT NULL LIMIT ?2",
             params![sql(ino.0), sql(limit as u64)],
         )

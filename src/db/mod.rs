@@ -23,6 +23,7 @@ mod inodes;
 mod journal;
 mod listings;
 mod schema;
+mod updates;
 
 pub use children::Child;
 pub use damage::set_aside;
@@ -33,6 +34,8 @@ pub use schema::Schema;
 
 /// Writes that one transaction takes at most: bounds how long a reader of the answer waits for others.
 const GROUP_COMMIT_MAX: usize = 500;
+/// How long a write that nobody is waiting for waits for others.
+const PATIENCE: Duration = Duration::from_millis(4);
 /// How often the checkpointer looks at most.
 const CHECKPOINT_PAUSE: Duration = Duration::from_millis(100);
 /// Idle read connections that are kept. More are opened when more readers come at once, and closed afterwards.
@@ -90,6 +93,13 @@ pub enum Durability {
 type Answer = Box<dyn FnOnce(Result<(), DbError>) + Send>;
 type Job = Box<dyn FnOnce(&rusqlite::Connection) -> Answer + Send>;
 
+/// A job on its way to the writer thread.
+struct Sent {
+    job: Job,
+    /// Nobody is waiting who would notice.
+    may_wait: bool,
+}
+
 /// The writing connection, and what is known of its log.
 struct Writing {
     /// Ends before the connection, which is to be the last.
@@ -129,7 +139,7 @@ pub struct Db {
     path: PathBuf,
     durability: Durability,
     shared: Arc<Shared>,
-    writer: Mutex<Option<mpsc::Sender<Job>>>,
+    writer: Mutex<Option<mpsc::Sender<Sent>>>,
     thread: Mutex<Option<thread::JoinHandle<()>>>,
     readers: Mutex<Vec<rusqlite::Connection>>,
 }
@@ -155,7 +165,7 @@ impl Db {
         let no_thread =
             |e: std::io::Error| DbError::Sqlite { path: path.to_owned(), message: format!("no thread: {e}") };
         let checkpointer = Checkpointer::start(path).map_err(no_thread)?;
-        let (sender, jobs) = mpsc::channel::<Job>();
+        let (sender, jobs) = mpsc::channel::<Sent>();
         let writing = Writing { conn, checkpointer, told_at: Instant::now(), owes: false };
         let shared = Arc::new(Shared { writing: Mutex::new(Some(writing)), sent: AtomicUsize::new(0) });
         let (owned, its) = (path.to_owned(), Arc::clone(&shared));
@@ -179,8 +189,24 @@ impl Db {
         &self,
         job: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, DbError> {
+        self.write_within(job, false).await
+    }
+
+    /// The same for a job that nobody is waiting for. For a moment it waits for others, so that one commit serves all of them.
+    pub(crate) async fn write_patiently<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, DbError> {
+        self.write_within(job, true).await
+    }
+
+    async fn write_within<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
+        may_wait: bool,
+    ) -> Result<T, DbError> {
         let (tx, rx) = tokio::sync::oneshot::channel();
-        self.send(job, move |result| drop(tx.send(result)))?;
+        self.send(job, move |result| drop(tx.send(result)), may_wait)?;
         rx.await.map_err(|_| DbError::Closed(self.path.clone()))?
     }
 
@@ -223,9 +249,10 @@ impl Db {
         &self,
         job: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
         done: impl FnOnce(Result<T, DbError>) + Send + 'static,
+        may_wait: bool,
     ) -> Result<(), DbError> {
         let path = self.path.clone();
-        let boxed: Job = Box::new(move |conn| {
+        let job: Job = Box::new(move |conn| {
             let result = in_savepoint(conn, job).map_err(|e| sqlite_error(&path, &e));
             Box::new(move |commit| done(commit.and(result)))
         });
@@ -234,7 +261,7 @@ impl Db {
         let writer = writer.as_ref().ok_or_else(closed)?;
         // Before it is sent: what is written at once from now on would come before it.
         self.shared.sent.fetch_add(1, Ordering::SeqCst);
-        writer.send(boxed).map_err(|_| closed())
+        writer.send(Sent { job, may_wait }).map_err(|_| closed())
     }
 
     /// Runs `query` on a read-only connection, on the calling thread: microseconds, as measured.
@@ -314,17 +341,18 @@ fn in_savepoint<T>(
 
 /// The writer thread: takes what has been sent, up to [`GROUP_COMMIT_MAX`] jobs, into one transaction, and answers them
 /// all after the commit.
-fn run_writer(shared: &Shared, path: &Path, jobs: &mpsc::Receiver<Job>) {
+fn run_writer(shared: &Shared, path: &Path, jobs: &mpsc::Receiver<Sent>) {
     // Whoever panicked with the connection has left a transaction open: nothing more is written.
     let writing = || shared.writing.lock().ok();
     let mut owes = false;
     loop {
         let next = if owes { jobs.recv_timeout(CHECKPOINT_PAUSE) } else { jobs.recv().map_err(Into::into) };
+        let next = next.map(|first| gather(first, jobs));
         let Some(mut writing) = writing() else { return };
         let Some(open) = writing.as_mut() else { return };
         match next {
-            Ok(first) => {
-                let (answers, committed) = write_group(&open.conn, path, first, jobs);
+            Ok(group) => {
+                let (answers, committed) = write_group(&open.conn, path, group, jobs);
                 open.on_committed();
                 owes = open.owes;
                 // Whoever is answered may write at once.
@@ -344,23 +372,39 @@ fn run_writer(shared: &Shared, path: &Path, jobs: &mpsc::Receiver<Job>) {
     }
 }
 
+/// A job, and those that come before one that does not wait; not for longer than [`PATIENCE`].
+fn gather(first: Sent, jobs: &mpsc::Receiver<Sent>) -> Vec<Job> {
+    let until = Instant::now() + PATIENCE;
+    let (mut may_wait, mut group) = (first.may_wait, vec![first.job]);
+    while may_wait
+        && group.len() < GROUP_COMMIT_MAX
+        && let Ok(next) = jobs.recv_timeout(until.saturating_duration_since(Instant::now()))
+    {
+        may_wait = next.may_wait;
+        group.push(next.job);
+    }
+    group
+}
+
 /// One transaction of the writer thread. Answers who waits for it, and how it ended.
 fn write_group(
     conn: &rusqlite::Connection,
     path: &Path,
-    first: Job,
-    jobs: &mpsc::Receiver<Job>,
+    group: Vec<Job>,
+    jobs: &mpsc::Receiver<Sent>,
 ) -> (Vec<Answer>, Result<(), DbError>) {
-    if let Err(e) = conn.execute_batch("BEGIN IMMEDIATE") {
-        return (vec![first(conn)], Err(sqlite_error(path, &e)));
+    let begun = conn.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([]));
+    let mut answers: Vec<Answer> = group.into_iter().map(|job| job(conn)).collect();
+    if let Err(e) = begun {
+        return (answers, Err(sqlite_error(path, &e)));
     }
-    let mut answers = vec![first(conn)];
     while answers.len() < GROUP_COMMIT_MAX
-        && let Ok(job) = jobs.try_recv()
+        && let Ok(next) = jobs.try_recv()
     {
-        answers.push(job(conn));
+        answers.push((next.job)(conn));
     }
-    let commit = conn.execute_batch("COMMIT").map_err(|e| sqlite_error(path, &e));
+    let commit = conn.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([]));
+    let commit = commit.map(drop).map_err(|e| sqlite_error(path, &e));
     if let Err(e) = &commit {
         tracing::error!(error = %e, "a transaction could not be committed");
         if conn.execute_batch("ROLLBACK").is_err() {
@@ -405,6 +449,35 @@ mod tests {
         let (a, b, c) = tokio::join!(db.write(insert("a")), bad, db.write(insert("c")));
         assert!(a.is_ok() && b.is_err() && c.is_ok());
         assert_eq!(db.read(rows).unwrap(), 2);
+    }
+
+    #[test]
+    fn who_may_wait_is_committed_with_the_next_one_who_may_not() {
+        let (sender, jobs) = mpsc::channel();
+        let send = |may_wait: bool| {
+            let job: Job = Box::new(|_| Box::new(drop));
+            sender.send(Sent { job, may_wait }).unwrap();
+        };
+        [true, true, false, false, true].into_iter().for_each(send);
+        let next = || gather(jobs.recv().unwrap(), &jobs).len();
+        assert_eq!((next(), next()), (3, 1));
+        let since = Instant::now();
+        assert_eq!(next(), 1, "nobody else has come");
+        assert!(since.elapsed() >= PATIENCE);
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_others_is_written_when_the_database_is_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.db");
+        let open = || Db::open(&path, &Schema::CATALOGUE, Durability::PowerLoss).unwrap();
+        let db = open();
+        let insert = |c: &rusqlite::Connection| c.execute("INSERT INTO kv VALUES('k', 'v')", []).map(drop);
+        let mut waits = Box::pin(db.write_patiently(insert));
+        assert!(futures::poll!(&mut waits).is_pending());
+        db.close();
+        waits.await.unwrap();
+        assert_eq!(open().read(rows).unwrap(), 1);
     }
 
     #[tokio::test]

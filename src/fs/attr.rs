@@ -4,6 +4,7 @@
 //! as well. Does not own: permission checks (the kernel's, `default_permissions`), the headers' names (`meta::headers`), which
 //! extended attributes there are (`xattr`).
 
+use super::begin::apart_to_the_end;
 use super::dir::new_write_id;
 use super::headers::{to_meta, xattrs_of};
 use super::invalidate::Touched;
@@ -79,18 +80,20 @@ impl Fs {
     ) -> Result<()> {
         let fs = Arc::clone(self);
         let touched = Touched { names: Vec::new(), inodes: vec![ino] };
-        self.changing(touched.clone(), async move {
+        let its = touched.clone();
+        let work = async move {
             // Open for as long as this takes: nobody may drop what is staged meanwhile.
             let pin = PinGuard::new(&fs, ino);
             let result = change.await;
             if result.is_err() {
                 // Some of it may be done.
-                fs.forget_touched(&touched);
+                fs.forget_touched(&its);
             }
             pin.close().await?;
             result
-        })
-        .await
+        };
+        // It may move many bytes.
+        self.changing(touched, apart_to_the_end(work)).await
     }
 
     async fn set_attr(self: &Arc<Self>, caller: Caller, ino: Ino, set: SetAttr, has_handle: bool) -> Result<()> {

@@ -25,6 +25,8 @@ const WRITTEN_PAUSE: Duration = Duration::from_secs(1);
 const ENDED_PAUSE: Duration = Duration::from_secs(2);
 /// How often the background looks for what fell due by itself.
 const PERIOD: Duration = Duration::from_millis(500);
+/// What timers can tell.
+const TICK: Duration = Duration::from_millis(1);
 /// Markers that are written in the background at once.
 const MARKERS_IN_FLIGHT: usize = 8;
 /// What somebody may wait for, at most: clocks have an end.
@@ -130,12 +132,20 @@ impl Fs {
                     fs.queue_changed.notify_one();
                 });
             }
-            // Until something is pushed or done, or a pause may be over.
+            // Until something is pushed or done, or a pause is over.
+            let is_free = in_flight.available_permits() > 0;
+            let pause = if is_free { self.until_next_due() } else { PERIOD };
             let changed = self.queue_changed.notified();
-            if tokio::time::timeout(PERIOD, changed).await.is_err() {
+            if tokio::time::timeout(pause, changed).await.is_err() {
                 tracing::trace!("looking for commits whose pause is over");
             }
         }
+    }
+
+    /// How long there is nothing to commit by itself, as far as is known now.
+    fn until_next_due(&self) -> Duration {
+        let due = self.queue().next_due();
+        due.map_or(PERIOD, |due| due.since(self.meta.now()).clamp(TICK, PERIOD))
     }
 
     async fn run_markers(self: &Arc<Self>) {
@@ -178,7 +188,8 @@ impl Fs {
         let delay = self.delay_of(ino);
         let is_open = self.handles.of(ino).iter().any(|handle| handle.writable);
         let is_written_to = self.writer.get(ino).is_some_and(|staged| staged.is_changed() && !staged.is_recorded());
-        let is_asked_for = self.writer.get(ino).is_some_and(|staged| staged.is_asked_for());
+        let staged = self.writer.get(ino);
+        let is_asked_for = staged.as_ref().is_some_and(|staged| staged.is_asked_for());
         if !is_asked_for && is_open && is_written_to {
             // Somebody goes on writing, and has perhaps only emptied the file so far. What was acknowledged is in the journal; the
             // close that is to come is a part of the same upload.
@@ -186,8 +197,12 @@ impl Fs {
             self.queue().postpone(ino, self.meta.now().plus(delay.max(WRITTEN_PAUSE)));
             return;
         }
+        let set_in_background = |is: bool| staged.iter().for_each(|staged| staged.set_in_background(is));
+        set_in_background(!is_asked_for);
         let fs = Arc::clone(self);
-        match to_the_end(async move { fs.commit_whole(ino, delay).await }).await {
+        let committed = to_the_end(async move { fs.commit_whole(ino, delay).await }).await;
+        set_in_background(false);
+        match committed {
             Ok(()) => self.drop_clean(ino),
             Err(e) => tracing::error!(path = %self.path_of(ino), error = %e, "could not be committed"),
         }

@@ -1,6 +1,6 @@
-//! Work that becomes a task only if it has to wait.
+//! Work that becomes a task only if it has to wait, or if whoever waits for it goes.
 //!
-//! Owns: the first step of it, on the thread that brings it. Does not own: the work.
+//! Owns: the first step of it, on the thread that brings it; its end, whoever has gone. Does not own: the work.
 //!
 //! To wake another thread takes longer than most of what the catalogue answers.
 
@@ -8,6 +8,7 @@ use super::{FsError, Result};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
+use tokio::runtime::Handle;
 
 /// Work after its first step.
 pub enum Begun<F: Future> {
@@ -26,6 +27,46 @@ pub fn begin<T, F: Future<Output = Result<T>>>(work: F) -> Begun<F> {
         Ok(Poll::Ready(output)) => Begun::Done(output),
         Ok(Poll::Pending) => Begun::Waits(work),
         Err(_) => Begun::Done(Err(FsError::Internal("panicked".to_owned()))),
+    }
+}
+
+/// Work that is carried out by whoever waits for it, which takes no other thread. If he goes, the rest of it is done by itself.
+pub(super) struct ToTheEnd<F: Future<Output: Send> + Send + 'static> {
+    rest: Option<Pin<Box<F>>>,
+    /// What is said once it has ended without him.
+    on_left: Option<Box<dyn FnOnce() + Send>>,
+    runtime: Handle,
+}
+
+impl<F: Future<Output: Send> + Send + 'static> ToTheEnd<F> {
+    pub(super) fn new(work: F, on_left: impl FnOnce() + Send + 'static, runtime: Handle) -> ToTheEnd<F> {
+        ToTheEnd { rest: Some(Box::pin(work)), on_left: Some(Box::new(on_left)), runtime }
+    }
+}
+
+impl<T: Send, F: Future<Output = Result<T>> + Send + 'static> Future for ToTheEnd<F> {
+    type Output = Result<T>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T>> {
+        // Taken out meanwhile: nobody goes on with what has panicked.
+        let Some(mut work) = self.rest.take() else {
+            return Poll::Ready(Err(FsError::Internal("ended early".to_owned())));
+        };
+        let polled = work.as_mut().poll(context);
+        if polled.is_pending() {
+            self.rest = Some(work);
+        }
+        polled
+    }
+}
+
+impl<F: Future<Output: Send> + Send + 'static> Drop for ToTheEnd<F> {
+    fn drop(&mut self) {
+        let (Some(rest), Some(on_left)) = (self.rest.take(), self.on_left.take()) else { return };
+        self.runtime.spawn(async move {
+            rest.await;
+            on_left();
+        });
     }
 }
 
@@ -64,6 +105,30 @@ mod tests {
         sender.send(2).unwrap();
         assert_eq!(rest.await.unwrap(), 2);
         assert!(matches!(begin(async { Err::<(), _>(FsError::Stale) }), Begun::Done(Err(FsError::Stale))));
+    }
+
+    #[tokio::test]
+    async fn what_is_left_by_whoever_carried_it_out_goes_on_and_says_so() {
+        for steps in [0, 1] {
+            let begun = std::sync::Arc::new(tokio::sync::Notify::new());
+            let (ended, left) = (tokio::sync::oneshot::channel(), tokio::sync::oneshot::channel());
+            let waits = std::sync::Arc::clone(&begun);
+            let work = async move {
+                waits.notified().await;
+                ended.0.send(()).map_err(|()| FsError::Stale)
+            };
+            let mut work = ToTheEnd::new(work, move || left.0.send(()).unwrap(), Handle::current());
+            for _ in 0..steps {
+                assert!(tokio::time::timeout(Duration::from_millis(5), &mut work).await.is_err());
+            }
+            drop(work);
+            begun.notify_one();
+            ended.1.await.unwrap();
+            left.1.await.unwrap();
+        }
+        let (told, left) = std::sync::mpsc::channel();
+        ToTheEnd::new(async { Ok(()) }, move || told.send(()).unwrap(), Handle::current()).await.unwrap();
+        assert!(left.recv().is_err(), "nobody has gone");
     }
 
     #[tokio::test]

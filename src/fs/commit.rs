@@ -297,17 +297,17 @@ impl Fs {
         self.uploaded(staged, row, key, headers, done).await
     }
 
+    /// Makes what is staged of `ino` durable on this machine, so that it may be acknowledged before the bucket has it.
+    pub(super) async fn journal(&self, ino: Ino) -> Result<()> {
+        self.journal_over(ino, None).await
+    }
+
     /// The same, unless the journal has it as it is.
-    pub(super) async fn journal_if_changed(self: &Arc<Self>, ino: Ino) -> Result<()> {
+    pub(super) async fn journal_if_changed(&self, ino: Ino) -> Result<()> {
         match self.writer.get(ino) {
             Some(staged) if staged.is_recorded() => Ok(()),
             _ => self.journal(ino).await,
         }
-    }
-
-    /// Makes what is staged of `ino` durable on this machine, so that it may be acknowledged before the bucket has it.
-    pub(super) async fn journal(&self, ino: Ino) -> Result<()> {
-        self.journal_over(ino, None).await
     }
 
     /// The same of a file that has taken the name of `replaced`, of which the journal then says nothing any more.

@@ -95,7 +95,7 @@ impl Fs {
         }
         let after = Pos(cookie.saturating_sub(COOKIE_DOTDOT));
         self.show_if_unwatched(ino);
-        self.unread.showing(ino);
+        self.unread.showing(ino, now);
         let hidden = self.meta.watches().hidden_in(ino, self.meta.now());
         let (filter, path) = (&self.settings.filter, self.filter_path(ino));
         let is_shown = |name: &[u8], kind| {
@@ -178,7 +178,7 @@ impl Fs {
             fs.delete_marker(&row, &key).await?;
             if !fs.meta.remove_empty(row.ino).await? {
                 // A file was made in it meanwhile: whoever waited for this was interrupted.
-                fs.owe_deleted_marker(row.ino).await?;
+                fs.note_owed_marker(row.ino, true).await?;
                 return Err(FsError::NotEmpty);
             }
             fs.owe_marker_if_emptied(parent).await;
@@ -189,17 +189,7 @@ impl Fs {
 
     /// Whether the directory has entries that only we know.
     pub(super) fn holds_local_entries(&self, ino: Ino) -> Result<bool> {
-        let mut after = Pos::START;
-        loop {
-            let page = self.meta.children(ino, after, 1000)?;
-            let Some(last) = page.last() else { return Ok(false) };
-            for row in &page {
-                if self.meta.local_below(row.ino)? {
-                    return Ok(true);
-                }
-            }
-            after = last.pos();
-        }
+        Ok(self.meta.holds_local(ino)?)
     }
 
     /// Deletes the marker of a directory, if it has one. Another one than was seen, made elsewhere, is taken over first: the kernel,
@@ -239,25 +229,20 @@ impl Fs {
         if dir.complete_at.is_none() && self.remote.has_keys_below(&key).await.unwrap_or(false) {
             return Ok(());
         }
-        let now = self.meta.now();
-        self.meta
-            .change(ino, move |row| {
-                if row.marker == Marker::Implied {
-                    row.marker = Marker::Owed;
-                    row.checked_at = now;
-                }
-            })
-            .await?;
-        self.queue_changed.notify_one();
-        Ok(())
+        self.note_owed_marker(ino, false).await
     }
 
-    /// The marker of a directory is deleted, and the directory stays: its attributes go into a new one.
-    async fn owe_deleted_marker(&self, ino: Ino) -> Result<()> {
+    /// The directory owes a marker from now on. `is_deleted`: the one that it had, if any, is deleted, and the directory stays, so
+    /// its attributes go into a new one. Otherwise it owes one only if it is still implied by keys alone.
+    async fn note_owed_marker(&self, ino: Ino, is_deleted: bool) -> Result<()> {
         let now = self.meta.now();
         self.meta
             .change(ino, move |row| {
-                row.version = None;
+                if is_deleted {
+                    row.version = None;
+                } else if row.marker != Marker::Implied {
+                    return;
+                }
                 row.marker = Marker::Owed;
                 row.checked_at = now;
             })

@@ -124,7 +124,7 @@ impl Fs {
         let about = match self.meta.child(parent, name)? {
             Some(row) if row.local || row.marker == Marker::Owed => return Ok(Ok(Some(row))),
             Some(row) if self.is_fresh(row.checked_at) => {
-                if !self.has_unread_attr(&row) || !self.unread.is_worth_asking(parent) {
+                if !self.has_unread_attr(&row) || !self.unread.is_worth_asking(parent, self.meta.now()) {
                     return Ok(Ok(Some(row)));
                 }
                 About::Headers(row)
@@ -215,7 +215,7 @@ impl Fs {
                 None => Ok(None),
             };
         }
-        if was_complete && self.unread.is_worth_listing_again(dir.ino) {
+        if was_complete && self.unread.is_worth_listing_again(dir.ino, self.meta.now()) {
             self.list_later(dir.ino);
         }
         let key = self.key(dir)?;

@@ -74,10 +74,11 @@ use std::future::Future;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
 pub use attr::{SetAttr, SetTime, Statfs};
 pub use background::{Drained, Pending};
+use begin::ToTheEnd;
 pub use begin::{Begun, begin};
 pub use conflict::Conflicts;
 pub use dir::DirEntry;
@@ -350,14 +351,8 @@ impl Fs {
         touched: Touched,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
-        let (answer, answered) = oneshot::channel();
         let fs = Arc::clone(self);
-        tokio::spawn(async move {
-            if answer.send(work.await).is_err() {
-                fs.forget_touched(&touched);
-            }
-        });
-        answered.await.unwrap_or_else(|_| Err(FsError::Internal("ended early".to_owned())))
+        ToTheEnd::new(work, move || fs.forget_touched(&touched), self.runtime.clone()).await
     }
 
     /// Drops what is staged of a clean file that nobody has open.

@@ -190,7 +190,7 @@ impl Fs {
             fs.turn_readers(&row, key, aside);
             fs.meta.remove(row.ino).await?;
             if fs.has_unread_attr(&row) {
-                fs.unread.removed_from(parent);
+                fs.unread.removed_from(parent, fs.meta.now());
             }
             fs.lost_name(row.ino).await?;
             if theirs_stays && let Err(e) = fs.look_at(&place).await {

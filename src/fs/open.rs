@@ -131,9 +131,10 @@ impl Fs {
     /// Why the file could not be committed. It stays staged and journaled, and is tried again.
     pub async fn flush(self: &Arc<Self>, caller: Caller, fh: Fh) -> Result<()> {
         let handle = self.handles.get(fh).ok_or(FsError::BadHandle)?;
-        let Some(staged) = self.writer.get(handle.ino).filter(|s| handle.writable && s.is_changed()) else {
-            return Ok(());
-        };
+        let Some(staged) = self.writer.get(handle.ino).filter(|_| handle.writable) else { return Ok(()) };
+        if !staged.is_changed() {
+            return self.without_old_row(&staged).await;
+        }
         let is_heir = handle.opener.is_other(caller.tid, tgid_of);
         let fs = Arc::clone(self);
         apart_to_the_end(async move {
@@ -180,6 +181,7 @@ impl Fs {
         match promise {
             Promise::Bucket => {
                 staged.set_delay(Duration::ZERO);
+                staged.set_in_background(false);
                 let database = if role == Role::Database { self.meta.get(staged.ino())? } else { None };
                 let committed = match database {
                     Some(row) => self.commit_database(&row, false).await,
@@ -212,8 +214,19 @@ impl Fs {
             self.find_base(staged).await?;
             filled = self.writer.fill(staged).await;
         }
-        self.journal(staged.ino()).await?;
+        self.journal_if_changed(staged.ino()).await?;
+        self.without_old_row(staged).await?;
         Ok(filled?)
+    }
+
+    /// If the bucket has all of a file, the journal's row is of an earlier moment. It goes before anybody is told that what there is now
+    /// is safe: after a crash it would be taken for something newer.
+    pub(super) async fn without_old_row(&self, staged: &Staged) -> Result<()> {
+        if !staged.is_changed() && staged.is_journaled() {
+            staged.set_in_background(false);
+            self.writer.clear(staged).await?;
+        }
+        Ok(())
     }
 
     /// RELEASE: the last descriptor of a handle is closed. What is still dirty (mmap stores after close, a close by

@@ -71,6 +71,10 @@ impl Fs {
         if !self.meta.pins().is_pinned(row.ino) {
             return Ok(None);
         }
+        if let Some(staged) = self.writer.get(row.ino) {
+            staged.copy_ended().await;
+        }
+        // It may have been dropped meanwhile.
         let all_local = self.writer.get(row.ino).is_some_and(|staged| staged.keep_last_copy());
         if all_local || row.attr.kind != FileKind::File || version.size == 0 {
             return Ok(None);

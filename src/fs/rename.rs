@@ -4,6 +4,7 @@
 //!
 //! The bucket has both names before the old one goes: a rename that fails half way leaves at least one of them.
 
+use super::begin::apart_to_the_end;
 use super::dir::new_write_id;
 use super::headers::to_meta;
 use super::invalidate::Touched;
@@ -29,7 +30,7 @@ impl Fs {
         self.writable()?;
         let fs = Arc::clone(self);
         let touched = Touched { names: vec![from.clone(), to.clone()], inodes: Vec::new() };
-        self.changing(touched, async move {
+        let work = async move {
             if is_reserved(to.0, &to.1) {
                 return Err(FsError::Reserved);
             }
@@ -40,8 +41,9 @@ impl Fs {
             } else {
                 fs.rename_file(row, from, to, no_replace).await
             }
-        })
-        .await
+        };
+        // It may move many bytes.
+        self.changing(touched, apart_to_the_end(work)).await
     }
 
     /// Claims both places of a rename, which are what they were once the claim is granted.

@@ -14,7 +14,7 @@ use crate::store::ObjectHeaders;
 use crate::types::{Ino, Pos, Timestamp};
 use futures::StreamExt;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -38,12 +38,14 @@ const DIRS_MAX: usize = 10_000;
 /// Where the catalogue keeps that the bucket's objects carry attributes.
 const CARRIES: &str = "attributes";
 
-/// Names that were looked up.
+/// A directory that was read, and its names that were looked up since.
 #[derive(Debug, Default)]
-struct LookedUp {
-    /// Of which only a listing has told.
+struct Shown {
+    /// When somebody last read it, or removed a name: nanoseconds since the epoch.
+    at: AtomicI64,
+    /// Names of which only a listing has told.
     unread: AtomicU32,
-    /// Of which nothing fresh was known.
+    /// Names of which nothing fresh was known.
     alone: AtomicU32,
 }
 
@@ -54,18 +56,28 @@ pub(super) struct Unread {
     /// Directories that were read, or are being read, by the listing that showed them.
     read: Mutex<HashMap<Ino, Timestamp>>,
     permits: Semaphore,
-    /// Directories that somebody reads or empties just now, with what was looked up of them since.
-    shown: moka::sync::Cache<Ino, Arc<LookedUp>>,
+    /// Directories that somebody reads or empties just now, and such as somebody has read before.
+    shown: moka::sync::Cache<Ino, Arc<Shown>>,
     /// Lookups after a readdir that read headers.
     samples: AtomicU32,
 }
 
 impl Unread {
-    /// `carries`: whether an earlier mount found attributes. `lasting`: how long a directory counts as read.
-    fn new(carries: bool, lasting: Duration) -> Unread {
-        let shown = moka::sync::Cache::builder().max_capacity(DIRS_MAX as u64).time_to_live(lasting).build();
+    /// `carries`: whether an earlier mount found attributes.
+    fn new(carries: bool) -> Unread {
+        let shown = moka::sync::Cache::builder()
+            .max_capacity(DIRS_MAX as u64)
+            // TinyLFU, the default, refuses newcomers.
+            .eviction_policy(moka::policy::EvictionPolicy::lru())
+            .build();
         let (carries, read, permits) = (AtomicBool::new(carries), Mutex::default(), Semaphore::new(AT_ONCE));
         Unread { carries, read, permits, shown, samples: AtomicU32::new(0) }
+    }
+
+    /// The directory, if somebody reads or empties it just now.
+    fn shown(&self, dir: Ino, now: Timestamp) -> Option<Arc<Shown>> {
+        let shown = self.shown.get(&dir)?;
+        (now.since(Timestamp::from_nanos(shown.at.load(Ordering::Relaxed))) < SHOWN).then_some(shown)
     }
 
     /// Whether the directory is to be read now, as its listing of this time shows it.
@@ -78,37 +90,39 @@ impl Unread {
     }
 
     /// Somebody reads the directory: `ls -l` or the like may follow, which looks up every name.
-    pub(super) fn showing(&self, dir: Ino) {
-        let looked_up = self.shown.get(&dir).unwrap_or_default();
-        self.shown.insert(dir, looked_up);
+    pub(super) fn showing(&self, dir: Ino, now: Timestamp) {
+        match self.shown(dir, now) {
+            Some(shown) => shown.at.store(now.nanos(), Ordering::Relaxed),
+            None => self.shown.insert(dir, Arc::new(Shown { at: AtomicI64::new(now.nanos()), ..Shown::default() })),
+        }
     }
 
     /// A name of the directory was removed of which only a listing had told. Whoever empties a directory that he has read (`rm -r`)
     /// looks up each name before, for as long as it takes, and nobody wants the headers of what is about to go.
-    pub(super) fn removed_from(&self, dir: Ino) {
-        if let Some(looked_up) = self.shown.get(&dir) {
-            self.shown.insert(dir, looked_up);
+    pub(super) fn removed_from(&self, dir: Ino, now: Timestamp) {
+        if let Some(shown) = self.shown(dir, now) {
+            shown.at.store(now.nanos(), Ordering::Relaxed);
         }
     }
 
     /// Whether a name of the directory is looked up for itself. After a readdir all names may be, and then a few tell whether
     /// headers are worth reading; the others are shown as the listing has them.
-    pub(super) fn is_worth_asking(&self, dir: Ino) -> bool {
-        let Some(looked_up) = self.shown.get(&dir) else { return true };
-        looked_up.unread.fetch_add(1, Ordering::Relaxed) < SAMPLES
+    pub(super) fn is_worth_asking(&self, dir: Ino, now: Timestamp) -> bool {
+        let Some(shown) = self.shown(dir, now) else { return true };
+        shown.unread.fetch_add(1, Ordering::Relaxed) < SAMPLES
             && self.samples.fetch_add(1, Ordering::Relaxed) < SAMPLES_MAX
     }
 
     /// The same for extended attributes, of which a listing tells nothing, where objects are known to carry attributes.
-    pub(super) fn is_worth_listing(&self, dir: Ino) -> bool {
-        self.carries.load(Ordering::Relaxed) || self.is_worth_asking(dir)
+    pub(super) fn is_worth_listing(&self, dir: Ino, now: Timestamp) -> bool {
+        self.carries.load(Ordering::Relaxed) || self.is_worth_asking(dir, now)
     }
 
     /// A name of a large directory, of which nothing fresh is known, is asked for alone. Whether to list the directory as well,
     /// because whoever has read it goes through all its names.
-    pub(super) fn is_worth_listing_again(&self, dir: Ino) -> bool {
-        let Some(looked_up) = self.shown.get(&dir) else { return false };
-        looked_up.alone.fetch_add(1, Ordering::Relaxed) % ALONE_MAX == ALONE_MAX - 1
+    pub(super) fn is_worth_listing_again(&self, dir: Ino, now: Timestamp) -> bool {
+        let Some(shown) = self.shown(dir, now) else { return false };
+        shown.alone.fetch_add(1, Ordering::Relaxed) % ALONE_MAX == ALONE_MAX - 1
     }
 
     fn again(&self, dir: Ino) {
@@ -118,7 +132,7 @@ impl Unread {
 
 impl Fs {
     pub(super) fn unread_of(meta: &crate::meta::Meta) -> Unread {
-        Unread::new(meta.kv(CARRIES).is_ok_and(|known| known.is_some()), SHOWN)
+        Unread::new(meta.kv(CARRIES).is_ok_and(|known| known.is_some()))
     }
 
     /// Somebody read these headers.
@@ -199,32 +213,38 @@ impl Fs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Instant;
+    use crate::types::{ManualClock, WallClock};
 
     const DIR: Ino = Ino(7);
 
     #[test]
     fn a_directory_that_was_read_counts_as_read_for_as_long_as_it_is_emptied() {
-        let lasting = Duration::from_secs(1);
-        let unread = Unread::new(false, lasting);
-        unread.removed_from(DIR);
-        assert!(unread.is_worth_asking(DIR), "nobody has read it");
-        unread.showing(DIR);
-        assert!((0..SAMPLES).all(|_| unread.is_worth_asking(DIR)) && !unread.is_worth_asking(DIR));
-        let (start, mut last) = (Instant::now(), Instant::now());
-        while start.elapsed() < 2 * lasting {
-            std::thread::sleep(lasting / 20);
-            unread.removed_from(DIR);
-            let was_late = last.elapsed() >= lasting;
-            last = Instant::now();
-            if was_late {
-                // On a busy machine: it tells nothing.
-                return;
-            }
-            assert!(!unread.is_worth_asking(DIR), "after {:?}", start.elapsed());
+        let (unread, clock) = (Unread::new(false), ManualClock::new(Timestamp::from_parts(1000, 0)));
+        let is_worth_asking = || unread.is_worth_asking(DIR, clock.now());
+        unread.removed_from(DIR, clock.now());
+        assert!(is_worth_asking(), "nobody has read it");
+        unread.showing(DIR, clock.now());
+        assert!((0..SAMPLES).all(|_| is_worth_asking()) && !is_worth_asking());
+        for _ in 0..3 {
+            clock.advance(SHOWN - Duration::from_nanos(1));
+            assert!(!is_worth_asking(), "it is being emptied");
+            unread.removed_from(DIR, clock.now());
         }
-        std::thread::sleep(lasting + lasting / 20);
-        unread.removed_from(DIR);
-        assert!(unread.is_worth_asking(DIR), "nobody has removed anything for a while");
+        clock.advance(SHOWN);
+        unread.removed_from(DIR, clock.now());
+        assert!(is_worth_asking(), "nobody has removed anything for a while");
+        unread.showing(DIR, clock.now());
+        assert!((0..SAMPLES).all(|_| is_worth_asking()) && !is_worth_asking(), "they are counted anew");
+    }
+
+    #[test]
+    fn one_directory_more_is_remembered_although_there_are_many() {
+        let (unread, now) = (Unread::new(false), Timestamp::from_parts(1000, 0));
+        let last = Ino(DIRS_MAX as u64 + 100);
+        for ino in 1..=last.0 {
+            unread.showing(Ino(ino), now);
+        }
+        unread.shown.run_pending_tasks();
+        assert!(unread.shown(last, now).is_some());
     }
 }

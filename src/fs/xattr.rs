@@ -119,7 +119,7 @@ impl Fs {
         if !self.kept().in_objects() {
             return Ok(Vec::new());
         }
-        if is_unread(&row) && row.parent.is_some_and(|dir| self.unread.is_worth_listing(dir)) {
+        if is_unread(&row) && row.parent.is_some_and(|dir| self.unread.is_worth_listing(dir, self.meta.now())) {
             row = match self.row_with_xattrs(ino).await {
                 Err(e) if e.is_outage() => row,
                 read => read?,

@@ -128,13 +128,14 @@ fn apply_to(
             if (InodeRow { checked_at: before.checked_at, ..row.clone() }) == before {
                 rows.confirmed(row.ino, row.checked_at)?;
             } else {
-                rows.update(&row)?;
+                rows.update_from(&before, &row)?;
             }
             Ok(Some(row))
         }
-        (Verdict::Update, Some(mut row)) => {
+        (Verdict::Update, Some(before)) => {
+            let mut row = before.clone();
             reconcile::adopt(&mut row, &seen.found, cx.defaults, cx.began);
-            rows.update(&row)?;
+            rows.update_from(&before, &row)?;
             changes.push(Change::Content(row.ino));
             Ok(Some(row))
         }

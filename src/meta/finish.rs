@@ -118,13 +118,14 @@ pub(super) fn touch_changed(rows: Rows<'_>, cx: Context<'_>, changes: &[Change])
         }
     }
     for dir in touched {
-        if let Some(mut dir) = rows.get(dir)?
-            && dir.attr.mtime < cx.began
+        if let Some(before) = rows.get(dir)?
+            && before.attr.mtime < cx.began
         {
             // What we did to it since the question was asked is later.
+            let mut dir = before.clone();
             dir.attr.mtime = cx.began;
             dir.attr.ctime = dir.attr.ctime.max(cx.began);
-            rows.update(&dir)?;
+            rows.update_from(&before, &dir)?;
         }
     }
     Ok(())

@@ -207,7 +207,8 @@ fn note_marker(
     version: &Version,
     changes: &mut Vec<Change>,
 ) -> RowResult<()> {
-    let Some(mut row) = rows.get(dir)? else { return Ok(()) };
+    let Some(before) = rows.get(dir)? else { return Ok(()) };
+    let mut row = before.clone();
     // What a PUT of ours answered has no time yet.
     let is_same = row.version.as_ref().is_some_and(|known| known.same(version) && known.last_modified.is_some());
     if row.marker == Marker::Present && is_same || row.local || row.checked_at > cx.began || cx.pins.is_rewritten(dir) {
@@ -220,12 +221,13 @@ fn note_marker(
     }
     row.marker = Marker::Present;
     row.version = Some(version.clone());
-    rows.update(&row)
+    rows.update_from(&before, &row)
 }
 
 /// The marker of a directory was not shown: only its keys say that it is there.
 fn note_no_marker(rows: Rows<'_>, cx: Context<'_>, dir: Ino) -> RowResult<()> {
-    let Some(mut row) = rows.get(dir)? else { return Ok(()) };
+    let Some(before) = rows.get(dir)? else { return Ok(()) };
+    let mut row = before.clone();
     if row.marker != Marker::Present || row.local || row.checked_at > cx.began || cx.pins.is_rewritten(dir) {
         return Ok(());
     }
@@ -234,7 +236,7 @@ fn note_no_marker(rows: Rows<'_>, cx: Context<'_>, dir: Ino) -> RowResult<()> {
     if dir != Ino::ROOT {
         row.headers = None;
     }
-    rows.update(&row)
+    rows.update_from(&before, &row)
 }
 
 /// The directory at `path` below `top`. `None` if we show something else there: a file of ours that the bucket does not have yet.

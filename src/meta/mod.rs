@@ -196,12 +196,12 @@ impl Meta {
         self.catalogue.read(|rows| rows.descendants(ino))
     }
 
-    /// Whether `ino` or anything below it holds changes of ours or owes a marker.
+    /// Whether anything below `ino`, without itself, holds changes of ours or owes a marker.
     ///
     /// # Errors
     /// As [`Meta::get`].
-    pub fn local_below(&self, ino: Ino) -> Result<bool> {
-        self.catalogue.read(|rows| rows.local_below(ino))
+    pub fn holds_local(&self, ino: Ino) -> Result<bool> {
+        self.catalogue.read(|rows| rows.holds_local(ino))
     }
 
     /// The names from the root to `ino`. `None` if it has no name any more.
@@ -259,9 +259,10 @@ impl Meta {
     ) -> Result<Option<InodeRow>> {
         self.catalogue
             .write_small(move |rows| {
-                let Some(mut row) = rows.get(ino)? else { return Ok(None) };
+                let Some(before) = rows.get(ino)? else { return Ok(None) };
+                let mut row = before.clone();
                 change(&mut row);
-                rows.update(&row)?;
+                rows.update_from(&before, &row)?;
                 Ok(Some(row))
             })
             .await

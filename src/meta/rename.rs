@@ -223,13 +223,7 @@ fn note_moved(rows: Rows<'_>, cx: Context<'_>, top: Ino, moved: Vec<Moved>) -> R
     for (index, mut one) in moved.into_iter().enumerate() {
         one.headers = one.headers.where_kept(cx.defaults.kept);
         let Some((name, dirs)) = one.path.split_last() else {
-            if let Some(mut row) = rows.get(top)?.filter(|row| (row.attr.kind == FileKind::Dir) == one.is_dir) {
-                // The one that other machines find there, rather than that of a moment later.
-                if !one.is_dir
-                    && let Some(ctime) = one.headers.said(one.is_dir).and_then(|said| said.ctime)
-                {
-                    row.attr.ctime = ctime;
-                }
+            if let Some(row) = rows.get(top)?.filter(|row| (row.attr.kind == FileKind::Dir) == one.is_dir) {
                 renamed.followed.push((follow(rows, cx, row, one)?, index));
             }
             continue;
@@ -260,8 +254,15 @@ fn note_moved(rows: Rows<'_>, cx: Context<'_>, top: Ino, moved: Vec<Moved>) -> R
 }
 
 /// The row of what was moved. Answers what it was before.
-fn follow(rows: Rows<'_>, cx: Context<'_>, mut row: InodeRow, moved: Moved) -> RowResult<InodeRow> {
-    let before = row.clone();
+fn follow(rows: Rows<'_>, cx: Context<'_>, before: InodeRow, moved: Moved) -> RowResult<InodeRow> {
+    let mut row = before.clone();
+    // A renamed file has the one that other machines find there, rather than that of a moment later.
+    if moved.path.is_empty()
+        && !moved.is_dir
+        && let Some(ctime) = moved.headers.said(false).and_then(|said| said.ctime)
+    {
+        row.attr.ctime = ctime;
+    }
     if row.version.as_ref().is_some_and(|version| version.etag != moved.from) {
         // Somebody else's marker, or one more change in the moment of the copy: read anew.
         row.headers = None;
@@ -279,6 +280,6 @@ fn follow(rows: Rows<'_>, cx: Context<'_>, mut row: InodeRow, moved: Moved) -> R
     if moved.is_dir {
         row.marker = Marker::Present;
     }
-    rows.update(&row)?;
+    rows.update_from(&before, &row)?;
     Ok(before)
 }

@@ -69,11 +69,12 @@ impl Staged {
 #[cfg(test)]
 mod tests {
     use super::super::content::Content;
-    use super::super::disk::{DirDisk, Disk, DiskFile, StagingFile};
+    use super::super::disk::{DirDisk, Disk, StagingFile};
     use super::super::room::Room;
+    use super::super::testing::{Gate, Gated};
     use super::*;
     use crate::types::{ETag, Ino, Key, ObjectRef, Version};
-    use std::sync::{Arc, Barrier, mpsc};
+    use std::sync::{Arc, mpsc};
     use std::time::Duration;
 
     fn r(start: u64, end: u64) -> ByteRange {
@@ -119,89 +120,29 @@ mod tests {
         assert_eq!((staged.size(), staged.is_changed()), (18, true));
     }
 
-    /// A disk whose files, but for the first, are written only when the test lets them.
-    #[derive(Debug)]
-    struct Slow {
-        disk: DirDisk,
-        gate: Arc<Gate>,
-    }
-
-    #[derive(Debug)]
-    struct Gate {
-        reached: Barrier,
-        released: Barrier,
-    }
-
-    #[derive(Debug)]
-    struct SlowFile {
-        file: Arc<dyn DiskFile>,
-        gate: Arc<Gate>,
-    }
-
-    impl Disk for Slow {
-        fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-            self.disk.open(name)
-        }
-
-        fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-            Ok(Arc::new(SlowFile { file: self.disk.create(name)?, gate: Arc::clone(&self.gate) }))
-        }
-
-        fn remove(&self, name: &str) -> io::Result<()> {
-            self.disk.remove(name)
-        }
-
-        fn names(&self) -> io::Result<Vec<String>> {
-            self.disk.names()
-        }
-    }
-
-    impl DiskFile for SlowFile {
-        fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-            self.file.read_at(buffer, offset)
-        }
-
-        fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-            self.gate.reached.wait();
-            self.gate.released.wait();
-            self.file.write_at(bytes, offset)
-        }
-
-        fn punch(&self, range: ByteRange) -> io::Result<()> {
-            self.file.punch(range)
-        }
-
-        fn set_len(&self, size: u64) -> io::Result<()> {
-            self.file.set_len(size)
-        }
-
-        fn sync_data(&self) -> io::Result<()> {
-            self.file.sync_data()
-        }
-    }
-
     #[test]
     fn nobody_but_readers_and_writers_waits_while_a_file_is_copied() {
         let dir = tempfile::tempdir().unwrap();
-        let gate = Arc::new(Gate { reached: Barrier::new(2), released: Barrier::new(2) });
-        let slow = Slow { disk: DirDisk::new(dir.path()).unwrap(), gate: Arc::clone(&gate) };
-        let disk: Arc<dyn Disk> = Arc::new(slow);
+        let gate = Arc::new(Gate::default());
+        let disk: Arc<dyn Disk> = Arc::new(Gated::new(DirDisk::new(dir.path()).unwrap(), &gate));
         let first = StagingFile::new(Arc::clone(&disk), "first".to_owned(), disk.open("first").unwrap());
         let staged = Staged::new(Ino(2), first, Arc::new(Room::new(1000)), Content::new(None), Vec::new());
         staged.write(Some(0), b"acknowledged").unwrap();
         staged.set_recorded(&staged.snapshot(|_| false).unwrap());
+        gate.set_closed(true);
         let (send, answers) = mpsc::channel();
         let answer = std::thread::scope(|scope| {
-            // What stays is one piece, which is copied with one write.
             scope.spawn(|| staged.zero(r(2, 12)).unwrap());
-            gate.reached.wait();
+            while !gate.is_reached() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
             scope.spawn(|| {
                 staged.touch();
                 staged.give_room();
                 send.send((staged.size(), staged.is_changed())).unwrap();
             });
             let answer = answers.recv_timeout(Duration::from_secs(10));
-            gate.released.wait();
+            gate.set_closed(false);
             answer
         });
         assert_eq!(answer, Ok((12, true)));

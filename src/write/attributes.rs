@@ -2,9 +2,10 @@
 //!
 //! Owns: making them durable, by a row of the journal that tells of them only where there is none that has bytes as well; which version
 //! they are of.
-//! Does not own: rows with bytes (`write`, `snapshot`), what the attributes are (`fs`).
+//! Does not own: rows with bytes (`record`, `snapshot`), what the attributes are (`fs`).
 
 use super::content::Content;
+use super::record::turns;
 use super::staging::Staged;
 use super::{JournalError, Writer};
 use crate::db::StagedRow;
@@ -79,11 +80,7 @@ impl Writer {
         now: Timestamp,
         describe: impl FnOnce() -> Result<Option<(Key, ObjectHeaders)>, E>,
     ) -> Result<(), E> {
-        let _turn = staged.journal_turn().await;
-        if !staged.is_changed() {
-            // Committed while we waited.
-            return Ok(());
-        }
+        let Some(_turns) = turns(staged, None).await else { return Ok(()) };
         let Some((key, headers)) = describe()? else { return Ok(()) };
         Ok(self.record_headers(staged, None, (key, &headers), now).await?)
     }

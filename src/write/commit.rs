@@ -5,18 +5,19 @@
 //! Does not own: what a failed condition means (`fs::commit`), retries of a request (`store::retry`).
 
 use super::content::Content;
+use super::origin::Origin;
 use super::plan::{self, Send, TooLarge};
 use super::sending::{PARTS_PREPARED, Sending};
 use super::sum::with_sum;
 use super::{JournalError, Staged, Writer};
 use crate::store::{Condition, CopyRequest, ErrorKind, ObjectHeaders, Op, Part, StoreError, Written};
-use crate::types::{ByteRange, ContentSum, Key, ObjectRef, Timestamp, Version, WriteId};
+use crate::types::{ByteRange, ContentSum, Key, ObjectRef, Timestamp, Version};
 use futures::{StreamExt, TryStreamExt};
 use std::io;
 use std::sync::Arc;
 
 /// Bytes of the base that are fetched at once to complete a file.
-const FILL_SIZE: u64 = 8 << 20;
+pub(super) const FILL_SIZE: u64 = 8 << 20;
 /// Pieces of the base that are under way at once.
 const FILLS_IN_FLIGHT: usize = 4;
 
@@ -103,13 +104,14 @@ impl Writer {
         }
         self.prepare(staged, key).await?;
         let known = staged.sending().filter(|known| known.upload.key == *key);
-        let id = known.map_or_else(|| WriteId::new(&uuid::Uuid::new_v4().to_string()), |known| known.id.clone());
+        let id = staged.begin_attempt(known.map(|known| known.id.clone()));
         let user_metadata_max = self.store.capabilities().user_metadata_max;
         let headers = order.headers.clone().with_write_id(&id).fitting(user_metadata_max);
-        staged.note_attempt(&id);
-        // A row that is being written does not know of this attempt; one that is begun from here on does.
+        // A row that is being written need not know of this attempt; one that is begun from here on does.
         drop(staged.journal_turn().await);
-        if staged.is_acknowledged() {
+        if staged.is_recorded_with(key, &id) {
+            tracing::trace!(%key, "the journal knows that it may have been tried");
+        } else if staged.is_acknowledged() {
             if staged.content().copied().is_some() {
                 self.fill(staged).await?;
             }
@@ -185,10 +187,19 @@ impl Writer {
                     return Err(CommitError::Disturbed);
                 }
                 if needed.is_empty() {
-                    content.on_commit_began();
+                    let file = staged.begin_commit(&mut content);
                     let known = staged.set_sending(None);
-                    let (size, last_change) = (content.size(), staged.last_change());
-                    let begun = Begun { writer: self, staged, send, size, last_change, sending: None, is_over: false };
+                    let begun = Begun {
+                        writer: self,
+                        staged,
+                        send,
+                        origin: Arc::new(Origin::new(file, &content)),
+                        is_in_place: staged.file.is_in_place(),
+                        size: content.size(),
+                        last_change: staged.last_change(),
+                        sending: None,
+                        is_over: false,
+                    };
                     return Ok(begun.going_on(known, key));
                 }
                 needed
@@ -203,15 +214,8 @@ impl Writer {
     /// # Errors
     /// [`CommitError::BaseLost`] if somebody else replaced or deleted it.
     pub async fn fill(&self, staged: &Staged) -> Result<(), CommitError> {
-        let Some(all) = ByteRange::new(0, u64::MAX) else { return Ok(()) };
-        self.fill_within(staged, all).await
-    }
-
-    /// The same for what lies within `range`.
-    pub(super) async fn fill_within(&self, staged: &Staged, range: ByteRange) -> Result<(), CommitError> {
         loop {
-            let missing = staged.content().missing().into_iter().filter_map(|gap| gap.intersect(range));
-            let missing: Vec<_> = missing.collect();
+            let missing = staged.content().missing();
             if missing.is_empty() {
                 return Ok(());
             }
@@ -249,12 +253,8 @@ impl Writer {
         let written = match begun.send.clone() {
             Send::Put => {
                 let _memory = self.memory_for(begun.size).await;
-                let whole = ByteRange::new(0, begun.size);
-                let body = self.read_whole(staged, whole)?;
-                if let Some(whole) = whole {
-                    staged.note_read(whole).await;
-                }
-                if staged.is_disturbed() {
+                let body = self.read_of(&begun.origin, ByteRange::new(0, begun.size)).await?;
+                if begun.is_disturbed() {
                     return Err(CommitError::Disturbed);
                 }
                 headers = with_sum(headers, &body, self.store.capabilities().user_metadata_max).await;
@@ -290,13 +290,13 @@ impl Writer {
                     }
                 };
                 let mut parts: Vec<Part> = futures::stream::iter(parts)
-                    .map(|part| self.make_part(staged, &sending, part))
+                    .map(|part| self.make_part(&begun.origin, &sending, part))
                     // One that takes long keeps no others from beginning.
                     .buffer_unordered(PARTS_PREPARED)
                     .try_collect()
                     .await?;
                 parts.sort_by_key(|part| part.number);
-                if staged.is_disturbed() {
+                if begun.is_disturbed() {
                     return Err(CommitError::Disturbed);
                 }
                 // Whatever is answered, if anything is.
@@ -325,6 +325,10 @@ struct Begun<'a> {
     writer: &'a Writer,
     staged: &'a Staged,
     send: Send,
+    /// What is sent is read from there.
+    origin: Arc<Origin>,
+    /// What the journal has of the file is overwritten.
+    is_in_place: bool,
     size: u64,
     /// The last change of the file that it carries.
     last_change: u64,
@@ -344,6 +348,11 @@ impl Begun<'_> {
             _ => self.writer.give_up(&known),
         }
         self
+    }
+
+    /// Whether what was read is neither the one state nor the other.
+    fn is_disturbed(&self) -> bool {
+        self.staged.is_disturbed() || self.is_in_place && self.staged.lock().is_disturbed()
     }
 
     fn succeed(mut self) {
@@ -397,13 +406,13 @@ fn lost_upload(error: &StoreError) -> bool {
     }
 }
 
-fn split(range: ByteRange, size: u64) -> impl Iterator<Item = ByteRange> {
+pub(super) fn split(range: ByteRange, size: u64) -> impl Iterator<Item = ByteRange> {
     (range.start()..range.end())
         .step_by(usize::try_from(size).unwrap_or(usize::MAX))
         .filter_map(move |start| ByteRange::new(start, range.end().min(start + size)))
 }
 
-fn base_lost(error: StoreError) -> CommitError {
+pub(super) fn base_lost(error: StoreError) -> CommitError {
     match error.kind {
         ErrorKind::Precondition | ErrorKind::NotFound => CommitError::BaseLost,
         _ => CommitError::Store(error),

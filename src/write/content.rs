@@ -38,8 +38,6 @@ struct Running {
     size: u64,
     written: RangeSet,
     shrunk_to: u64,
-    /// Bytes that it sends were changed before it read them.
-    torn: bool,
 }
 
 impl Content {
@@ -226,19 +224,12 @@ impl Content {
     /// A commit of all that is here begins. What is written from now on belongs to the next one.
     pub fn on_commit_began(&mut self) {
         self.changed = false;
-        self.commit = Some(Running { size: self.size, written: RangeSet::new(), shrunk_to: u64::MAX, torn: false });
+        self.commit = Some(Running { size: self.size, written: RangeSet::new(), shrunk_to: u64::MAX });
     }
 
-    /// The running commit has read `range` to send it.
-    pub fn on_read(&mut self, range: ByteRange) {
-        if let Some(running) = &mut self.commit {
-            running.torn |= running.shrunk_to < range.end() || running.written.covered(range) > 0;
-        }
-    }
-
-    /// Whether the running commit sends something else than what there was when it began.
-    pub fn is_torn(&self) -> bool {
-        self.commit.as_ref().is_some_and(|running| running.torn)
+    /// Whether a commit is running.
+    pub fn is_committing(&self) -> bool {
+        self.commit.is_some()
     }
 
     /// Whether the file has changed since the running commit began.

@@ -21,9 +21,11 @@ mod disk;
 mod guarded;
 mod kept;
 mod moments;
+mod origin;
 mod parts;
 mod plan;
 mod queue;
+mod record;
 mod recover;
 mod room;
 mod sending;
@@ -31,13 +33,14 @@ mod small;
 mod snapshot;
 mod staging;
 mod sum;
+#[cfg(test)]
+pub(crate) mod testing;
 
-use crate::db::{DbError, StagedRow};
+use crate::db::DbError;
 use crate::read::Reader;
-use crate::store::{ObjectHeaders, ObjectStore, StoreError, Upload};
-use crate::types::{Ino, Key, ObjectRef, Timestamp};
+use crate::store::{ObjectStore, StoreError, Upload};
+use crate::types::{Ino, Key, ObjectRef};
 use disk::StagingFile;
-use snapshot::Snapshot;
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -55,9 +58,6 @@ pub use queue::{CommitQueue, Waiting};
 pub use recover::Recovered;
 pub use room::Room;
 pub use staging::{Grown, Sources, Staged};
-
-/// Files up to this size are kept in the journal's row itself: one sync makes both durable.
-const BODY_SIZE_MAX: u64 = 128 << 10;
 
 /// What tunes writing.
 #[derive(Debug, Clone, Copy)]
@@ -77,11 +77,6 @@ impl Default for Settings {
 /// A name for a staging file. Not the inode number: a recovered file may have been made under a number that another inode has by now.
 fn new_name() -> String {
     uuid::Uuid::new_v4().to_string()
-}
-
-/// Whether a row of the journal holds the bytes itself.
-fn has_body(content: &Content) -> bool {
-    content.size() <= BODY_SIZE_MAX && content.missing().is_empty()
 }
 
 /// Why the journal could not be written or read.
@@ -222,218 +217,6 @@ impl Writer {
         let cleared = self.disown(&known).await;
         known.remove_files();
         cleared
-    }
-
-    /// Makes the staged file durable and records what is owed, so that it outlives this daemon. `describe` tells its key and
-    /// headers, if it has a name, once nobody else writes the row: whoever renames the file first changes its name and then
-    /// looks whether it is journaled, so one of the two writes the new name. The row of `replaced`, a file whose name it has
-    /// taken, goes in the same moment.
-    ///
-    /// # Errors
-    /// Those of `describe`, and [`JournalError`]: then nothing may be acknowledged.
-    pub async fn record<E: From<JournalError>>(
-        &self,
-        staged: &Staged,
-        replaced: Option<&Staged>,
-        now: Timestamp,
-        describe: impl FnOnce() -> Result<Option<(Key, ObjectHeaders)>, E>,
-    ) -> Result<(), E> {
-        let _turn = staged.journal_turn().await;
-        if !staged.is_changed() {
-            // Committed while we waited: nothing is owed.
-            return Ok(());
-        }
-        let _its_turn = match replaced {
-            Some(replaced) => replaced.journal_turn().await,
-            None => None,
-        };
-        // Before it is there: a row that nobody knows of would come back after a crash.
-        let was_journaled = staged.set_journaled(true);
-        let recorded = match describe() {
-            Ok(Some((key, headers))) => {
-                let recorded = self.record_as(staged, replaced, (key, headers), now).await;
-                // What SQLite could not write may be there all the same.
-                if matches!(recorded, Ok(()) | Err(JournalError::Db(_))) {
-                    return Ok(recorded?);
-                }
-                recorded.map_err(E::from)
-            }
-            Ok(None) => Ok(()),
-            Err(e) => Err(e),
-        };
-        staged.set_journaled(was_journaled);
-        recorded
-    }
-
-    async fn record_as(
-        &self,
-        staged: &Staged,
-        replaced: Option<&Staged>,
-        described: (Key, ObjectHeaders),
-        now: Timestamp,
-    ) -> Result<(), JournalError> {
-        staged.copy_ended().await;
-        let (key, headers) = &described;
-        if staged.has_only_attributes() && staged.content().base().is_some_and(|base| base.key == *key) {
-            // There is nothing else to say.
-            return self.record_headers(staged, replaced, (key.clone(), headers), now).await;
-        }
-        // What is written after this moment is not a part of what is acknowledged.
-        let snapshot = staged.snapshot(has_body)?;
-        self.record_snapshot(staged, replaced, snapshot, described, now).await
-    }
-
-    async fn record_snapshot(
-        &self,
-        staged: &Staged,
-        replaced: Option<&Staged>,
-        snapshot: Snapshot,
-        (key, headers): (Key, ObjectHeaders),
-        now: Timestamp,
-    ) -> Result<(), JournalError> {
-        let (mut content, body) = (snapshot.content.clone(), snapshot.body.clone());
-        if content.copied().is_some() {
-            if !content.missing().is_empty() {
-                return Err(JournalError::Incomplete);
-            }
-            // The row says whose bytes are replaced, and that none is taken from there.
-            content.on_rebased(content.base().cloned());
-        }
-        if body.is_none() {
-            let file = Arc::clone(&snapshot.file.1);
-            tokio::task::spawn_blocking(move || file.sync_data()).await.map_err(io::Error::other)??;
-        }
-        let row = StagedRow {
-            ino: staged.ino(),
-            key,
-            file: snapshot.file.0.clone(),
-            size: content.size(),
-            base: content.base().cloned(),
-            base_len: content.base_len(),
-            dirty: content.dirty().clone(),
-            local: content.local().clone(),
-            headers: serde_json::to_string(&headers)?,
-            attempts: snapshot.attempts.iter().map(|id| id.as_str().to_owned()).collect(),
-            recorded: now,
-            body,
-        };
-        self.journal.record(row, replaced.map(|replaced| replaced.ino())).await?;
-        staged.set_recorded(&snapshot);
-        if let Some(replaced) = replaced {
-            replaced.set_replaced_by(staged);
-        }
-        Ok(())
-    }
-
-    /// What the journal has of a file is of another name or version: from now on its row tells of those that it has. Nothing is
-    /// acknowledged by that: what was written since stays out of it, and of bytes that the bucket has by now nothing but the attributes
-    /// is owed. `replaced` and `describe` as in [`Writer::record`].
-    ///
-    /// # Errors
-    /// As [`Writer::record`].
-    pub async fn record_anew<E: From<JournalError>>(
-        &self,
-        staged: &Staged,
-        replaced: Option<&Staged>,
-        now: Timestamp,
-        describe: impl FnOnce() -> Result<Option<(Key, ObjectHeaders)>, E>,
-    ) -> Result<(), E> {
-        let _turn = staged.journal_turn().await;
-        if !staged.is_changed() {
-            // Committed while we waited.
-            return Ok(());
-        }
-        let _its_turn = match replaced {
-            Some(replaced) => replaced.journal_turn().await,
-            None => None,
-        };
-        let Some((key, headers)) = describe()? else { return Ok(()) };
-        if !staged.is_acknowledged() {
-            return Ok(self.record_headers(staged, replaced, (key, &headers), now).await?);
-        }
-        Ok(self.record_moved(staged, replaced, (key, headers), now).await?)
-    }
-
-    async fn record_moved(
-        &self,
-        staged: &Staged,
-        replaced: Option<&Staged>,
-        (key, headers): (Key, ObjectHeaders),
-        now: Timestamp,
-    ) -> Result<(), JournalError> {
-        if staged.is_recorded() {
-            let snapshot = staged.snapshot(has_body)?;
-            // It may have been written to in this moment.
-            if snapshot.change == staged.recorded() {
-                return self.record_snapshot(staged, replaced, snapshot, (key, headers), now).await;
-            }
-        }
-        // In this order: a commit that ends meanwhile first has a new base, and then forgets what it has tried.
-        let attempts = staged.attempts().iter().map(|id| id.as_str().to_owned()).collect();
-        let Some(before) = self.journal.row(staged.ino())? else {
-            return self.record_headers(staged, replaced, (key, &headers), now).await;
-        };
-        let (mut dirty, mut local) = (before.dirty.clone(), before.local.clone());
-        let lacks = !Content::restore(before.size, before.base.clone(), before.base_len, dirty.clone(), local.clone())
-            .missing()
-            .is_empty();
-        // Of a file that is kept apart the base is lost, and no other one has the bytes that the row lacks.
-        let is_lost = lacks && before.base.as_ref().is_some_and(|base| base.key != before.key);
-        let base = if is_lost { before.base.clone() } else { staged.content().base().cloned() };
-        if base != before.base {
-            // What the staging file has of the version before need not be what this one has there.
-            std::mem::take(&mut local).iter().for_each(|range| dirty.insert(range));
-        }
-        let headers = serde_json::to_string(&headers)?;
-        let row = StagedRow { key, base, dirty, local, headers, attempts, recorded: now, ..before };
-        self.journal.record(row, replaced.map(|replaced| replaced.ino())).await?;
-        if let Some(replaced) = replaced {
-            replaced.set_replaced_by(staged);
-        }
-        Ok(())
-    }
-
-    /// Takes the journal's row of a file away if the bucket has all of it. `false` if it has not, and there is a row.
-    ///
-    /// # Errors
-    /// What SQLite says.
-    pub async fn clear(&self, staged: &Staged) -> Result<bool, DbError> {
-        let _turn = staged.journal_turn().await;
-        if staged.is_changed() {
-            return Ok(!staged.is_journaled());
-        }
-        self.clear_row(staged).await.map(|()| true)
-    }
-
-    /// Takes the journal's row of a file away whatever the bucket has: it was deleted.
-    ///
-    /// # Errors
-    /// What SQLite says.
-    pub async fn disown(&self, staged: &Staged) -> Result<(), DbError> {
-        self.give_up_sending(staged);
-        let _turn = staged.journal_turn().await;
-        self.clear_row(staged).await
-    }
-
-    /// What was changed of a file is dropped, and what the journal has of it: it is `object` again. A row that was being written until
-    /// now would name bytes that are gone.
-    ///
-    /// # Errors
-    /// [`JournalError`].
-    pub async fn start_over(&self, staged: &Staged, object: ObjectRef) -> Result<(), JournalError> {
-        let _turn = staged.journal_turn().await;
-        self.clear_row(staged).await?;
-        staged.copy_ended().await;
-        staged.start_over(object, |_| true)?;
-        Ok(())
-    }
-
-    pub(super) async fn clear_row(&self, staged: &Staged) -> Result<(), DbError> {
-        if staged.is_journaled() {
-            self.journal.clear(staged.ino()).await?;
-            staged.set_not_recorded();
-        }
-        Ok(())
     }
 
     /// Inodes that have a staged file.

@@ -4,16 +4,14 @@
 //! Does not own: which parts there are (`plan`), what is known of them (`parts`), when the object is complete (`commit`).
 
 use super::commit::CommitError;
-use super::content::Source;
+use super::origin::Origin;
 use super::parts::{Look, Parts};
 use super::plan::{Layout, PartPlan};
 use super::{Staged, Writer};
 use crate::store::{ErrorKind, ObjectHeaders, Part, PartSource, StoreError, Upload};
 use crate::types::{ByteRange, ContentSum, Key, RangeSet, WriteId};
-use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, Semaphore};
@@ -216,10 +214,10 @@ impl Writer {
         let mut under_way = FuturesUnordered::new();
         loop {
             while under_way.len() < PARTS_PREPARED
-                && let Some((part, token)) = next_full(staged, sending)
+                && let Some((part, token, origin)) = next_full(staged, sending)
             {
                 let begun = Begun { sending, number: part.number, token, sent: None };
-                under_way.push(self.send(staged, sending, part, begun));
+                under_way.push(self.send(origin, sending, part, begun));
             }
             staged.set_next_ahead(sending.parts().next_end());
             if under_way.is_empty() {
@@ -235,7 +233,7 @@ impl Writer {
     /// Makes a part of an upload, unless the bucket has it already.
     pub(super) async fn make_part(
         &self,
-        staged: &Staged,
+        origin: &Arc<Origin>,
         sending: &Sending,
         part: PartPlan,
     ) -> Result<Part, CommitError> {
@@ -249,7 +247,7 @@ impl Writer {
                 Look::Wait => changed.await,
                 Look::Begin(token) => {
                     let begun = Begun { sending, number: part.number, token, sent: None };
-                    return self.send(staged, sending, part, begun).await;
+                    return self.send(Arc::clone(origin), sending, part, begun).await;
                 }
             }
         }
@@ -257,18 +255,17 @@ impl Writer {
 
     async fn send(
         &self,
-        staged: &Staged,
+        origin: Arc<Origin>,
         sending: &Sending,
         part: PartPlan,
         mut begun: Begun<'_>,
     ) -> Result<Part, CommitError> {
-        let copied = if part.is_copy { self.copy_part(staged, sending, part).await? } else { None };
+        let copied = if part.is_copy { self.copy_part(&origin, sending, part).await? } else { None };
         let sent = match copied {
             Some(sent) => sent,
             None => {
                 let _memory = self.memory_for(part.range.len()).await;
-                let body = self.read_whole(staged, Some(part.range))?;
-                staged.note_read(part.range).await;
+                let body = self.read_of(&origin, Some(part.range)).await?;
                 // It is never closed.
                 let _lane = sending.lanes.acquire().await.ok();
                 self.store.upload_part(&sending.upload, part.number, body).await?
@@ -278,18 +275,9 @@ impl Writer {
         Ok(sent)
     }
 
-    /// Reads a part once into memory. Nothing is missing, so all of it is in the file or zero; what is past the end, because
-    /// the file was cut meanwhile, is zero and belongs to a version that the next commit replaces.
-    pub(super) fn read_whole(&self, staged: &Staged, range: Option<ByteRange>) -> io::Result<Bytes> {
-        let Some(range) = range else { return Ok(Bytes::new()) };
-        debug_assert!(!staged.sources(range).pieces.iter().any(|(_, source)| *source == Source::Base));
-        let len = usize::try_from(range.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-        self.buffers.filled(len, |buffer| staged.read_into(buffer, range.start()))
-    }
-
-    /// Has the bucket copy a part from the base. `None` if it did not: then the bytes are here.
-    async fn copy_part(&self, staged: &Staged, sending: &Sending, part: PartPlan) -> Result<Option<Part>, CommitError> {
-        let base = staged.content().base().cloned().ok_or(CommitError::BaseLost)?;
+    /// Has the bucket copy a part from the base. `None` if it did not.
+    async fn copy_part(&self, origin: &Origin, sending: &Sending, part: PartPlan) -> Result<Option<Part>, CommitError> {
+        let base = origin.base()?.clone();
         let source = PartSource { key: base.key, if_match: Some(base.version.etag), range: Some(part.range) };
         let copied = {
             // It is never closed. What is fetched in the place of a copy holds none.
@@ -306,7 +294,6 @@ impl Writer {
             Err(e) => {
                 // It copies no parts, or none of this size; or the version is gone, but its bytes may be in the cache.
                 tracing::debug!(error = %e, "a part is sent that the bucket was to copy");
-                self.fill_within(staged, part.range).await?;
                 Ok(None)
             }
         }
@@ -328,14 +315,14 @@ impl Writer {
     }
 }
 
-/// Begins the next part that is full, unless a commit has taken over.
-fn next_full(staged: &Staged, sending: &Sending) -> Option<(PartPlan, u64)> {
+/// Begins the next part that is full, unless a commit has taken over. Answers where it is read from as well.
+fn next_full(staged: &Staged, sending: &Sending) -> Option<(PartPlan, u64, Arc<Origin>)> {
     let content = staged.lock();
     if sending.is_committing() {
         return None;
     }
     let (number, range, token) = sending.parts().next_full(&content)?;
-    Some((PartPlan { number, range, is_copy: false }, token))
+    Some((PartPlan { number, range, is_copy: false }, token, Arc::new(Origin::whole(staged.file.file()))))
 }
 
 async fn abort(store: &dyn crate::store::ObjectStore, journal: &super::Journal, upload: &Upload) {

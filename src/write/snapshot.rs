@@ -1,7 +1,7 @@
 //! A staged file as the journal has it.
 //!
-//! Owns: taking the state of a file that a row is to name, and what of its bytes must stay until there is a newer row.
-//! Does not own: the row (`write`, `db`), the bytes (`disk`).
+//! Owns: taking the state of a file that a row is to name, and what of its bytes must stay until there is a newer row, or until a
+//! commit has sent them. Does not own: the row (`record`, `db`), the bytes (`disk`).
 
 use super::content::Content;
 use super::disk::DiskFile;
@@ -45,11 +45,11 @@ impl Staged {
         self.recorded.load(Ordering::SeqCst)
     }
 
-    /// The file as of now, for the journal. Its bytes stay as they are from now on, and changes go elsewhere; not so if `body` is to
-    /// hold them.
+    /// The file as of now, for the journal. Its bytes stay as they are from now on, and changes go elsewhere; if the row is to hold them,
+    /// until it does.
     pub(super) fn snapshot(&self, has_body: impl FnOnce(&Content) -> bool) -> io::Result<Snapshot> {
         // Before the make-up: a commit that ends meanwhile first has a new base, and then forgets what it has tried.
-        let attempts = self.attempts();
+        let attempts = self.attempts_for_row();
         let content = self.lock();
         let body = match has_body(&content) {
             true => Some(match ByteRange::new(0, content.size()) {
@@ -58,12 +58,20 @@ impl Staged {
             }),
             false => None,
         };
-        // Of an earlier row the bytes stay until there is this one.
-        if body.is_none() {
-            self.file.keep(&content.journaled());
-        }
+        // Those of an earlier row stay as well until there is this one.
+        self.file.keep(&content.journaled());
         let (name, change) = (self.file.name(), self.last_change());
         Ok(Snapshot { content: content.clone(), file: (name, self.file.file()), attempts, body, change })
+    }
+
+    /// The file that a commit reads what it sends from. What somebody was told is safe stays in it as it is, and who changes that goes
+    /// on in another file: with the commit, the journal's row goes. The caller has the lock.
+    pub(super) fn begin_commit(&self, content: &mut Content) -> Arc<dyn DiskFile> {
+        content.on_commit_began();
+        if self.is_acknowledged() {
+            self.file.keep(&content.journaled());
+        }
+        self.file.file()
     }
 
     /// The journal has the file as `snapshot` says.
@@ -71,9 +79,14 @@ impl Staged {
         self.recorded.store(snapshot.change, Ordering::SeqCst);
         self.attributes_only.store(false, Ordering::SeqCst);
         self.set_journaled(true);
-        let _content = self.lock();
-        if snapshot.body.is_some() && self.file.name() == snapshot.file.0 {
-            self.file.keep_nothing();
+        let content = self.lock();
+        if snapshot.body.is_some() {
+            if content.is_committing() {
+                // The commit may carry what is safe from now on, and have read none of it.
+                self.file.keep(&content.journaled());
+            } else if self.file.name() == snapshot.file.0 {
+                self.file.keep_nothing();
+            }
         }
         self.file.drop_retired(Some(&snapshot.file.0).filter(|_| snapshot.body.is_none()).map(String::as_str));
     }

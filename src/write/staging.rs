@@ -3,6 +3,7 @@
 //! Owns: reading and writing the file of a dirty inode together with its [`Content`].
 //! Does not own: the disk (`disk`), when it is committed (`fs`), the journal row (`write`).
 
+use super::attempts::Attempts;
 use super::content::{Content, Source};
 use super::disk::{DiskFile, StagingFile};
 use super::guarded::{Guarded, Locked};
@@ -30,7 +31,7 @@ pub struct Staged {
     /// That row tells of attributes only, which the version in the bucket is to have.
     pub(super) attributes_only: AtomicBool,
     /// Ids of commits whose outcome is not known to be a success: an object that carries one of them is ours.
-    pub(super) attempts: Mutex<Vec<WriteId>>,
+    pub(super) attempts: Mutex<Attempts>,
     /// The same of an earlier mount that left attributes only: what these have made has other bytes.
     pub(super) left_attempts: Mutex<Vec<WriteId>>,
     /// Whoever writes or clears the journal's row waits for its turn: a row must not be cleared that tells of newer bytes.
@@ -53,6 +54,8 @@ pub struct Staged {
     delay_ms: AtomicU64,
     /// Somebody waits for it.
     asked_for: AtomicBool,
+    /// Nobody waits for its commit.
+    in_background: AtomicBool,
     /// The bucket's version is about to go, and whoever has the file open reads on here.
     is_last_copy: AtomicBool,
     /// Its mode may have bits that a write by somebody else takes away: nobody has looked since it was staged, or the mode was set.
@@ -117,7 +120,7 @@ impl Staged {
             content: Guarded::new(content),
             journaled: AtomicBool::new(false),
             attributes_only: AtomicBool::new(false),
-            attempts: Mutex::new(attempts),
+            attempts: Mutex::new(Attempts::new(attempts)),
             left_attempts: Mutex::default(),
             journal_turn: Semaphore::new(1),
             written_at: Mutex::new(None),
@@ -130,6 +133,7 @@ impl Staged {
             moments: Moments::default(),
             delay_ms: AtomicU64::new(0),
             asked_for: AtomicBool::new(false),
+            in_background: AtomicBool::new(false),
             is_last_copy: AtomicBool::new(false),
             may_have_set_ids: AtomicBool::new(true),
         }
@@ -148,6 +152,16 @@ impl Staged {
     /// Whether somebody does.
     pub fn is_asked_for(&self) -> bool {
         self.asked_for.load(Ordering::SeqCst)
+    }
+
+    /// Whether it is committed without anybody waiting for that: then the end of it may take a little longer.
+    pub(super) fn is_in_background(&self) -> bool {
+        self.in_background.load(Ordering::Relaxed)
+    }
+
+    /// Says so.
+    pub fn set_in_background(&self, in_background: bool) {
+        self.in_background.store(in_background, Ordering::Relaxed);
     }
 
     /// Its upload waits so long from now on.
@@ -341,19 +355,10 @@ impl Staged {
         Ok(Grown { size, is_part_full })
     }
 
-    /// A commit has read `range` to send it.
-    pub(super) async fn note_read(&self, range: ByteRange) {
-        self.copy_ended().await;
-        self.lock().on_read(range);
-    }
-
-    /// The bucket has it as `object`, with all changes up to `carried`; unless some of it was changed before it was read: then what
-    /// was acknowledged is nowhere but in the journal.
+    /// The bucket has it as `object`, with all changes up to `carried`.
     pub(super) fn on_committed(&self, object: ObjectRef, carried: u64) {
         let mut content = self.lock();
-        if !content.is_torn() {
-            self.carried.store(carried, Ordering::SeqCst);
-        }
+        self.carried.store(carried, Ordering::SeqCst);
         self.asked_for.store(false, Ordering::SeqCst);
         content.on_committed(object);
         self.note_held(&content);
@@ -451,14 +456,6 @@ impl Staged {
     /// What the disk says.
     pub(super) fn read_file(&self, range: ByteRange) -> io::Result<Bytes> {
         read(&*self.file.file(), range)
-    }
-
-    /// The same into a buffer, from `offset` on.
-    ///
-    /// # Errors
-    /// What the disk says.
-    pub(super) fn read_into(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.file.file().read_at(buffer, offset)
     }
 
     /// Bytes of `base` arrived: puts those into the file that nobody has overwritten meanwhile, and none if what is missing comes from

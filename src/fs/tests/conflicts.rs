@@ -1,5 +1,6 @@
 //! Somebody else wrote, and so did we. Owns nothing else.
 
+use super::promises::bench_with;
 use super::*;
 
 #[tokio::test]
@@ -339,4 +340,28 @@ async fn a_file_of_which_no_conflict_copy_could_be_made_has_its_name_after_a_cra
     let names = b.ls(Ino::ROOT).await;
     let copy = names.iter().find(|n| n.starts_with("f (conflict desk ")).unwrap();
     assert_eq!(b.object(copy).await.as_deref(), Some("ours, and longer"));
+}
+
+#[tokio::test]
+async fn a_conflict_copy_whose_answer_was_lost_with_the_daemon_is_made_once() {
+    let b = bench_with(Writes { mode: WriteMode::Back, ..Writes::default() }).await;
+    b.write("f", "ours").await.unwrap();
+    let ino = b.fs.lookup(Ino::ROOT, &name("f")).await.unwrap().unwrap().ino;
+    // Of the second attempt the journal has to be told.
+    b.faults.fail_next(Op::Put, ErrorKind::Unreachable, 2);
+    b.fs.commit(ino).await.unwrap_err();
+    b.foreign("f", "theirs").await;
+    let (met, copied) = (b.faults.hold_next_answer(Op::Put), b.faults.hold_next_answer(Op::Put));
+    let fs = Arc::clone(&b.fs);
+    let committing = tokio::spawn(async move { fs.commit(ino).await });
+    met.reached().await;
+    met.release();
+    copied.reached().await;
+    committing.abort();
+    let b = b.crash().await;
+    assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
+    let mut names = b.ls(Ino::ROOT).await;
+    names.retain(|n| n.starts_with('f'));
+    assert_eq!((names.len(), b.object("f").await.as_deref()), (2, Some("theirs")), "{names:?}");
+    assert_eq!(b.object(&names[1]).await.as_deref(), Some("ours"));
 }

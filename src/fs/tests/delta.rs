@@ -141,6 +141,34 @@ async fn bytes_of_the_base_are_read_while_and_after_its_successor_is_made() {
 }
 
 #[tokio::test]
+async fn what_the_bucket_does_not_copy_is_sent_as_it_was_when_the_upload_began() {
+    let b = probed().await;
+    let mut body = noise(24 * MIB);
+    b.put_large("large", &body).await;
+    let (ino, fh) = b.open("large", libc::O_RDWR).await;
+    for at in (0..8 * MIB).step_by(MIB) {
+        b.fs.write(fh, Some(at as u64), &[7; MIB], false).await.unwrap();
+    }
+    body[..8 * MIB].fill(7);
+    b.faults.fail_next(Op::UploadPartCopy, ErrorKind::AccessDenied, 1);
+    let held = b.faults.hold_next(Op::Get);
+    let fs = Arc::clone(&b.fs);
+    let closing = tokio::spawn(async move { fs.flush(CALLER, fh).await });
+    // It reads what the bucket did not copy.
+    held.reached().await;
+    b.fs.write(fh, Some(12 * MIB as u64), b"late", false).await.unwrap();
+    let cut = SetAttr { size: Some(20 * MIB as u64), ..SetAttr::default() };
+    b.fs.setattr(CALLER, ino, cut, true).await.unwrap();
+    held.release();
+    closing.await.unwrap().unwrap();
+    assert!(b.bytes_of("large").await == body, "nobody has closed what was written since");
+    b.fs.flush(CALLER, fh).await.unwrap();
+    body[12 * MIB..12 * MIB + 4].copy_from_slice(b"late");
+    assert!(b.bytes_of("large").await == body[..20 * MIB]);
+    b.fs.release(fh).await;
+}
+
+#[tokio::test]
 async fn what_the_bucket_cannot_copy_any_more_is_taken_from_the_cache() {
     let b = probed().await;
     b.put_large("large", &noise(24 * MIB)).await;

@@ -1,5 +1,6 @@
 //! What was acknowledged outlives failures, daemons and the catalogue. Owns nothing else.
 
+use super::promises::bench_with;
 use super::*;
 
 #[tokio::test]
@@ -194,4 +195,27 @@ async fn a_file_that_was_parked_and_then_committed_by_a_rename_is_read_from_the_
     assert_eq!(b.read("b").await, "theirs");
     b.write("b", "newest").await.unwrap();
     assert_eq!((b.object("b").await.as_deref(), b.fs.pending().unwrap().conflicts), (Some("newest"), 0));
+}
+
+#[tokio::test]
+async fn a_close_of_what_the_bucket_has_leaves_no_row_of_an_earlier_moment_behind() {
+    for is_synced in [false, true] {
+        let b = bench_with(Writes { mode: WriteMode::Back, fsync_local: true, ..Writes::default() }).await;
+        let (ino, fh) = b.create("f").await;
+        b.fs.write(fh, Some(0), b"acknowledged", false).await.unwrap();
+        b.fs.fsync(fh).await.unwrap();
+        let has_row = || b.fs.writer.journal().row(ino).unwrap().is_some();
+        assert!(has_row());
+        // A commit that has come as far as that, and not to the row.
+        let staged = b.fs.writer.get(ino).unwrap();
+        b.fs.upload(&staged, &key("f"), ObjectHeaders::default(), Condition::IfAbsent).await.unwrap();
+        assert!(!staged.is_changed() && has_row());
+        if is_synced {
+            b.fs.fsync(fh).await.unwrap()
+        } else {
+            b.fs.flush(CALLER, fh).await.unwrap()
+        }
+        assert!(!has_row());
+        b.fs.release(fh).await;
+    }
 }

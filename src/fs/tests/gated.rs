@@ -2,119 +2,20 @@
 
 use super::large::{MIB, noise};
 use super::*;
-use crate::types::{ByteRange, ETag};
-use crate::write::DiskFile;
-use std::io;
-use std::sync::Condvar;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use crate::types::ETag;
+use crate::write::testing::{Gate, Gated};
 use std::time::Instant;
 use tokio::task::JoinHandle;
-
-/// Lets nobody through while it is closed, but for so long: a test that fails is to end.
-const CLOSED_MAX: Duration = Duration::from_secs(10);
-
-#[derive(Debug, Default)]
-struct Gate {
-    is_closed: Mutex<bool>,
-    opened: Condvar,
-    /// Who came to it since it was closed.
-    arrived: AtomicUsize,
-}
-
-impl Gate {
-    fn set_closed(&self, closed: bool) {
-        self.arrived.store(0, Ordering::SeqCst);
-        *self.is_closed.lock().unwrap() = closed;
-        self.opened.notify_all();
-    }
-
-    fn pass(&self) {
-        let closed = self.is_closed.lock().unwrap();
-        if *closed {
-            self.arrived.fetch_add(1, Ordering::SeqCst);
-        }
-        drop(self.opened.wait_timeout_while(closed, CLOSED_MAX, |closed| *closed).unwrap());
-    }
-
-    /// Somebody has come to it, closed as it is.
-    async fn reached(&self) {
-        while self.arrived.load(Ordering::SeqCst) == 0 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    }
-}
-
-/// A disk whose files are written and synced when the gate is open.
-#[derive(Debug)]
-struct Gated {
-    disk: DirDisk,
-    gate: Arc<Gate>,
-}
-
-impl Gated {
-    fn file(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
-        Arc::new(GatedFile { file, gate: Arc::clone(&self.gate) })
-    }
-}
-
-impl Disk for Gated {
-    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(self.file(self.disk.open(name)?))
-    }
-
-    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(self.file(self.disk.create(name)?))
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.disk.remove(name)
-    }
-
-    fn names(&self) -> io::Result<Vec<String>> {
-        self.disk.names()
-    }
-}
-
-#[derive(Debug)]
-struct GatedFile {
-    file: Arc<dyn DiskFile>,
-    gate: Arc<Gate>,
-}
-
-impl DiskFile for GatedFile {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.file.read_at(buffer, offset)
-    }
-
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.gate.pass();
-        self.file.write_at(bytes, offset)
-    }
-
-    fn punch(&self, range: ByteRange) -> io::Result<()> {
-        self.file.punch(range)
-    }
-
-    fn set_len(&self, size: u64) -> io::Result<()> {
-        self.file.set_len(size)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.gate.pass();
-        self.file.sync_data()
-    }
-}
 
 /// An open file whose 2 MiB the journal counts on.
 async fn journaled() -> (Bench, Arc<Gate>, Ino, Fh) {
     let gate = Arc::new(Gate::default());
-    let behind = Arc::clone(&gate);
     let clock = Arc::new(ManualClock::new(Timestamp::from_system(std::time::SystemTime::now())));
     let (dir, memory) = (tempfile::tempdir().unwrap(), Arc::new(MemoryStore::new()));
     let writes = Writes { mode: WriteMode::Back, ..Writes::default() };
     let limits = crate::write::Settings::default();
     let set = |settings: &mut Settings, _: &mut Defaults| settings.writes = writes;
-    let b = mount_on(dir, memory, clock, limits, set, |disk| Arc::new(Gated { disk, gate: behind })).await;
+    let b = mount_on(dir, memory, clock, limits, set, |disk| Arc::new(Gated::new(disk, &gate))).await;
     // The first write of a mount probes the bucket.
     let (_, fh) = b.create("probe").await;
     b.fs.fsync(fh).await.unwrap();
@@ -127,7 +28,7 @@ async fn journaled() -> (Bench, Arc<Gate>, Ino, Fh) {
 }
 
 impl Bench {
-    fn spawn<F>(&self, request: impl FnOnce(Arc<Fs>) -> F) -> JoinHandle<Result<()>>
+    pub(super) fn spawn<F>(&self, request: impl FnOnce(Arc<Fs>) -> F) -> JoinHandle<Result<()>>
     where
         F: Future<Output = Result<()>> + Send + 'static,
     {

@@ -30,10 +30,7 @@ impl Bench {
     }
 
     pub(super) async fn bytes_of(&self, k: &str) -> Vec<u8> {
-        use futures::TryStreamExt;
-        let got = self.memory.get(&key(k), None, None).await.unwrap();
-        let parts: Vec<Bytes> = got.body.try_collect().await.unwrap();
-        parts.concat()
+        self.bytes(k).await.unwrap()
     }
 
     pub(super) async fn read_through(&self, fh: Fh) -> Vec<u8> {

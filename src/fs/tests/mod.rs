@@ -264,11 +264,15 @@ impl Bench {
         }
     }
 
-    async fn object(&self, k: &str) -> Option<String> {
+    async fn bytes(&self, k: &str) -> Option<Vec<u8>> {
         use futures::TryStreamExt;
         let got = self.memory.get(&key(k), None, None).await.ok()?;
         let parts: Vec<Bytes> = got.body.try_collect().await.unwrap();
-        Some(String::from_utf8(parts.concat()).unwrap())
+        Some(parts.concat())
+    }
+
+    async fn object(&self, k: &str) -> Option<String> {
+        self.bytes(k).await.map(|bytes| String::from_utf8(bytes).unwrap())
     }
 
     async fn ls(&self, dir: Ino) -> Vec<String> {

@@ -55,6 +55,7 @@ async fn a_file_that_is_emptied_while_its_parts_are_sent_is_what_was_acknowledge
     b.empty("f").await;
     held.release();
     uploading.await.unwrap().unwrap();
+    assert!(b.bytes_of("f").await == body, "nobody sees a mixture");
     let b = b.crash_with(back()).await;
     assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
     assert!(b.bytes_of("f").await == body);
@@ -90,6 +91,7 @@ async fn a_small_file_that_is_emptied_before_it_is_read_for_its_upload_is_there_
         held.release();
         large.await.unwrap().unwrap();
         small.await.unwrap().unwrap();
+        assert_eq!(b.object("small").await.as_deref(), Some("acknowledged"), "cut: {is_cut}");
         let b = b.crash_with(back()).await;
         assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
         assert_eq!(b.object("small").await.as_deref(), Some("acknowledged"), "cut: {is_cut}");

@@ -1,0 +1,69 @@
+//! Where the bytes come from that a commit sends.
+//!
+//! Owns: the staging file with which the commit began and what that lacked of the base, reading both. Does not own: what is sent
+//! (`plan`), that bytes stay in the file as they were (`snapshot`, `disk`).
+
+use super::Writer;
+use super::commit::{CommitError, FILL_SIZE, base_lost, split};
+use super::content::Content;
+use super::disk::DiskFile;
+use crate::types::{ByteRange, ObjectRef};
+use bytes::{Bytes, BytesMut};
+use std::io;
+use std::sync::Arc;
+
+/// A staged file as it was when its commit began.
+#[derive(Debug)]
+pub(super) struct Origin {
+    file: Arc<dyn DiskFile>,
+    /// What the file lacked, and the base has: the bucket copies it, as a rule.
+    missing: Vec<ByteRange>,
+    base: Option<ObjectRef>,
+}
+
+impl Origin {
+    /// Of a file that has all that is asked for.
+    pub(super) fn whole(file: Arc<dyn DiskFile>) -> Origin {
+        Origin { file, missing: Vec::new(), base: None }
+    }
+
+    pub(super) fn new(file: Arc<dyn DiskFile>, content: &Content) -> Origin {
+        Origin { file, missing: content.missing(), base: content.base().cloned() }
+    }
+
+    /// The version that the file is over.
+    ///
+    /// # Errors
+    /// [`CommitError::BaseLost`] without one.
+    pub(super) fn base(&self) -> Result<&ObjectRef, CommitError> {
+        self.base.as_ref().ok_or(CommitError::BaseLost)
+    }
+}
+
+impl Writer {
+    /// Reads `range` into memory. What is past the end of the file, because it was cut meanwhile, is zero: nobody was told that it is
+    /// safe, and the next commit replaces it.
+    ///
+    /// # Errors
+    /// What the disk says; [`CommitError::BaseLost`] or what the store says of bytes that only the base has.
+    pub(super) async fn read_of(&self, origin: &Origin, range: Option<ByteRange>) -> Result<Bytes, CommitError> {
+        let Some(range) = range else { return Ok(Bytes::new()) };
+        let len = usize::try_from(range.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let missing: Vec<_> = origin.missing.iter().filter_map(|gap| gap.intersect(range)).collect();
+        if missing.is_empty() {
+            return Ok(self.buffers.filled(len, |buffer| origin.file.read_at(buffer, range.start()))?);
+        }
+        let mut body = BytesMut::zeroed(len);
+        origin.file.read_at(&mut body, range.start())?;
+        for piece in missing.into_iter().flat_map(|gap| split(gap, FILL_SIZE)) {
+            // Whatever was written there or cut off since belongs to the next commit.
+            let bytes = self.reader.read(origin.base()?, piece, None).await.map_err(base_lost)?;
+            let at = usize::try_from(piece.start() - range.start()).unwrap_or(usize::MAX);
+            match body.get_mut(at..at.saturating_add(bytes.len())) {
+                Some(place) if bytes.len() as u64 == piece.len() => place.copy_from_slice(&bytes),
+                _ => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+            }
+        }
+        Ok(body.freeze())
+    }
+}
