@@ -127,8 +127,8 @@ impl Fs {
             {
                 let fs = Arc::clone(self);
                 tokio::spawn(async move {
-                    let _permit = permit;
                     fs.commit_in_background(ino).await;
+                    drop(permit);
                     fs.queue_changed.notify_one();
                 });
             }

@@ -255,7 +255,7 @@ impl Fs {
 
     /// The bucket has all of it: the journal's row goes; or, if it was written to in this moment, says what is owed still, and not
     /// what was before the commit.
-    async fn clear_row(self: &Arc<Self>, staged: &Arc<Staged>) -> Result<()> {
+    pub(super) async fn clear_row(self: &Arc<Self>, staged: &Arc<Staged>) -> Result<()> {
         if self.writer.clear(staged).await? { Ok(()) } else { self.journal_anew(staged, None).await }
     }
 

@@ -201,13 +201,13 @@ impl Fs {
         if staged.is_changed() && self.is_out_of_reach(staged.ino())? { Err(FsError::Stale) } else { Ok(()) }
     }
 
-    async fn keep_in_journal(&self, staged: &Arc<Staged>, delay: Duration) -> Result<()> {
+    async fn keep_in_journal(self: &Arc<Self>, staged: &Arc<Staged>, delay: Duration) -> Result<()> {
         staged.set_delay(delay);
         self.keep_whole(staged).await
     }
 
     /// Makes a file durable on this machine, with what its base has of it.
-    pub(super) async fn keep_whole(&self, staged: &Arc<Staged>) -> Result<()> {
+    pub(super) async fn keep_whole(self: &Arc<Self>, staged: &Arc<Staged>) -> Result<()> {
         // What is acknowledged here must not depend on a base that somebody else may replace before the commit.
         let mut filled = self.writer.fill(staged).await;
         if matches!(filled, Err(CommitError::BaseLost)) {
@@ -221,12 +221,14 @@ impl Fs {
 
     /// If the bucket has all of a file, the journal's row is of an earlier moment. It goes before anybody is told that what there is now
     /// is safe: after a crash it would be taken for something newer.
-    pub(super) async fn without_old_row(&self, staged: &Staged) -> Result<()> {
-        if !staged.is_changed() && staged.is_journaled() {
-            staged.set_in_background(false);
-            self.writer.clear(staged).await?;
+    async fn without_old_row(self: &Arc<Self>, staged: &Arc<Staged>) -> Result<()> {
+        // If somebody writes to it again, a row that has more than the bucket stays, and so does one of attributes.
+        let is_owed = || staged.is_acknowledged() || staged.has_only_attributes();
+        if !staged.is_journaled() || staged.is_changed() && is_owed() {
+            return Ok(());
         }
-        Ok(())
+        staged.set_in_background(false);
+        self.clear_row(staged).await
     }
 
     /// RELEASE: the last descriptor of a handle is closed. What is still dirty (mmap stores after close, a close by

@@ -69,8 +69,11 @@ impl Staged {
     /// A request that makes the object anew is about to be sent, by an upload that has this id already, if any. Answers the id. No other
     /// request gets it: two bodies under one id would pass for each other.
     pub(super) fn begin_attempt(&self, of_upload: Option<WriteId>) -> WriteId {
+        // A row that has other bytes by now does not lend its id.
+        let is_in_row = self.is_recorded();
         let mut known = self.known_attempts();
-        let id = of_upload.or_else(|| known.planned.take()).unwrap_or_else(new_id);
+        let planned = if is_in_row { known.planned.take() } else { None };
+        let id = of_upload.or(planned).unwrap_or_else(new_id);
         known.note(&id);
         id
     }

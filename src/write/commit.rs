@@ -5,6 +5,7 @@
 //! Does not own: what a failed condition means (`fs::commit`), retries of a request (`store::retry`).
 
 use super::content::Content;
+use super::moments::Moment;
 use super::origin::Origin;
 use super::plan::{self, Send, TooLarge};
 use super::sending::{PARTS_PREPARED, Sending};
@@ -19,7 +20,7 @@ use std::sync::Arc;
 /// Bytes of the base that are fetched at once to complete a file.
 pub(super) const FILL_SIZE: u64 = 8 << 20;
 /// Pieces of the base that are under way at once.
-const FILLS_IN_FLIGHT: usize = 4;
+pub(super) const FILLS_IN_FLIGHT: usize = 4;
 
 /// Why a commit failed. The file stays staged.
 #[derive(Debug, thiserror::Error)]
@@ -135,6 +136,8 @@ impl Writer {
             Ok(written) => written,
             Err(e) => {
                 let needs_all = matches!(e, CommitError::Conflict | CommitError::BaseDeleted);
+                // What it lets go of may be being copied just now.
+                staged.copy_ended().await;
                 begun.fail(&e);
                 if needs_all {
                     // Whoever deals with that needs all bytes here. Those that the bucket was to copy may be gone.
@@ -187,7 +190,7 @@ impl Writer {
                     return Err(CommitError::Disturbed);
                 }
                 if needed.is_empty() {
-                    let file = staged.begin_commit(&mut content);
+                    let file = staged.begin_commit(&mut content, !matches!(send, Send::Copy(_)));
                     let known = staged.set_sending(None);
                     let begun = Begun {
                         writer: self,
@@ -195,6 +198,7 @@ impl Writer {
                         send,
                         origin: Arc::new(Origin::new(file, &content)),
                         is_in_place: staged.file.is_in_place(),
+                        bound: staged.bound(),
                         size: content.size(),
                         last_change: staged.last_change(),
                         sending: None,
@@ -329,6 +333,8 @@ struct Begun<'a> {
     origin: Arc<Origin>,
     /// What the journal has of the file is overwritten.
     is_in_place: bool,
+    /// The moment that it has to be of.
+    bound: Option<Moment>,
     size: u64,
     /// The last change of the file that it carries.
     last_change: u64,
@@ -350,9 +356,16 @@ impl Begun<'_> {
         self
     }
 
-    /// Whether what was read is neither the one state nor the other.
+    /// Whether what was read is neither the one state nor the other: a database was written to since, or, of a commit that is bound to a
+    /// moment, that is over.
     fn is_disturbed(&self) -> bool {
-        self.staged.is_disturbed() || self.is_in_place && self.staged.lock().is_disturbed()
+        if let Some(moment) = self.bound {
+            // Whoever writes to it just now ends first.
+            let _content = self.staged.lock();
+            return !self.staged.is_of(moment);
+        }
+        // Of others, which may be being copied just now, nobody waits for the lock.
+        (self.is_in_place || self.staged.file.is_in_place()) && self.staged.lock().is_disturbed()
     }
 
     fn succeed(mut self) {
@@ -388,6 +401,7 @@ impl Drop for Begun<'_> {
         }
         let mut content = self.staged.lock();
         let (written, shrunk_to) = content.on_commit_failed();
+        self.staged.commit_ended();
         if let Some(sending) = self.sending.take() {
             sending.on_changed_meanwhile(&written, shrunk_to);
             sending.set_committing(false);

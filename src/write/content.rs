@@ -200,6 +200,11 @@ impl Content {
         self.dirty.gaps(base).into_iter().flat_map(|gap| self.local.gaps(gap)).collect()
     }
 
+    /// Bytes of the file that are zeros, and that nobody has written.
+    pub fn zeros(&self) -> Vec<ByteRange> {
+        ByteRange::new(self.base_len, self.size).map_or_else(Vec::new, |rest| self.dirty.gaps(rest))
+    }
+
     /// Where the bytes of `range` come from, in order, cut at the end of the file.
     pub fn sources(&self, range: ByteRange) -> Vec<(ByteRange, Source)> {
         let Some(range) = ByteRange::new(0, self.size).and_then(|w| w.intersect(range)) else { return Vec::new() };

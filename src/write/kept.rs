@@ -43,16 +43,4 @@ impl Staged {
         let _content = self.lock();
         self.file.overwrite_in_place(in_place);
     }
-
-    /// A database that was written to since the running commit began: what was read of it is neither the one state nor the other. Of
-    /// a file whose commits are bound to a moment, that this is over.
-    pub(super) fn is_disturbed(&self) -> bool {
-        if self.is_bound() {
-            // Whoever writes to it just now ends first.
-            let _content = self.lock();
-            return self.is_past_bound();
-        }
-        // Of others, which may be being copied just now, nobody waits for the lock.
-        self.file.is_in_place() && self.lock().is_disturbed()
-    }
 }

@@ -99,16 +99,12 @@ impl Staged {
         *self.moments.bound.lock().unwrap_or_else(PoisonError::into_inner) = moment;
     }
 
-    fn bound(&self) -> Option<Moment> {
+    /// The moment that its commits are bound to, if they are.
+    pub(super) fn bound(&self) -> Option<Moment> {
         *self.moments.bound.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether its commits are bound to a moment.
-    pub(super) fn is_bound(&self) -> bool {
-        self.bound().is_some()
-    }
-
-    /// Whether they are, and the moment is over. To be asked under the lock, so that no write is half done.
+    /// Whether they are bound to a moment that is over. To be asked under the lock, so that no write is half done.
     pub(super) fn is_past_bound(&self) -> bool {
         self.bound().is_some_and(|moment| !self.is_of(moment))
     }
@@ -177,10 +173,10 @@ mod tests {
         staged.write(Some(0), &[1; 40]).unwrap();
         let bound = staged.bind(staged.head_moment());
         staged.write(Some(40), &[2; 40]).unwrap();
-        assert!(staged.is_bound() && !staged.is_past_bound());
+        assert!(staged.bound().is_some() && !staged.is_past_bound());
         staged.write(Some(0), &[3; 40]).unwrap();
         assert!(staged.is_past_bound());
         drop(bound);
-        assert!(!staged.is_bound() && !staged.is_past_bound());
+        assert!(staged.bound().is_none() && !staged.is_past_bound());
     }
 }

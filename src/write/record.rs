@@ -84,6 +84,10 @@ impl Writer {
             Err(e) => Err(e),
         };
         staged.set_journaled(was_journaled);
+        if !was_journaled {
+            // A commit that ended meanwhile has left them to the row.
+            staged.keep_no_bytes();
+        }
         recorded
     }
 
@@ -162,7 +166,8 @@ impl Writer {
         describe: impl FnOnce() -> Result<Option<(Key, ObjectHeaders)>, E>,
     ) -> Result<(), E> {
         let Some(_turns) = turns(staged, replaced).await else { return Ok(()) };
-        let Some((key, headers)) = describe()? else { return Ok(()) };
+        let described = describe().inspect_err(|_| staged.note_change())?;
+        let Some((key, headers)) = described else { return Ok(()) };
         let recorded = if staged.is_acknowledged() {
             self.record_moved(staged, replaced, (key, headers), now).await
         } else {

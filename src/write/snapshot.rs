@@ -64,14 +64,22 @@ impl Staged {
         Ok(Snapshot { content: content.clone(), file: (name, self.file.file()), attempts, body, change })
     }
 
-    /// The file that a commit reads what it sends from. What somebody was told is safe stays in it as it is, and who changes that goes
-    /// on in another file: with the commit, the journal's row goes. The caller has the lock.
-    pub(super) fn begin_commit(&self, content: &mut Content) -> Arc<dyn DiskFile> {
+    /// The file of a commit. If it reads from there what it sends, the bytes stay as they are, and who changes them goes on in another
+    /// file: whoever waits for the commit is told that they are safe, and with it the journal's row goes. The caller has the lock.
+    pub(super) fn begin_commit(&self, content: &mut Content, is_read: bool) -> Arc<dyn DiskFile> {
         content.on_commit_began();
-        if self.is_acknowledged() {
+        if is_read {
             self.file.keep(&content.journaled());
         }
         self.file.file()
+    }
+
+    /// The commit has ended: if the journal has no row, and none is being written, nobody counts on any bytes. The caller has the lock.
+    pub(super) fn commit_ended(&self) {
+        if !self.is_journaled() {
+            self.file.keep_nothing();
+            self.file.drop_retired(None);
+        }
     }
 
     /// The journal has the file as `snapshot` says.
@@ -120,8 +128,10 @@ impl Staged {
 
     /// The journal counts on none of its bytes any more.
     pub(super) fn keep_no_bytes(&self) {
-        let _content = self.lock();
-        self.file.keep_nothing();
+        let content = self.lock();
+        if !content.is_committing() {
+            self.file.keep_nothing();
+        }
         self.file.drop_retired(None);
     }
 }

@@ -361,6 +361,7 @@ impl Staged {
         self.carried.store(carried, Ordering::SeqCst);
         self.asked_for.store(false, Ordering::SeqCst);
         content.on_committed(object);
+        self.commit_ended();
         self.note_held(&content);
     }
 

@@ -6,10 +6,14 @@ use crate::write::Span;
 
 /// One part fits into memory at a time. Closes are acknowledged by the journal, and nobody uploads anything by himself.
 async fn narrow_bench() -> Bench {
+    narrow_bench_with(back()).await
+}
+
+async fn narrow_bench_with(writes: Writes) -> Bench {
     let (dir, memory) = (tempfile::tempdir().unwrap(), Arc::new(MemoryStore::new()));
     let clock = Arc::new(ManualClock::new(Timestamp::from_system(std::time::SystemTime::now())));
     let limits = crate::write::Settings { memory: 8 << 20, ..crate::write::Settings::default() };
-    let b = mount_limited(dir, memory, clock, back(), limits).await;
+    let b = mount_limited(dir, memory, clock, writes, limits).await;
     // The first write probes the bucket.
     b.write("probe", "x").await.unwrap();
     b.commit("probe").await.unwrap();
@@ -60,6 +64,35 @@ async fn a_file_that_is_emptied_while_its_parts_are_sent_is_what_was_acknowledge
     assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
     assert!(b.bytes_of("f").await == body);
     assert_eq!(b.ls(Ino::ROOT).await, ["f", "probe"]);
+}
+
+#[tokio::test]
+async fn what_a_close_waits_for_is_what_there_was_then_whoever_empties_the_file_or_writes_into_its_holes() {
+    for is_emptied in [true, false] {
+        let b = narrow_bench_with(Writes::default()).await;
+        let mut body = noise(16 * MIB);
+        let (ino, fh) = b.create("f").await;
+        for (i, piece) in body.chunks(MIB).enumerate() {
+            b.fs.write(fh, Some((i * MIB) as u64), piece, false).await.unwrap();
+        }
+        body.resize(24 * MIB, 0);
+        let longer = SetAttr { size: Some(24 * MIB as u64), ..SetAttr::default() };
+        b.fs.setattr(CALLER, ino, longer, true).await.unwrap();
+        let held = b.faults.hold_next(Op::UploadPart);
+        let fs = Arc::clone(&b.fs);
+        let closing = tokio::spawn(async move { fs.flush(CALLER, fh).await });
+        held.reached().await;
+        let (_, other) = b.open("f", libc::O_WRONLY | if is_emptied { libc::O_TRUNC } else { 0 }).await;
+        b.fs.write(other, Some(20 * MIB as u64), b"half", false).await.unwrap();
+        held.release();
+        closing.await.unwrap().unwrap();
+        assert!(b.bytes_of("f").await == body, "emptied: {is_emptied}");
+        b.close(other).await;
+        let last = b.bytes_of("f").await;
+        assert_eq!((last.len(), last[0] == body[0]), if is_emptied { (20 * MIB + 4, false) } else { (24 * MIB, true) });
+        assert_eq!(&last[20 * MIB..20 * MIB + 4], b"half");
+        b.fs.release(fh).await;
+    }
 }
 
 #[tokio::test]
@@ -166,5 +199,29 @@ async fn a_reader_goes_on_while_our_own_chmod_of_a_large_file_is_under_way() {
     held.release();
     setting.await.unwrap().unwrap();
     assert!(reading.await.unwrap().unwrap() == body[..4096]);
+    b.fs.release(fh).await;
+}
+
+#[tokio::test]
+async fn a_database_that_is_written_to_during_an_upload_is_not_uploaded_whatever_the_next_one_waits_for() {
+    let b = narrow_bench_with(Writes::default()).await;
+    let (ino, fh) = b.create("books.db").await;
+    for i in 0..24 {
+        b.fs.write(fh, Some(i * MIB as u64), &[1; MIB], false).await.unwrap();
+    }
+    let staged = b.fs.writer.get(ino).unwrap();
+    staged.overwrite_in_place(true);
+    let held = b.faults.hold_next(Op::UploadPart);
+    let fs = Arc::clone(&b.fs);
+    let committing = tokio::spawn(async move { fs.commit(ino).await });
+    held.reached().await;
+    b.fs.write(fh, Some(0), &[2; 4096], false).await.unwrap();
+    // As a commit of database and log that waits for this one.
+    let bound = staged.bind(staged.moment());
+    held.release();
+    let refused = committing.await.unwrap().unwrap_err();
+    assert!(matches!(refused, FsError::Commit(crate::write::CommitError::Disturbed)), "{refused:?}");
+    assert!(b.memory.head(&key("books.db")).await.is_err());
+    drop(bound);
     b.fs.release(fh).await;
 }
