@@ -69,6 +69,8 @@ pub fn serve(config: MountConfig, mut ready: Ready) -> Result<(), MountFailure> 
     let built = prepare(&config).and_then(|lock| {
         raise_descriptors();
         let runtime = tokio::runtime::Builder::new_multi_thread()
+            // Of address space: futures within futures are large, in debug builds above all.
+            .thread_stack_size(4 << 20)
             .enable_all()
             .thread_name("objfs")
             .build()

@@ -4,12 +4,13 @@
 //! left (`recover`, `resume`).
 
 use super::begin::to_the_end;
+use super::databases::is_disturbed;
 use super::orphans::ORPHAN_PAUSE;
 use super::{Fs, FsError, Result};
 use crate::meta::Marker;
 use crate::store::Condition;
 use crate::types::Ino;
-use crate::write::{Span, Staged};
+use crate::write::{Span, Staged, unattended};
 use futures::StreamExt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -188,8 +189,7 @@ impl Fs {
         let delay = self.delay_of(ino);
         let is_open = self.handles.of(ino).iter().any(|handle| handle.writable);
         let is_written_to = self.writer.get(ino).is_some_and(|staged| staged.is_changed() && !staged.is_recorded());
-        let staged = self.writer.get(ino);
-        let is_asked_for = staged.as_ref().is_some_and(|staged| staged.is_asked_for());
+        let is_asked_for = self.writer.get(ino).is_some_and(|staged| staged.is_asked_for());
         if !is_asked_for && is_open && is_written_to {
             // Somebody goes on writing, and has perhaps only emptied the file so far. What was acknowledged is in the journal; the
             // close that is to come is a part of the same upload.
@@ -197,13 +197,16 @@ impl Fs {
             self.queue().postpone(ino, self.meta.now().plus(delay.max(WRITTEN_PAUSE)));
             return;
         }
-        let set_in_background = |is: bool| staged.iter().for_each(|staged| staged.set_in_background(is));
-        set_in_background(!is_asked_for);
         let fs = Arc::clone(self);
-        let committed = to_the_end(async move { fs.commit_whole(ino, delay).await }).await;
-        set_in_background(false);
+        // It is large, and this is moved several times.
+        let commit = Box::pin(async move { fs.commit_whole(ino, delay).await });
+        let committed = if is_asked_for { to_the_end(commit).await } else { to_the_end(unattended(commit)).await };
         match committed {
             Ok(()) => self.drop_clean(ino),
+            Err(e) if is_disturbed(&e) => {
+                tracing::debug!(path = %self.path_of(ino), "is being written to again: its upload waits");
+                self.queue().postpone(ino, self.meta.now().plus(delay.max(WRITTEN_PAUSE)));
+            }
             Err(e) => tracing::error!(path = %self.path_of(ino), error = %e, "could not be committed"),
         }
         let later = self.meta.now().plus(ENDED_PAUSE);

@@ -3,11 +3,12 @@
 //! Owns: the order of a commit (claim, settle attributes, upload, catalogue, journal), what a lost answer and a lost base mean.
 //! Does not own: the upload (`write::commit`), conflicts (`conflict`).
 
+use super::databases::is_disturbed;
 use super::{Fs, FsError, Result};
 use crate::meta::InodeRow;
 use crate::store::{Condition, ObjectHeaders, ObjectMeta};
 use crate::types::{ContentSum, Ino, Key, ObjectRef, WriteId};
-use crate::write::{CommitError, Committed, Span, Staged};
+use crate::write::{CommitError, Committed, Span, Staged, is_unattended};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -28,8 +29,13 @@ impl Fs {
             }
             Err(e) => {
                 // Whoever has begun to write it anew meanwhile was told nothing.
-                let is_safe = self.writer.get(ino).is_some_and(|staged| staged.is_acknowledged_up_to(asked_for));
-                if !is_safe && let Err(unsafe_now) = self.journal(ino).await {
+                let is_safe = |staged: Arc<Staged>| {
+                    // Nobody waits, and somebody goes on writing: he was told nothing either.
+                    staged.is_acknowledged_up_to(asked_for) || is_unattended() && is_disturbed(e)
+                };
+                if !self.writer.get(ino).is_some_and(is_safe)
+                    && let Err(unsafe_now) = self.journal(ino).await
+                {
                     tracing::error!(inode = %ino, error = %unsafe_now, "a failed commit could not be journaled");
                 }
                 let jitter = fastrand::f64();

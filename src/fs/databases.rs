@@ -79,7 +79,7 @@ fn steps(known: Known) -> &'static [Step] {
     }
 }
 
-fn is_disturbed(error: &FsError) -> bool {
+pub(super) fn is_disturbed(error: &FsError) -> bool {
     matches!(error, FsError::Commit(CommitError::Disturbed))
 }
 

@@ -181,7 +181,6 @@ impl Fs {
         match promise {
             Promise::Bucket => {
                 staged.set_delay(Duration::ZERO);
-                staged.set_in_background(false);
                 let database = if role == Role::Database { self.meta.get(staged.ino())? } else { None };
                 let committed = match database {
                     Some(row) => self.commit_database(&row, false).await,
@@ -227,7 +226,6 @@ impl Fs {
         if !staged.is_journaled() || staged.is_changed() && is_owed() {
             return Ok(());
         }
-        staged.set_in_background(false);
         self.clear_row(staged).await
     }
 
@@ -247,8 +245,12 @@ impl Fs {
     async fn let_go(self: &Arc<Self>, ino: Ino, last: bool) -> Result<()> {
         let mut journaled = Ok(());
         let owed = self.writer.get(ino).is_some_and(|s| s.is_changed() || s.is_journaled());
+        // What another handle has half written is acknowledged by its own close.
+        let is_written_to = self.handles.of(ino).iter().any(|handle| handle.writable);
         if owed && !self.settings.read_only && self.meta.get(ino)?.is_some_and(|row| row.parent.is_some()) {
-            journaled = self.journal_if_changed(ino).await;
+            if !is_written_to {
+                journaled = self.journal_if_changed(ino).await;
+            }
             self.queue_commit_after(ino, self.delay_of(ino));
         }
         if last {

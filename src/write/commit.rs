@@ -40,8 +40,9 @@ pub enum CommitError {
     /// An upload whose completion may have been carried out has other bytes than the file by now.
     #[error("the upload has other bytes than the file")]
     Spoiled,
-    /// A database was written to while it was read for its upload, or since it was decided that it is uploaded.
-    #[error("the database was written to while it was uploaded")]
+    /// A database was written to while it was read for its upload, or since it was decided that it is uploaded; or nobody waits for
+    /// the upload of a file, and somebody has begun to write to it.
+    #[error("it was written to while it was uploaded")]
     Disturbed,
     /// The file is larger than the store takes.
     #[error(transparent)]
@@ -118,7 +119,13 @@ impl Writer {
             }
             // If the answer is lost together with this process, the next one must know that the object is ours.
             let described = (key.clone(), headers.clone());
-            let recorded = self.record(staged, None, order.now, || Ok::<_, JournalError>(Some(described))).await;
+            let describe = || Ok::<_, JournalError>(Some(described));
+            let recorded = if staged.is_to_be_as_recorded() {
+                // Somebody may have begun to write to it in this moment.
+                self.record_anew(staged, None, order.now, describe).await
+            } else {
+                self.record(staged, None, order.now, describe).await
+            };
             match recorded {
                 // Not to send it would help nobody, least of all a disk that is full: a lost answer is a conflict then, at worst.
                 Err(e @ JournalError::Db(_)) => {
@@ -186,7 +193,7 @@ impl Writer {
                 if staged.sending().is_some_and(|known| known.is_spoiled()) {
                     return Err(CommitError::Spoiled);
                 }
-                if staged.is_past_bound() {
+                if staged.is_past_bound() || staged.is_half_written() {
                     return Err(CommitError::Disturbed);
                 }
                 if needed.is_empty() {

@@ -35,6 +35,7 @@ mod staging;
 mod sum;
 #[cfg(test)]
 pub(crate) mod testing;
+mod unattended;
 
 use crate::db::DbError;
 use crate::read::Reader;
@@ -58,6 +59,7 @@ pub use queue::{CommitQueue, Waiting};
 pub use recover::Recovered;
 pub use room::Room;
 pub use staging::{Grown, Sources, Staged};
+pub use unattended::{is_unattended, unattended};
 
 /// What tunes writing.
 #[derive(Debug, Clone, Copy)]

@@ -4,6 +4,7 @@
 //! Does not own: the changes (`staging`), which moments of several files fit together (`fs`).
 
 use super::staging::Staged;
+use super::unattended::is_unattended;
 use crate::types::ByteRange;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -64,7 +65,22 @@ impl Staged {
 
     /// The moment of all its bytes.
     pub fn moment(&self) -> Moment {
-        Moment::Bytes(self.moments.bytes.load(Ordering::SeqCst))
+        Moment::Bytes(self.bytes_moment())
+    }
+
+    pub(super) fn bytes_moment(&self) -> u64 {
+        self.moments.bytes.load(Ordering::SeqCst)
+    }
+
+    /// Whether the commit that asks, because nobody waits for it, may send nothing but what the journal has. A database has moments of its
+    /// own.
+    pub(super) fn is_to_be_as_recorded(&self) -> bool {
+        is_unattended() && self.is_acknowledged() && !self.file.is_in_place() && self.bound().is_none()
+    }
+
+    /// Whether somebody has written to such a file since, and has not come to his end. To be asked under the lock.
+    pub(super) fn is_half_written(&self) -> bool {
+        self.is_to_be_as_recorded() && self.bytes_moment() != self.recorded_bytes.load(Ordering::SeqCst)
     }
 
     /// The moment of its head.

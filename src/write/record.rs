@@ -5,6 +5,7 @@
 
 use super::content::Content;
 use super::snapshot::Snapshot;
+use super::unattended::is_unattended;
 use super::{JournalError, Staged, Writer};
 use crate::db::{DbError, StagedRow};
 use crate::store::ObjectHeaders;
@@ -227,7 +228,7 @@ impl Writer {
         if staged.is_changed() {
             return Ok(!staged.is_journaled());
         }
-        if staged.is_journaled() && staged.is_in_background() {
+        if staged.is_journaled() && is_unattended() {
             self.journal.clear_patiently(staged.ino()).await?;
             staged.set_not_recorded();
         }

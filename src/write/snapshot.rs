@@ -21,6 +21,8 @@ pub(super) struct Snapshot {
     /// All bytes of a small one.
     pub(super) body: Option<Vec<u8>>,
     pub(super) change: u64,
+    /// The moment of the bytes.
+    bytes: u64,
 }
 
 impl Staged {
@@ -60,8 +62,8 @@ impl Staged {
         };
         // Those of an earlier row stay as well until there is this one.
         self.file.keep(&content.journaled());
-        let (name, change) = (self.file.name(), self.last_change());
-        Ok(Snapshot { content: content.clone(), file: (name, self.file.file()), attempts, body, change })
+        let (name, change, bytes) = (self.file.name(), self.last_change(), self.bytes_moment());
+        Ok(Snapshot { content: content.clone(), file: (name, self.file.file()), attempts, body, change, bytes })
     }
 
     /// The file of a commit. If it reads from there what it sends, the bytes stay as they are, and who changes them goes on in another
@@ -84,6 +86,7 @@ impl Staged {
 
     /// The journal has the file as `snapshot` says.
     pub(super) fn set_recorded(&self, snapshot: &Snapshot) {
+        self.recorded_bytes.store(snapshot.bytes, Ordering::SeqCst);
         self.recorded.store(snapshot.change, Ordering::SeqCst);
         self.attributes_only.store(false, Ordering::SeqCst);
         self.set_journaled(true);
@@ -105,6 +108,7 @@ impl Staged {
         if !has_body {
             self.file.keep(&content.journaled());
         }
+        self.recorded_bytes.store(self.bytes_moment(), Ordering::SeqCst);
         self.recorded.store(self.last_change(), Ordering::SeqCst);
         self.set_journaled(true);
     }

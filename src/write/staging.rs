@@ -47,6 +47,8 @@ pub struct Staged {
     /// Grows with every change, and which of them the journal has.
     pub(super) changes: AtomicU64,
     pub(super) recorded: AtomicU64,
+    /// The moment of the bytes that the journal has.
+    pub(super) recorded_bytes: AtomicU64,
     /// And which of them the bucket has.
     pub(super) carried: AtomicU64,
     pub(super) moments: Moments,
@@ -54,8 +56,6 @@ pub struct Staged {
     delay_ms: AtomicU64,
     /// Somebody waits for it.
     asked_for: AtomicBool,
-    /// Nobody waits for its commit.
-    in_background: AtomicBool,
     /// The bucket's version is about to go, and whoever has the file open reads on here.
     is_last_copy: AtomicBool,
     /// Its mode may have bits that a write by somebody else takes away: nobody has looked since it was staged, or the mode was set.
@@ -129,11 +129,11 @@ impl Staged {
             next_ahead: AtomicU64::new(AHEAD_FROM),
             changes: AtomicU64::new(1),
             recorded: AtomicU64::new(0),
+            recorded_bytes: AtomicU64::new(0),
             carried: AtomicU64::new(0),
             moments: Moments::default(),
             delay_ms: AtomicU64::new(0),
             asked_for: AtomicBool::new(false),
-            in_background: AtomicBool::new(false),
             is_last_copy: AtomicBool::new(false),
             may_have_set_ids: AtomicBool::new(true),
         }
@@ -152,16 +152,6 @@ impl Staged {
     /// Whether somebody does.
     pub fn is_asked_for(&self) -> bool {
         self.asked_for.load(Ordering::SeqCst)
-    }
-
-    /// Whether it is committed without anybody waiting for that: then the end of it may take a little longer.
-    pub(super) fn is_in_background(&self) -> bool {
-        self.in_background.load(Ordering::Relaxed)
-    }
-
-    /// Says so.
-    pub fn set_in_background(&self, in_background: bool) {
-        self.in_background.store(in_background, Ordering::Relaxed);
     }
 
     /// Its upload waits so long from now on.

@@ -225,3 +225,25 @@ async fn a_database_that_is_written_to_during_an_upload_is_not_uploaded_whatever
     drop(bound);
     b.fs.release(fh).await;
 }
+
+#[tokio::test]
+async fn what_is_half_written_is_acknowledged_neither_by_the_release_of_another_handle_nor_by_an_upload() {
+    for is_released in [true, false] {
+        let b = narrow_bench().await;
+        b.write("f", "acknowledged").await.unwrap();
+        let (ino, closed) = b.open("f", libc::O_WRONLY).await;
+        let (_, fh) = b.open("f", libc::O_WRONLY).await;
+        // The kernel releases a handle after its close was answered, be it that somebody writes by then.
+        b.fs.write(fh, Some(12), b", and half", false).await.unwrap();
+        if is_released {
+            b.fs.release(closed).await;
+        } else {
+            let refused = crate::write::unattended(b.fs.commit(ino)).await.unwrap_err();
+            assert!(matches!(refused, FsError::Commit(crate::write::CommitError::Disturbed)), "{refused:?}");
+            assert_eq!(b.object("f").await, None);
+        }
+        let b = b.crash_with(back()).await;
+        assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
+        assert_eq!(b.object("f").await.as_deref(), Some("acknowledged"), "released: {is_released}");
+    }
+}
