@@ -117,6 +117,8 @@ macro_rules! with_tree {
     };
 }
 
+pub(super) use with_tree;
+
 impl Catalogue {
     /// Opens or creates the catalogue at `path`.
     ///

@@ -3,7 +3,7 @@
 //! Owns: SQL for what a listing confirms, leaves out and moves, for what was listed when, and for keys that no path can
 //! express. Does not own: rows one by one (`inodes`), what absence means (`meta`).
 
-use super::inodes::{RowResult, Rows, ino_from, sql, unsql};
+use super::inodes::{RowResult, Rows, ino_from, sql, unsql, with_tree};
 use crate::types::{Ino, Timestamp};
 use rusqlite::{Row, params};
 
@@ -54,11 +54,8 @@ impl Rows<'_> {
     pub fn confirm_dirs_below(&self, ino: Ino, at: Timestamp) -> RowResult<()> {
         // 0x4000 of 0xf000: S_IFDIR of S_IFMT (inode(7)).
         self.0
-            .prepare_cached(
-                "WITH RECURSIVE tree(ino) AS (SELECT ino FROM inode WHERE parent = ?1
-                     UNION ALL SELECT i.ino FROM tree t CROSS JOIN inode i ON i.parent = t.ino)
-                 UPDATE inode SET checked_at = ?2 WHERE ino IN (SELECT ino FROM tree) AND mode & 0xf000 = 0x4000",
-            )?
+            .prepare_cached(with_tree!(below "UPDATE inode SET checked_at = ?2
+                                  WHERE ino IN (SELECT ino FROM tree) AND mode & 0xf000 = 0x4000"))?
             .execute(params![sql(ino.0), at.nanos()])?;
         Ok(())
     }
@@ -84,9 +81,10 @@ impl Rows<'_> {
     /// The file `ino`, or the files below the directory `ino`.
     pub fn file_versions(&self, ino: Ino, limit: usize) -> RowResult<Vec<FileVersion>> {
         self.versions(
-            "WITH RECURSIVE tree(ino) AS (SELECT ?1 UNION ALL SELECT i.ino FROM tree t CROSS JOIN inode i ON i.parent = t.ino)
-             SELECT i.ino, i.etag, i.object_size FROM tree t CROSS JOIN inode i ON i.ino = t.ino
-             WHERE i.local = 0 AND i.etag IS NOT NULL LIMIT ?2",
+            with_tree!(
+                at "SELECT i.ino, i.etag, i.object_size FROM tree t CROSS JOIN inode i ON i.ino = t.ino
+                    WHERE i.local = 0 AND i.etag IS NOT NULL LIMIT ?2"
+            ),
             params![sql(ino.0), sql(limit as u64)],
         )
     }

@@ -26,7 +26,7 @@ impl Fs {
         if wanted.may_grow {
             plan_upload(range.end(), self.store.capabilities()).map_err(CommitError::from)?;
         }
-        self.with_room(|| self.allocate(caller, handle.ino, range, wanted)).await
+        self.with_room(handle.ino, || self.allocate(caller, handle.ino, range, wanted)).await
     }
 
     async fn allocate(self: &Arc<Self>, caller: Caller, ino: Ino, range: ByteRange, wanted: Wanted) -> Result<()> {

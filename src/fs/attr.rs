@@ -5,7 +5,6 @@
 //! extended attributes there are (`xattr`).
 
 use super::begin::apart_to_the_end;
-use super::dir::new_write_id;
 use super::headers::{to_meta, xattrs_of};
 use super::invalidate::Touched;
 use super::io::change_staged;
@@ -13,7 +12,7 @@ use super::open::PinGuard;
 use super::{Caller, Entry, Fs, FsError, Result};
 use crate::meta::{InodeRow, Marker, xattrs};
 use crate::store::{Condition, CopyRequest, ErrorKind, ObjectHeaders, ObjectMeta, StoreError};
-use crate::types::{Attr, ByteRange, FileKind, Ino, Key, ObjectRef, Timestamp, Version};
+use crate::types::{Attr, ByteRange, FileKind, Ino, Key, ObjectRef, Timestamp, Version, WriteId};
 use std::sync::Arc;
 
 /// A time to be set.
@@ -227,7 +226,7 @@ impl Fs {
         change: impl FnOnce(&mut InodeRow) + Send + 'static,
     ) -> Result<()> {
         let Some(version) = row.version.clone() else { return Err(FsError::Stale) };
-        let id = new_write_id();
+        let id = WriteId::random();
         let headers = headers.with_write_id(&id);
         let staged = self.writer.get(row.ino);
         if let Some(staged) = &staged {
@@ -280,6 +279,7 @@ impl Fs {
         let object = ObjectRef { key: key.clone(), version: version.clone() };
         self.reader.carry(copied, &object);
         self.handles.of(row.ino).iter().for_each(|h| h.set_object(Some(object.clone())));
+        self.writer.move_copies(copied, &object);
         if let Some(staged) = self.writer.get(row.ino) {
             staged.replace_base(object);
         }
@@ -303,7 +303,7 @@ impl Fs {
             Some(m) => (self.for_rewrite(m.headers, &after), Condition::IfMatch(m.version.etag)),
             None => (self.for_new(&after, &key), Condition::IfAbsent),
         };
-        let headers = headers.with_write_id(&new_write_id());
+        let headers = headers.with_write_id(&WriteId::random());
         let _rewrite = self.meta.pins().rewrite(row.ino);
         let written = match &condition {
             // Some programs keep something in it.

@@ -20,6 +20,8 @@ use std::time::Duration;
 const MARKER_DELAY: Duration = Duration::from_secs(2);
 /// How long a marker waits that could not be written.
 const MARKER_PAUSE: Duration = Duration::from_secs(30);
+/// How long a rename that an earlier mount left waits, after it could not be ended.
+const RENAME_PAUSE: Duration = Duration::from_secs(30);
 /// When a file is looked at again that somebody writes to. Its close comes earlier, as a rule.
 const WRITTEN_PAUSE: Duration = Duration::from_secs(1);
 /// When a file is looked at again of which nobody has said what becomes of it.
@@ -117,7 +119,16 @@ impl Fs {
         for upload in left {
             self.writer.abort_left(&upload).await;
         }
-        self.end_left_renames().await;
+        let mut due = self.meta.now();
+        loop {
+            if due <= self.meta.now() {
+                if self.end_left_renames().await {
+                    return;
+                }
+                due = self.meta.now().plus(RENAME_PAUSE);
+            }
+            tokio::time::sleep(PERIOD).await;
+        }
     }
 
     async fn run_commits(self: &Arc<Self>) {
@@ -197,10 +208,16 @@ impl Fs {
             self.queue().postpone(ino, self.meta.now().plus(delay.max(WRITTEN_PAUSE)));
             return;
         }
+        // The last close could not journal it. As long as it cannot be, nobody goes on writing: it is uploaded as it is.
+        let is_unsafe = is_written_to
+            && !is_open
+            && self.keep_failed(ino).await.is_err()
+            && !self.handles.of(ino).iter().any(|handle| handle.writable);
         let fs = Arc::clone(self);
         // It is large, and this is moved several times.
         let commit = Box::pin(async move { fs.commit_whole(ino, delay).await });
-        let committed = if is_asked_for { to_the_end(commit).await } else { to_the_end(unattended(commit)).await };
+        let is_awaited = is_asked_for || is_unsafe;
+        let committed = if is_awaited { to_the_end(commit).await } else { to_the_end(unattended(commit)).await };
         match committed {
             Ok(()) => self.drop_clean(ino),
             Err(e) if is_disturbed(&e) => {

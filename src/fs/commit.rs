@@ -8,7 +8,7 @@ use super::{Fs, FsError, Result};
 use crate::meta::InodeRow;
 use crate::store::{Condition, ObjectHeaders, ObjectMeta};
 use crate::types::{ContentSum, Ino, Key, ObjectRef, WriteId};
-use crate::write::{CommitError, Committed, Span, Staged, is_unattended};
+use crate::write::{CommitError, Committed, Span, Staged, for_bystander, is_for_bystander, is_unattended};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -27,16 +27,22 @@ impl Fs {
                 // Nobody may be there who would do it later.
                 self.drop_clean(ino);
             }
+            // Nothing was sent: it waits for its close, as it did.
+            Err(e) if is_for_bystander() && is_disturbed(e) => {}
             Err(e) => {
                 // Whoever has begun to write it anew meanwhile was told nothing.
                 let is_safe = |staged: Arc<Staged>| {
-                    // Nobody waits, and somebody goes on writing: he was told nothing either.
-                    staged.is_acknowledged_up_to(asked_for) || is_unattended() && is_disturbed(e)
+                    // Nor was he if it is none of his that has failed.
+                    let is_of_others = is_for_bystander() || is_unattended() && is_disturbed(e);
+                    staged.is_acknowledged_up_to(asked_for) || is_of_others
                 };
                 if !self.writer.get(ino).is_some_and(is_safe)
-                    && let Err(unsafe_now) = self.journal(ino).await
+                    && let Err(unsafe_now) = self.keep_failed(ino).await
                 {
                     tracing::error!(inode = %ino, error = %unsafe_now, "a failed commit could not be journaled");
+                }
+                if let Some(staged) = self.writer.get(ino).filter(|_| !is_disturbed(e)) {
+                    staged.note_failed(asked_for);
                 }
                 let jitter = fastrand::f64();
                 self.queue().on_failed(ino, now, e.to_string(), e.is_permanent(), jitter);
@@ -44,6 +50,30 @@ impl Fs {
             }
         }
         result
+    }
+
+    /// A commit has failed: the file is kept in the journal, with the bytes of the object that it is a copy of, if it is one.
+    pub(super) async fn keep_failed(self: &Arc<Self>, ino: Ino) -> Result<()> {
+        match self.writer.get(ino).filter(|staged| staged.content().copied().is_some()) {
+            Some(copy) => Box::pin(self.keep_whole(&copy)).await,
+            None => self.journal(ino).await,
+        }
+    }
+
+    /// The same for somebody who does not write the file, but changes its name or syncs its directory.
+    ///
+    /// # Errors
+    /// [`CommitError::Disturbed`] if somebody has half written it, and else as [`Fs::commit`]. Nothing was sent then: who wants more than
+    /// what was acknowledged finds that in the journal or in the bucket.
+    pub(super) async fn commit_for_bystander(self: &Arc<Self>, ino: Ino) -> Result<()> {
+        if let Some(staged) = self.writer.get(ino) {
+            staged.copy_ended().await;
+            if staged.is_half_written() {
+                return Err(CommitError::Disturbed.into());
+            }
+        }
+        // It is large.
+        for_bystander(Box::pin(self.commit(ino))).await
     }
 
     async fn commit_now(self: &Arc<Self>, ino: Ino) -> Result<()> {
@@ -73,6 +103,10 @@ impl Fs {
                 // Somebody else's commit carried it while we waited; a row written meanwhile has nothing left to say.
                 return self.clear_row(&staged).await;
             }
+            if staged.has_nothing_to_send() && self.handles.of(ino).iter().any(|handle| handle.writable) {
+                // Another commit was first, and somebody has begun to write to it since.
+                return Err(CommitError::Disturbed.into());
+            }
             self.learn_attr(ino, &key).await?;
             let row = self.settled(&staged)?;
             return self.commit_claimed(&staged, row, key).await;
@@ -81,6 +115,7 @@ impl Fs {
 
     async fn commit_claimed(self: &Arc<Self>, staged: &Arc<Staged>, row: InodeRow, key: Key) -> Result<()> {
         let headers = self.headers_for_commit(&row, &key).await?;
+        self.writer.keep_copies_of(&key).await?;
         let done = match self.upload(staged, &key, headers.clone(), condition_of(staged)).await {
             Err(CommitError::BaseLost) if !staged.has_only_attributes() && self.find_own(staged, &key).await? => {
                 self.upload(staged, &key, headers.clone(), condition_of(staged)).await

@@ -8,8 +8,8 @@ use super::headers::{found_object, known, written_len};
 use super::{Fs, FsError, Result};
 use crate::meta::{Change, InodeRow};
 use crate::store::{Condition, ObjectHeaders, ObjectMeta};
-use crate::types::{ContentSum, Ino, Key, Name, ObjectRef, Pos};
-use crate::write::{CommitError, Staged, conflict_name};
+use crate::types::{ContentSum, FileKind, Ino, Key, Name, ObjectRef, Pos};
+use crate::write::{CommitError, Committed, Staged, conflict_name};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -58,7 +58,7 @@ impl Fs {
         match self.settings.writes.conflict {
             Conflicts::KeepBoth => {}
             Conflicts::Ours => return self.replace_theirs(staged, &row, &key, headers, theirs).await,
-            Conflicts::Theirs => return self.take_theirs(staged, &row, &key, theirs).await,
+            Conflicts::Theirs => return self.take_theirs(staged, &row, &key, &theirs).await,
         }
         let (copy, place) = match self.commit_copy(staged, &row, &key).await {
             Ok(made) => made,
@@ -101,35 +101,27 @@ impl Fs {
         Err(CommitError::Conflict.into())
     }
 
-    /// `conflict=theirs`: what was changed here is dropped, and whoever closes hears of it.
+    /// `conflict=theirs`: what was changed here is dropped, and whoever closes hears of it. Whoever has the file open keeps its inode
+    /// and what was written to it, and theirs gets another one: what he writes next was meant for ours, and would be mixed with theirs.
     async fn take_theirs(
         self: &Arc<Self>,
         staged: &Arc<Staged>,
         row: &InodeRow,
         key: &Key,
-        theirs: ObjectMeta,
+        theirs: &ObjectMeta,
     ) -> Result<()> {
+        let (Some(parent), Some(name)) = (row.parent, row.name.clone()) else { return Err(FsError::Stale) };
         self.conflicts.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(%key, "conflict: what was changed here is dropped, as conflict=theirs says");
-        let object = ObjectRef { key: key.clone(), version: theirs.version.clone() };
-        self.forget_staged(row.ino).await?;
-        self.writer.start_over(staged, object.clone()).await?;
-        self.handles.of(row.ino).iter().for_each(|h| h.set_object(Some(object.clone())));
-        self.drop_seen_version(row.ino);
-        self.meta
-            .change(row.ino, move |row| {
-                row.local = false;
-                row.attr.size = theirs.version.size;
-                row.attr.mtime = theirs.version.last_modified.unwrap_or(row.attr.mtime);
-                row.version = Some(theirs.version);
-                row.headers = None;
-                row.xattrs = None;
-            })
-            .await?;
-        if let Some(kernel) = self.kernel.get() {
-            kernel.forget_content(row.ino);
+        self.queue().forget(row.ino);
+        let is_open = || self.meta.pins().is_pinned(row.ino);
+        let is_dropped = self.writer.drop_changes(staged, is_open).await;
+        let asked = self.meta.observe();
+        self.announce(self.meta.give_up(row.ino, (parent, name), found_object(theirs), &asked).await?);
+        // It may have been closed meanwhile. Of what is open still, a row in the journal would bring it back after a crash.
+        if !is_dropped? && !self.writer.drop_changes(staged, is_open).await? {
+            self.writer.disown(staged).await?;
         }
-        self.forget_attr(row.ino);
         Err(FsError::Stale)
     }
 
@@ -175,26 +167,57 @@ impl Fs {
     ) -> Result<(Name, Option<Pos>)> {
         let (Some(parent), Some(name)) = (row.parent, &row.name) else { return Err(FsError::Stale) };
         let dir = self.dir_key(&self.dir_row(parent)?)?;
+        let headers = match known(row) {
+            Some(headers) => self.for_rewrite(headers, row),
+            None => self.for_new(row, key),
+        };
+        let headers = marked(headers, name, self.store.capabilities().user_metadata_max);
+        let mut left = self.left_copy(staged, parent)?;
         let mut attempt = 0;
         // What kept its bytes of the base is complete by now: the failed commit fetched them.
         loop {
-            let (copy_name, tried) = self.free_conflict_name(parent, name, attempt)?;
-            let copy_key = dir.child(&copy_name)?;
-            let headers = match known(row) {
-                Some(headers) => self.for_rewrite(headers, row),
-                None => self.for_new(row, key),
-            };
-            let headers = marked(headers, name, self.store.capabilities().user_metadata_max);
-            match self.upload(staged, &copy_key, headers, Condition::IfAbsent).await {
-                Ok(done) => {
-                    let place =
-                        self.meta.make_way(row.ino, parent, copy_name.clone()).await?.ok_or(FsError::Stale)?.left;
-                    self.committed(staged, row, done).await?;
-                    return Ok((copy_name, place));
+            let copy_name = match left.take() {
+                Some(left) => left,
+                None => {
+                    let (free, tried) = self.free_conflict_name(parent, name, attempt)?;
+                    attempt = tried + 1;
+                    free
                 }
-                Err(CommitError::Conflict) => attempt = tried + 1,
-                Err(e) => return Err(e.into()),
+            };
+            staged.note_copy(parent, copy_name.clone());
+            let copy_key = dir.child(&copy_name)?;
+            if let Some(done) = self.commit_as_copy(staged, &copy_key, &headers).await? {
+                let place = self.meta.make_way(row.ino, parent, copy_name.clone()).await?.ok_or(FsError::Stale)?.left;
+                self.committed(staged, row, done).await?;
+                return Ok((copy_name, place));
             }
+        }
+    }
+
+    /// The name of a conflict copy that an earlier try may have made, whose answer was lost. It may be shown already, as somebody
+    /// else's, and is not ours to take if something else has been made of it since.
+    fn left_copy(&self, staged: &Staged, parent: Ino) -> Result<Option<Name>> {
+        let Some(name) = staged.tried_copy(parent) else { return Ok(None) };
+        let is_ours_to_take = |there: &InodeRow| there.attr.kind == FileKind::File && !there.local;
+        Ok(self.meta.child(parent, &name)?.as_ref().is_none_or(is_ours_to_take).then_some(name))
+    }
+
+    /// Commits our version to the key of a conflict copy, be it over what an earlier try has made. `None` if somebody else has it.
+    async fn commit_as_copy(
+        &self,
+        staged: &Arc<Staged>,
+        key: &Key,
+        headers: &ObjectHeaders,
+    ) -> Result<Option<Committed>> {
+        let mut done = self.upload(staged, key, headers.clone(), Condition::IfAbsent).await;
+        if matches!(done, Err(CommitError::Conflict)) {
+            let there = self.remote.head(key).await?;
+            let Some(own) = there.filter(|there| is_ours(staged, there)) else { return Ok(None) };
+            done = self.upload(staged, key, headers.clone(), Condition::IfMatch(own.version.etag)).await;
+        }
+        match done {
+            Err(CommitError::Conflict) => Ok(None),
+            done => Ok(Some(done?)),
         }
     }
 

@@ -80,7 +80,12 @@ fn steps(known: Known) -> &'static [Step] {
 }
 
 pub(super) fn is_disturbed(error: &FsError) -> bool {
-    matches!(error, FsError::Commit(CommitError::Disturbed))
+    match error {
+        FsError::Commit(CommitError::Disturbed) => true,
+        // The upload of its conflict copy was.
+        FsError::ConflictUnresolved(e) => is_disturbed(e),
+        _ => false,
+    }
 }
 
 impl Fs {
@@ -251,6 +256,7 @@ impl Fs {
         }
         let base = content.base().filter(|base| base.key == key).map(|base| base.version.clone());
         let there = InodeRow { version: base, ..self.row(row.ino)? };
+        self.writer.keep_copies_of(&key).await?;
         match self.delete_object(&there, &key).await {
             // Somebody else wrote there: the log's commit meets that.
             Err(FsError::Stale) => return Ok(()),

@@ -9,7 +9,7 @@ use super::place::Place;
 use super::{Caller, Entry, Fs, FsError, Result};
 use crate::meta::{Child, InodeRow, Marker};
 use crate::store::{Condition, ErrorKind, StoreError};
-use crate::types::{Attr, FileKind, Ino, Key, Name, Pos, Timestamp, Version, WriteId};
+use crate::types::{Attr, ETag, FileKind, Ino, Key, Name, Pos, Timestamp, Version, WriteId};
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -148,7 +148,7 @@ impl Fs {
 
     /// Writes the marker object of a directory.
     pub(super) async fn put_marker(&self, key: &Key, row: &InodeRow, condition: Condition) -> Result<Version> {
-        let headers = self.for_new(row, key).with_write_id(&new_write_id());
+        let headers = self.for_new(row, key).with_write_id(&WriteId::random());
         let written = self.store.put(key, Bytes::new(), &headers, &condition).await.map_err(|e| match e.kind {
             ErrorKind::Precondition if condition == Condition::IfAbsent => FsError::Exists,
             _ => FsError::Store(e),
@@ -172,13 +172,21 @@ impl Fs {
             }
             // Of what is below it the bucket could not be asked.
             fs.check_len(&key)?;
-            if fs.holds_local_entries(row.ino)? || fs.remote.has_keys_below(&key).await? {
+            if fs.meta.holds_local(row.ino)? {
                 return Err(FsError::NotEmpty);
             }
-            fs.delete_marker(&row, &key).await?;
+            let below = fs.remote.below(&key).await?;
+            if below.has_keys {
+                return Err(FsError::NotEmpty);
+            }
+            fs.delete_marker(&row, &key, below.marker).await?;
             if !fs.meta.remove_empty(row.ino).await? {
-                // A file was made in it meanwhile: whoever waited for this was interrupted.
-                fs.note_owed_marker(row.ino, true).await?;
+                // A file was made in it meanwhile: whoever waited for this was interrupted. Its attributes go into a new marker.
+                let is_without_one = |row: &mut InodeRow| {
+                    row.version = None;
+                    true
+                };
+                fs.owe_marker_if(row.ino, is_without_one).await?;
                 return Err(FsError::NotEmpty);
             }
             fs.owe_marker_if_emptied(parent).await;
@@ -187,17 +195,13 @@ impl Fs {
         .await
     }
 
-    /// Whether the directory has entries that only we know.
-    pub(super) fn holds_local_entries(&self, ino: Ino) -> Result<bool> {
-        Ok(self.meta.holds_local(ino)?)
-    }
-
     /// Deletes the marker of a directory, if it has one. Another one than was seen, made elsewhere, is taken over first: the kernel,
-    /// which then looks again, asks for that to be deleted.
-    async fn delete_marker(self: &Arc<Self>, row: &InodeRow, key: &Key) -> Result<()> {
+    /// which then looks again, asks for that to be deleted. `listed`: the ETag of what there was a moment ago.
+    async fn delete_marker(self: &Arc<Self>, row: &InodeRow, key: &Key, listed: Option<ETag>) -> Result<()> {
         let etag = match (&row.version, row.marker) {
             (Some(version), _) => Some(version.etag.clone()),
-            (None, Marker::Owed) => None,
+            // It may have been written, and the answer lost.
+            (None, Marker::Owed) => listed,
             (None, _) => self.remote.head(key).await?.map(|m| m.version.etag),
         };
         let Some(etag) = etag else { return Ok(()) };
@@ -229,22 +233,18 @@ impl Fs {
         if dir.complete_at.is_none() && self.remote.has_keys_below(&key).await.unwrap_or(false) {
             return Ok(());
         }
-        self.note_owed_marker(ino, false).await
+        self.owe_marker_if(ino, |row| row.marker == Marker::Implied).await
     }
 
-    /// The directory owes a marker from now on. `is_deleted`: the one that it had, if any, is deleted, and the directory stays, so
-    /// its attributes go into a new one. Otherwise it owes one only if it is still implied by keys alone.
-    async fn note_owed_marker(&self, ino: Ino, is_deleted: bool) -> Result<()> {
+    /// The directory owes a marker from now on, if its row is such `that` it does.
+    async fn owe_marker_if(&self, ino: Ino, that: impl FnOnce(&mut InodeRow) -> bool + Send + 'static) -> Result<()> {
         let now = self.meta.now();
         self.meta
             .change(ino, move |row| {
-                if is_deleted {
-                    row.version = None;
-                } else if row.marker != Marker::Implied {
-                    return;
+                if that(row) {
+                    row.marker = Marker::Owed;
+                    row.checked_at = now;
                 }
-                row.marker = Marker::Owed;
-                row.checked_at = now;
             })
             .await?;
         self.queue_changed.notify_one();
@@ -274,9 +274,4 @@ impl Fs {
             ctime: now,
         }
     }
-}
-
-/// An id for a write of ours.
-pub(super) fn new_write_id() -> WriteId {
-    WriteId::new(&uuid::Uuid::new_v4().to_string())
 }

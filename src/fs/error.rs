@@ -135,11 +135,10 @@ impl FsError {
             FsError::Name(KeyError::NameInvalid) => libc::EINVAL,
             FsError::Store(e) => store_errno(e.kind),
             FsError::Disk(e) => disk_errno(e),
-            FsError::Journal(JournalError::Disk(e)) => disk_errno(e),
-            FsError::Catalogue(DbError::Full { .. }) => libc::ENOSPC,
-            FsError::Catalogue(_) | FsError::Journal(_) | FsError::Internal(_) => libc::EIO,
+            FsError::Journal(e) | FsError::Commit(CommitError::Journal(e)) => journal_errno(e),
+            FsError::Catalogue(e) => db_errno(e),
+            FsError::Internal(_) => libc::EIO,
             FsError::Commit(CommitError::TooLarge(_)) => libc::EFBIG,
-            FsError::Commit(CommitError::Journal(_)) => libc::EIO,
             FsError::Commit(CommitError::Conflict | CommitError::Disturbed) => libc::EBUSY,
             FsError::Commit(_) => libc::ESTALE,
             FsError::ConflictUnresolved(_) => libc::EBUSY,
@@ -208,6 +207,18 @@ fn store_errno(kind: ErrorKind) -> i32 {
         | ErrorKind::Damaged
         | ErrorKind::Invalid => libc::EIO,
     }
+}
+
+fn journal_errno(error: &JournalError) -> i32 {
+    match error {
+        JournalError::Disk(e) => disk_errno(e),
+        JournalError::Db(e) => db_errno(e),
+        _ => libc::EIO,
+    }
+}
+
+fn db_errno(error: &DbError) -> i32 {
+    if matches!(error, DbError::Full { .. }) { libc::ENOSPC } else { libc::EIO }
 }
 
 /// A full disk under the staging directory is the caller's business; anything else of it is an I/O error.
@@ -310,6 +321,8 @@ mod tests {
             (libc::ENOSPC, FsError::MetadataFull),
             (libc::ENOSPC, FsError::Catalogue(DbError::Full { path: path() })),
             (libc::ENOSPC, FsError::Journal(JournalError::Disk(io::Error::from_raw_os_error(libc::ENOSPC)))),
+            (libc::ENOSPC, FsError::Journal(DbError::Full { path: path() }.into())),
+            (libc::ENOSPC, FsError::Commit(CommitError::Journal(DbError::Full { path: path() }.into()))),
             (libc::EDQUOT, disk(libc::EDQUOT)),
             (libc::EFBIG, disk(libc::EFBIG)),
             (libc::ENODATA, FsError::NoAttribute),

@@ -3,13 +3,12 @@
 //! Owns: turning the store's headers into what the catalogue keeps and back, and the headers of a rewrite, which keeps all
 //! that is not ours. Does not own: names of the metadata entries (`meta::headers`).
 
-use super::dir::new_write_id;
 use super::{Fs, FsError, Result};
 use crate::meta::headers::{Kept, to_user};
 use crate::meta::{Found, Headers, InodeRow, xattrs};
 use crate::remote::Entry;
 use crate::store::{ObjectHeaders, ObjectMeta};
-use crate::types::{ContentSum, FileKind, Key, Version};
+use crate::types::{ContentSum, FileKind, Key, Version, WriteId};
 
 /// Bytes of an object's metadata that are left for what a chmod, a rename or the time of a write adds to it.
 const SPARE: usize = 128;
@@ -36,7 +35,7 @@ pub(super) fn xattrs_of(row: &InodeRow) -> String {
 
 /// Bytes of user metadata of an object that is written with these headers.
 pub(super) fn written_len(headers: &ObjectHeaders) -> usize {
-    headers.clone().with_write_id(&new_write_id()).user_len()
+    headers.clone().with_write_id(&WriteId::random()).user_len()
 }
 
 /// A remote entry in the catalogue's words.

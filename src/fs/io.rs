@@ -4,6 +4,7 @@
 
 use super::begin::{apart_to_the_end, to_the_end};
 use super::commit::is_ours;
+use super::databases::is_disturbed;
 use super::handle::FileHandle;
 use super::promise::Promise;
 use super::{Fs, FsError, Result};
@@ -21,6 +22,8 @@ use std::time::Duration;
 const COPY_SIZE_MIN: u64 = 1 << 20;
 /// How long a write waits for room in staging, while uploads go on.
 const ROOM_PATIENCE: Duration = Duration::from_secs(30);
+/// Pause between two looks for room that nobody says anything of.
+const ROOM_LOOK: Duration = Duration::from_millis(200);
 /// Bytes of one COPY_FILE_RANGE, whose answer has 32 bits (`fuse_write_out`, include/uapi/linux/fuse.h).
 const COPY_LEN_MAX: u64 = 1 << 31;
 
@@ -153,7 +156,7 @@ impl Fs {
     /// What the staging disk says: ENOSPC before anything is lost.
     pub async fn write(self: &Arc<Self>, fh: Fh, offset: Option<u64>, data: &[u8], kill_suid: bool) -> Result<()> {
         let handle = self.handles.get(fh).filter(|h| h.writable).ok_or(FsError::BadHandle)?;
-        self.with_room(|| self.write_once(handle.ino, offset, data, kill_suid)).await
+        self.with_room(handle.ino, || self.write_once(handle.ino, offset, data, kill_suid)).await
     }
 
     async fn write_once(self: &Arc<Self>, ino: Ino, offset: Option<u64>, data: &[u8], kill_suid: bool) -> Result<()> {
@@ -167,36 +170,52 @@ impl Fs {
         self.write_now(&staged, offset, data)
     }
 
-    /// Does `work`, and again each time when there is more room if staging is too full for it. What was staged before may have been
-    /// committed meanwhile.
-    pub(super) async fn with_room<F: Future<Output = Result<()>>>(&self, mut work: impl FnMut() -> F) -> Result<()> {
+    /// Does `work` on a file, and again each time when there is more room if staging is too full for it. What was staged before may
+    /// have been committed meanwhile.
+    pub(super) async fn with_room<F: Future<Output = Result<()>>>(
+        &self,
+        ino: Ino,
+        mut work: impl FnMut() -> F,
+    ) -> Result<()> {
         let until = tokio::time::Instant::now() + ROOM_PATIENCE;
         loop {
             match work().await {
-                Err(e) if e.errno() == libc::ENOSPC && self.make_room(until).await => {}
+                Err(e) if e.errno() == libc::ENOSPC && self.make_room(ino, until).await => {}
                 done => return done,
             }
         }
     }
 
-    /// Staging is full: gives back what the bucket has, or waits until it has more. `false` if there is nothing to wait for.
-    async fn make_room(&self, until: tokio::time::Instant) -> bool {
+    /// Staging is full: gives back what the bucket has, or waits until it has more. `false` if there is nothing to wait for: of the
+    /// file itself nothing goes as long as it is written.
+    async fn make_room(&self, ino: Ino, until: tokio::time::Instant) -> bool {
         let room = self.writer.room();
-        let before = room.used();
-        self.writer.give_room();
-        if room.used() < before {
-            return true;
+        let mut is_hurried = false;
+        loop {
+            let before = room.used();
+            self.writer.give_room();
+            if room.used() < before {
+                return true;
+            }
+            let freed = room.freed();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            if self.queue().active() == 0 && !self.writer.is_uploading_other(ino) {
+                return false;
+            }
+            if !std::mem::replace(&mut is_hurried, true) {
+                self.queue().hurry(self.meta.now(), false);
+                self.queue_changed.notify_one();
+            }
+            // The end of a commit gives nothing back of a file that is open: somebody has to ask for it.
+            let look = tokio::time::Instant::now() + ROOM_LOOK;
+            if tokio::time::timeout_at(look.min(until), freed).await.is_ok() {
+                return true;
+            }
+            if look >= until {
+                return false;
+            }
         }
-        let freed = room.freed();
-        tokio::pin!(freed);
-        freed.as_mut().enable();
-        if self.queue().active() == 0 {
-            return false;
-        }
-        let now = self.meta.now();
-        self.queue().hurry(now, false);
-        self.queue_changed.notify_one();
-        tokio::time::timeout_at(until, freed).await.is_ok()
     }
 
     fn write_now(self: &Arc<Self>, staged: &Arc<Staged>, offset: Option<u64>, data: &[u8]) -> Result<()> {
@@ -226,7 +245,9 @@ impl Fs {
             return Ok(None);
         }
         let staged = self.stage_for_write(&self.row(target.ino)?).await?;
-        let copied = staged.copy_of(&object, range)?;
+        // Replaced, renamed or removed meanwhile?
+        let is_there = || source.object().as_ref() == Some(&object) && self.writer.is_base(source.ino, &object);
+        let copied = self.writer.copy_of(&staged, &object, range, is_there)?;
         if copied.is_some() {
             staged.set_written_at(Some(self.meta.now()));
         }
@@ -341,7 +362,11 @@ impl Fs {
         to_the_end(async move {
             if !fs.settings.writes.fsync_local {
                 for file in fs.acknowledged_in(ino)? {
-                    fs.commit(file).await?;
+                    match fs.commit_for_bystander(file).await {
+                        // Somebody goes on writing to it: the journal keeps what was acknowledged.
+                        Err(e) if is_disturbed(&e) => {}
+                        committed => committed?,
+                    }
                 }
             }
             fs.write_owed_marker(ino).await

@@ -190,6 +190,8 @@ pub struct Fs {
     orphans: orphans::Orphans,
     /// Uploads that an earlier mount left.
     left_uploads: Mutex<Vec<Upload>>,
+    /// Renames of directories that an earlier mount left, by their ids.
+    left_renames: Mutex<Vec<String>>,
     conflicts: AtomicU64,
     /// When the bucket is asked again, after it did not answer, in ns since the epoch.
     outage_until: AtomicI64,
@@ -233,6 +235,7 @@ impl Fs {
             seen: moka::sync::Cache::new(SEEN_MAX),
             orphans: orphans::Orphans::default(),
             left_uploads: Mutex::default(),
+            left_renames: Mutex::default(),
             conflicts: AtomicU64::new(0),
             outage_until: AtomicI64::new(0),
             kernel: OnceLock::new(),

@@ -4,7 +4,6 @@
 //! have it open (`orphans`).
 
 use super::begin::to_the_end;
-use super::dir::new_write_id;
 use super::invalidate::Touched;
 use super::lookup::is_reserved;
 use super::open::Opened;
@@ -124,7 +123,7 @@ impl Fs {
             attr.rdev = rdev;
             attr.size = body.len() as u64;
             let mut row = fs.meta.blank(parent, &name, attr);
-            let headers = fs.for_new(&row, &key).with_write_id(&new_write_id());
+            let headers = fs.for_new(&row, &key).with_write_id(&WriteId::random());
             row.symlink = (kind == FileKind::Symlink).then(|| body.to_vec());
             let written = fs.store.put(&key, body, &headers, &Condition::IfAbsent).await.map_err(|e| match e.kind {
                 ErrorKind::Precondition => FsError::Exists,

@@ -10,7 +10,7 @@ use super::sqlite::Role;
 use super::{Caller, Fs, FsError, Result, SEEN_MAX};
 use crate::meta::InodeRow;
 use crate::types::{ByteRange, Fh, FileKind, Ino, ObjectRef};
-use crate::write::{CommitError, Staged};
+use crate::write::{CommitError, InPlace, Staged};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -155,7 +155,12 @@ impl Fs {
             _ => false,
         };
         // SQLite can deal with a file of which a part was overwritten; a copy for each transaction would take too long.
-        staged.overwrite_in_place(row.as_ref().map_or(Ok(false), |row| self.is_of_database(staged, row, role))?);
+        let is_of_database = row.as_ref().map_or(Ok(false), |row| self.is_of_database(staged, row, role))?;
+        staged.overwrite_in_place(match role {
+            Role::Database if is_of_database => InPlace::Parts,
+            Role::Companion if is_of_database => InPlace::All,
+            _ => InPlace::Nothing,
+        });
         let name = row.and_then(|row| row.name);
         Ok(Closing {
             role,
@@ -244,14 +249,18 @@ impl Fs {
     /// A handle is gone, the last one or not: what is owed of the file is journaled and committed in the background.
     async fn let_go(self: &Arc<Self>, ino: Ino, last: bool) -> Result<()> {
         let mut journaled = Ok(());
-        let owed = self.writer.get(ino).is_some_and(|s| s.is_changed() || s.is_journaled());
+        let staged = self.writer.get(ino);
+        let owed = staged.as_ref().is_some_and(|s| s.is_changed() || s.is_journaled());
         // What another handle has half written is acknowledged by its own close.
         let is_written_to = self.handles.of(ino).iter().any(|handle| handle.writable);
         if owed && !self.settings.read_only && self.meta.get(ino)?.is_some_and(|row| row.parent.is_some()) {
             if !is_written_to {
                 journaled = self.journal_if_changed(ino).await;
             }
-            self.queue_commit_after(ino, self.delay_of(ino));
+            // What has failed has its time, or waits for somebody: whoever reads the file does not change that.
+            if staged.is_some_and(|staged| staged.is_worth_trying()) || !self.queue().knows(ino) {
+                self.queue_commit_after(ino, self.delay_of(ino));
+            }
         }
         if last {
             self.last_closed(ino).await?;

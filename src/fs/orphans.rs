@@ -5,12 +5,11 @@
 //!
 //! A copy is on the list before it is made and until it is deleted, so that no crash and no failure leaves one behind for ever.
 
-use super::dir::new_write_id;
 use super::{Fs, FsError, Result};
 use crate::meta::InodeRow;
 use crate::remote::OWN_DIR;
 use crate::store::{Condition, CopyRequest, ErrorKind, StoreError};
-use crate::types::{FileKind, Ino, Key, ObjectRef, Version};
+use crate::types::{FileKind, Ino, Key, ObjectRef, Version, WriteId};
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -64,25 +63,28 @@ impl Orphans {
 }
 
 impl Fs {
-    /// The object of an open file is about to be deleted or replaced: copies it aside, server-side, for those who read it.
+    /// The object of a file is about to be deleted or replaced: if it is open, copies it aside, server-side, for those who read it.
     /// A file whose bytes are all staged needs none. The readers are turned to it once the deed is done.
     pub(super) async fn copy_aside(&self, row: &InodeRow, key: &Key) -> Result<Option<ObjectRef>> {
         let Some(version) = &row.version else { return Ok(None) };
-        if !self.meta.pins().is_pinned(row.ino) {
-            return Ok(None);
-        }
+        let is_open = self.meta.pins().is_pinned(row.ino);
         if let Some(staged) = self.writer.get(row.ino) {
             staged.copy_ended().await;
         }
         // It may have been dropped meanwhile.
-        let all_local = self.writer.get(row.ino).is_some_and(|staged| staged.keep_last_copy());
-        if all_local || row.attr.kind != FileKind::File || version.size == 0 {
+        let all_local = is_open && self.writer.get(row.ino).is_some_and(|staged| staged.keep_last_copy());
+        // From here on no file becomes a copy of what is here anyway.
+        if let Err(e) = self.writer.keep_copies_of(key).await {
+            self.drop_aside(row.ino, None).await;
+            return Err(e.into());
+        }
+        if !is_open || all_local || row.attr.kind != FileKind::File || version.size == 0 {
             return Ok(None);
         }
         let headers = match self.headers_of(row, key).await {
             Err(FsError::Stale) => return Ok(None),
             Err(FsError::Store(StoreError { kind: ErrorKind::NotFound, .. })) => return Ok(None),
-            result => result?.with_write_id(&new_write_id()),
+            result => result?.with_write_id(&WriteId::random()),
         };
         let orphan = Key::parse(&format!("{OWN_DIR}/orphan/{}", uuid::Uuid::new_v4()))?;
         self.orphans.copies().begun.push(orphan.clone());
@@ -130,8 +132,9 @@ impl Fs {
         let Some(object) = aside else { return };
         let ino = row.ino;
         // What was copied, which need not be what each of them reads.
-        if let Some(version) = row.version.clone() {
-            self.reader.carry(&ObjectRef { key: key.clone(), version }, &object);
+        let copied = row.version.clone().map(|version| ObjectRef { key: key.clone(), version });
+        if let Some(copied) = &copied {
+            self.reader.carry(copied, &object);
         }
         {
             let mut copies = self.orphans.copies();
@@ -139,6 +142,9 @@ impl Fs {
             copies.read.insert(ino, object.clone());
         }
         self.handles.of(ino).iter().for_each(|h| h.set_object(Some(object.clone())));
+        if let Some(copied) = &copied {
+            self.writer.move_copies(copied, &object);
+        }
         if let Some(staged) = self.writer.get(ino) {
             staged.replace_base(object);
         }
@@ -165,6 +171,7 @@ impl Fs {
     }
 
     async fn try_delete_orphan(&self, key: &Key) -> Result<()> {
+        self.writer.keep_copies_of(key).await?;
         match self.store.delete(key, None).await {
             Ok(()) | Err(StoreError { kind: ErrorKind::NotFound, .. }) => {}
             Err(e) => return Err(e.into()),

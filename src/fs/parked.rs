@@ -85,7 +85,10 @@ impl Fs {
         let top = self.at_path(names)?;
         let until = end_of(deadline);
         for ino in self.owed_below(top.ino)? {
-            self.journal(ino).await?;
+            // What cannot be journaled can be uploaded all the same, and what is uploaded makes room for the journal.
+            if let Err(e) = self.journal(ino).await {
+                tracing::error!(path = %self.path_of(ino), error = %e, "could not be journaled");
+            }
             self.hurry(ino);
         }
         let markers =

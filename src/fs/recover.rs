@@ -10,7 +10,7 @@ use super::headers::to_meta;
 use super::{Fs, FsError, Result};
 use crate::meta::{InodeRow, headers, xattrs};
 use crate::store::ObjectHeaders;
-use crate::types::{FileKind, Ino, Key, Name, Timestamp};
+use crate::types::{FileKind, Ino, Key, Name, Timestamp, Version};
 use crate::write::Recovered;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
@@ -64,6 +64,7 @@ impl Fs {
             shown.push(ino);
         }
         if !is_read_only {
+            self.find_left_renames().await?;
             self.queue_recovered(&shown);
         }
         Ok(())
@@ -126,6 +127,7 @@ impl Fs {
         if let Some(row) = &known {
             // Before a rename, which moves its ctime.
             self.take_newer(row, &left.headers).await?;
+            self.take_base(row, left).await?;
             if self.has_key(row, &left.key) {
                 return Ok(row.ino);
             }
@@ -144,8 +146,7 @@ impl Fs {
             self.meta.rename(row.ino, parent, name.clone(), Vec::new()).await?.ok_or(FsError::Stale)?;
             return Ok(row.ino);
         }
-        // What is kept apart has a base under another name, which is lost.
-        let base = left.staged.content().base().filter(|base| base.key == left.key).cloned();
+        let base = base_of(left);
         let size = left.staged.size();
         let known = self.meta.child(parent, name)?;
         let row = match known {
@@ -162,7 +163,7 @@ impl Fs {
             .change(row.ino, move |row| {
                 row.local = true;
                 row.attr.size = size;
-                row.version = base.map(|b| b.version);
+                row.version = base;
                 take_over(row, &headers);
             })
             .await?;
@@ -175,6 +176,21 @@ impl Fs {
             let journaled = journaled.clone();
             self.meta.change(row.ino, move |row| take_over(row, &journaled)).await?;
         }
+        Ok(())
+    }
+
+    /// It may also have lost which version the file replaces, such as the one that it was saved over: whoever removes the file has that
+    /// deleted.
+    async fn take_base(&self, row: &InodeRow, left: &Recovered) -> Result<()> {
+        let is_other = |base: &Version| !row.version.as_ref().is_some_and(|known| known.same(base));
+        let Some(base) = base_of(left).filter(is_other) else { return Ok(()) };
+        // Unless somebody had read them, they are read before the commit.
+        let headers = is_read(&left.headers).then(|| to_meta(&left.headers).json);
+        let take = move |row: &mut InodeRow| {
+            row.version = Some(base);
+            row.headers = headers;
+        };
+        self.meta.change(row.ino, take).await?;
         Ok(())
     }
 
@@ -224,6 +240,11 @@ impl Fs {
         let defaults = self.meta.defaults();
         super::Caller { uid: defaults.uid, gid: defaults.gid, tid: 0 }
     }
+}
+
+/// The version that a journaled file replaces. What is kept apart has a base under another name, which is lost.
+fn base_of(left: &Recovered) -> Option<Version> {
+    left.staged.content().base().filter(|base| base.key == left.key).map(|base| base.version.clone())
 }
 
 /// Whether somebody had read the headers of the object when the journal was written. Every answer of a server names a content type,

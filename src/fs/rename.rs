@@ -5,7 +5,7 @@
 //! The bucket has both names before the old one goes: a rename that fails half way leaves at least one of them.
 
 use super::begin::apart_to_the_end;
-use super::dir::new_write_id;
+use super::databases::is_disturbed;
 use super::headers::to_meta;
 use super::invalidate::Touched;
 use super::lookup::is_reserved;
@@ -16,9 +16,12 @@ use crate::meta::headers::set_ctime;
 use crate::meta::{InodeRow, Moved};
 use crate::store::{Condition, CopyRequest, ErrorKind, ObjectHeaders, StoreError};
 use crate::types::{FileKind, Ino, Key, Name, ObjectRef, Version, WriteId};
-use crate::write::{Claim, Span};
+use crate::write::{Claim, CommitError, Span};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Times that what is owed of files is committed before a rename gives up on one that is written to all the time.
+pub(super) const SETTLE_ATTEMPTS: u32 = 5;
 
 impl Fs {
     /// RENAME. `no_replace`: fail if the new name is taken (RENAME_NOREPLACE).
@@ -69,10 +72,10 @@ impl Fs {
         to: (Ino, Name),
         no_replace: bool,
     ) -> Result<()> {
-        // What is dirty over an object goes to the bucket first; a file that the bucket does not have is renamed here only.
+        // A file that the bucket does not have is renamed here only.
         let is_there = row.version.is_some();
         if is_there {
-            self.commit(row.ino).await?;
+            self.settle_renamed(row.ino).await?;
         }
         self.settle_replaced(&to, is_there).await?;
         let spans = |a: &Place, b: &Place| [a.as_file(), b.as_tree()].concat();
@@ -183,6 +186,22 @@ impl Fs {
             self.forget_touched(&Touched { names, inodes: Vec::new() });
         }
         finished
+    }
+
+    /// What is owed over an object goes to the bucket before its name changes, and what somebody has half written goes along here: unless
+    /// a commit may have been carried out without an answer, as only the file knows what that made for its own.
+    pub(super) async fn settle_renamed(self: &Arc<Self>, ino: Ino) -> Result<()> {
+        for _ in 0..SETTLE_ATTEMPTS {
+            let Err(e) = self.commit_for_bystander(ino).await else { return Ok(()) };
+            if !is_disturbed(&e) {
+                return Err(e);
+            }
+            let Some(staged) = self.writer.get(ino).filter(|staged| staged.has_attempts()) else { return Ok(()) };
+            let Some(row) = self.meta.get(ino)?.filter(|_| staged.is_uploading()) else { return Err(e) };
+            // Somebody waits for an upload, and another one has begun to write: what becomes of it is known when that has ended.
+            drop(self.claims.claim(vec![Span::Key(self.key(&row)?)]).await);
+        }
+        Err(CommitError::Disturbed.into())
     }
 
     /// A file with changes over an object is about to be replaced: they go to the bucket first, so that what somebody else
@@ -332,7 +351,7 @@ impl Fs {
         condition: Condition,
     ) -> Result<(Version, ObjectHeaders)> {
         let version = row.version.clone().ok_or(FsError::Stale)?;
-        let mut headers = self.headers_of(row, from).await?.with_write_id(&new_write_id());
+        let mut headers = self.headers_of(row, from).await?.with_write_id(&WriteId::random());
         if self.kept().in_objects() {
             set_ctime(&mut headers.user, self.meta.now());
         }

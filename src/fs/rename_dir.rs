@@ -4,8 +4,8 @@
 //! catalogue refuses the new name.
 //! Does not own: renaming files (`rename`), what an earlier mount did not end (`resume`).
 
-use super::dir::new_write_id;
 use super::place::Place;
+use super::rename::SETTLE_ATTEMPTS;
 use super::{Fs, FsError, Result};
 use crate::meta::{InodeRow, Marker, Moved, Renamed, key_of};
 use crate::store::{Condition, CopyRequest, ErrorKind, ListRequest, ListedObject, ObjectHeaders, StoreError};
@@ -13,11 +13,10 @@ use crate::types::{ETag, FileKind, Ino, Key, KeyError, Name, ObjectRef, Version,
 use crate::write::{RenamePhase, RenameRow};
 use futures::StreamExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Copies and deletes under way at once.
 const IN_FLIGHT: usize = 16;
-/// Times that dirty files below are committed before the rename gives up on a directory that is written to all the time.
-const SETTLE_ATTEMPTS: u32 = 5;
 
 /// A key that was copied.
 #[derive(Debug)]
@@ -60,7 +59,7 @@ impl Fs {
             if new.is_under(&old) && new != old {
                 return Err(FsError::Invalid);
             }
-            if !self.is_dirty_below(row.ino)? {
+            if self.dirty_objects_below(row.ino).await?.is_empty() {
                 return self.rename_dir_claimed(&a, &b, no_replace).await;
             }
         }
@@ -68,23 +67,21 @@ impl Fs {
     }
 
     /// Files below that change an object, or may have made one, go to the bucket first; those that the bucket does not have follow
-    /// their path.
+    /// their path, and so does what somebody has half written.
     async fn commit_below(self: &Arc<Self>, dir: Ino) -> Result<()> {
-        for ino in self.dirty_objects_below(dir)? {
-            self.commit(ino).await?;
+        for ino in self.dirty_objects_below(dir).await? {
+            self.settle_renamed(ino).await?;
         }
         Ok(())
     }
 
-    fn is_dirty_below(&self, dir: Ino) -> Result<bool> {
-        Ok(!self.dirty_objects_below(dir)?.is_empty())
-    }
-
-    fn dirty_objects_below(&self, dir: Ino) -> Result<Vec<Ino>> {
+    /// Files below that cannot follow their path as they are.
+    async fn dirty_objects_below(&self, dir: Ino) -> Result<Vec<Ino>> {
         let mut dirty = Vec::new();
         for ino in self.owed_below(dir)? {
-            let is_tried = self.writer.get(ino).is_some_and(|staged| staged.has_attempts());
-            if self.meta.get(ino)?.is_some_and(|row| is_tried || row.version.is_some()) {
+            let (Some(row), Some(staged)) = (self.meta.get(ino)?, self.writer.get(ino)) else { continue };
+            staged.copy_ended().await;
+            if staged.has_attempts() || row.version.is_some() && !staged.is_half_written() {
                 dirty.push(ino);
             }
         }
@@ -128,7 +125,7 @@ impl Fs {
         };
         let objects = self.list_below(&old).await?;
         self.check_len_below(row.ino, &objects, (&old, &new))?;
-        let id = new_write_id();
+        let id = WriteId::random();
         let is_recorded = !objects.is_empty();
         if is_recorded {
             let each = |object: &ListedObject| {
@@ -146,7 +143,7 @@ impl Fs {
         let renamed = match renamed {
             Ok(renamed) => renamed,
             Err(e) => {
-                self.undo_copies(copied, (&new, marker.as_ref()), &id, &e).await?;
+                self.undo_copies(copied, (&new, marker.as_ref()), &id, e.is_outage()).await?;
                 return Err(e);
             }
         };
@@ -158,7 +155,11 @@ impl Fs {
         } else {
             Ok(())
         };
-        let finished = self.delete_sources(copied).await.and(journaled).and(advanced.map_err(FsError::from));
+        let finished = match advanced {
+            Ok(()) => self.delete_sources(copied).await.and(journaled),
+            // As far as the journal knows nothing has gone so far, and the next mount may take all of it back.
+            Err(e) => Err(e.into()),
+        };
         if is_recorded && finished.is_ok() {
             self.writer.journal().forget_rename(id.as_str()).await?;
         }
@@ -248,7 +249,7 @@ impl Fs {
         if old.attr.kind != FileKind::Dir {
             return Err(FsError::NotDir);
         }
-        if self.holds_local_entries(old.ino)? || self.remote.has_keys_below(tree).await? {
+        if self.meta.holds_local(old.ino)? || self.remote.has_keys_below(tree).await? {
             return Err(FsError::NotEmpty);
         }
         Ok(())
@@ -272,8 +273,8 @@ impl Fs {
         }
     }
 
-    /// Copies every key. If one fails, those that were made are deleted again, and nothing has changed. `marker`: the ETag
-    /// of the marker that the directory at the new name has already.
+    /// Copies every key. If one fails, no other copy is begun, those that were made are deleted again, and nothing has changed.
+    /// `marker`: the ETag of the marker that the directory at the new name has already.
     async fn copy_all(
         &self,
         objects: Vec<ListedObject>,
@@ -281,46 +282,65 @@ impl Fs {
         marker: Option<&ETag>,
         id: &WriteId,
     ) -> Result<Vec<Copied>> {
-        let results: Vec<Result<Copied>> = futures::stream::iter(objects)
-            .map(|object| self.copy_one(object, (from, to), marker, id))
-            .buffer_unordered(IN_FLIGHT)
-            .collect()
-            .await;
-        let (mut copied, mut failed) = (Vec::new(), None);
-        for result in results {
+        let has_failed = &AtomicBool::new(false);
+        let copies = futures::stream::iter(objects).map(|object| async move {
+            if has_failed.load(Ordering::Relaxed) {
+                return None;
+            }
+            let copied = self.copy_one(object, (from, to), marker, id).await;
+            has_failed.fetch_or(copied.is_err(), Ordering::Relaxed);
+            Some(copied)
+        });
+        let results: Vec<Option<Result<Copied>>> = copies.buffer_unordered(IN_FLIGHT).collect().await;
+        let (mut copied, mut failed) = (Vec::new(), Vec::new());
+        for result in results.into_iter().flatten() {
             match result {
                 Ok(one) => copied.push(one),
-                Err(e) => failed = Some(e),
+                Err(e) => failed.push(e),
             }
         }
-        let Some(error) = failed else { return Ok(copied) };
-        self.undo_copies(copied, (to, marker), id, &error).await?;
+        let may_have_made = failed.iter().any(FsError::is_outage);
+        let Some(error) = failed.into_iter().next() else { return Ok(copied) };
+        self.undo_copies(copied, (to, marker), id, may_have_made).await?;
         Err(error)
     }
 
-    /// The rename has failed with `error`, and no name has changed: the copies are deleted again. `marker` as in
-    /// [`Fs::copy_all`].
+    /// The rename has failed, and no name has changed: the copies are deleted again. `marker` as in [`Fs::copy_all`]. Requests without an
+    /// answer `may_have_made` others: the next mount looks, as it does for what could not be deleted.
     async fn undo_copies(
         &self,
         copied: Vec<Copied>,
         (to, marker): (&Key, Option<&ETag>),
         id: &WriteId,
-        error: &FsError,
+        may_have_made: bool,
     ) -> Result<()> {
         self.writer.journal().advance_rename(id.as_str(), RenamePhase::Undone).await?;
-        let mut is_undone = true;
+        let is_down = &AtomicBool::new(false);
         // A marker that was replaced stays: an empty directory is there as it was before.
-        for one in copied.into_iter().filter(|one| marker.is_none() || one.to != *to) {
-            if let Err(e) = self.store.delete(&one.to, Some(&one.version.etag)).await {
-                is_undone = false;
+        let made = copied.into_iter().filter(|one| marker.is_none() || one.to != *to);
+        let undone = futures::stream::iter(made).map(|one| async move {
+            let deleted = self.delete_while_up(&one.to, &one.version.etag, is_down).await;
+            if let Err(e) = &deleted {
                 tracing::warn!(key = %one.to, error = %e, "a copy made for a rename that failed could not be deleted");
             }
-        }
-        // Of a copy whose answer was lost nothing is known here: the next mount looks.
-        if is_undone && !error.is_outage() {
+            matches!(deleted, Ok(true))
+        });
+        let is_undone = undone.buffer_unordered(IN_FLIGHT).fold(true, |all, one| std::future::ready(all && one)).await;
+        if is_undone && !may_have_made {
             self.writer.journal().forget_rename(id.as_str()).await?;
         }
         Ok(())
+    }
+
+    /// Deletes one of many objects, unless the bucket was found not to answer (`is_down`): each of the others would wait for that as long.
+    /// `false`: so it was not tried.
+    async fn delete_while_up(&self, key: &Key, etag: &ETag, is_down: &AtomicBool) -> Result<bool> {
+        if is_down.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        let deleted = self.store.delete(key, Some(etag)).await.map_err(FsError::from);
+        is_down.fetch_or(deleted.as_ref().is_err_and(FsError::is_outage), Ordering::Relaxed);
+        deleted.map(|()| true)
     }
 
     async fn copy_one(
@@ -361,16 +381,17 @@ impl Fs {
     }
 
     /// What somebody else wrote under an old key meanwhile stays, and shows up again under the old name. One that cannot be
-    /// deleted does not keep the others.
+    /// deleted does not keep the others, unless the bucket does not answer: then the next mount deletes the rest.
     async fn delete_sources(&self, copied: Vec<Copied>) -> Result<()> {
+        let is_down = &AtomicBool::new(false);
         let deleted = futures::stream::iter(copied).map(|one| async move {
-            match self.store.delete(&one.from, Some(&one.from_etag)).await {
-                Err(StoreError { kind: ErrorKind::NotFound | ErrorKind::Precondition, .. }) => Ok(()),
+            match self.delete_while_up(&one.from, &one.from_etag, is_down).await {
+                Err(FsError::Store(StoreError { kind: ErrorKind::NotFound | ErrorKind::Precondition, .. })) => Ok(true),
                 result => result,
             }
         });
         let failed = deleted.buffer_unordered(IN_FLIGHT).filter_map(|deleted| std::future::ready(deleted.err()));
-        failed.collect::<Vec<_>>().await.pop().map_or(Ok(()), |e| Err(e.into()))
+        failed.collect::<Vec<_>>().await.pop().map_or(Ok(()), Err)
     }
 }
 

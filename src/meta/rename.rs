@@ -140,6 +140,30 @@ impl Meta {
         Ok(self.apply_at(place, name, Some(found), asked).await?.0)
     }
 
+    /// What was changed here of `ino` counts no more, and its name shows what the bucket has there. Who has it open keeps the inode,
+    /// which has no name then; if nobody has, the inode stays. In one transaction, so that nobody changes it in between. Answers what
+    /// changed.
+    ///
+    /// # Errors
+    /// As [`Meta::get`].
+    pub async fn give_up(
+        &self,
+        ino: Ino,
+        (parent, name): (Ino, Name),
+        found: Found,
+        asked: &Observation,
+    ) -> Result<Vec<Change>> {
+        let found = found.where_kept(self.defaults.kept);
+        self.applying(asked, move |rows, cx| {
+            let mut changes = Vec::new();
+            let Some(before) = rows.get(ino)? else { return Ok(changes) };
+            rows.update_from(&before, &InodeRow { local: false, ..before.clone() })?;
+            apply::apply(rows, cx, parent, &Sighting { name, found }, &mut changes)?;
+            Ok(changes)
+        })
+        .await
+    }
+
     async fn give_name(
         &self,
         ino: Ino,

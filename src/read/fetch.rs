@@ -99,16 +99,21 @@ async fn stream(
     at: &mut u64,
     keep: &impl Fn(ByteRange, &Bytes),
 ) -> Result<(), StoreError> {
-    let mut got = source.get(object, range).await?;
+    let mut got = source.get(object, range).await.map_err(|e| match e.kind {
+        // The range lies within this version: another one is there, which is shorter.
+        ErrorKind::InvalidRange => StoreError { kind: ErrorKind::Precondition, ..e },
+        _ => e,
+    })?;
     let corrupt = |what: String| StoreError::new(ErrorKind::Corrupt, Op::Get, Some(&object.key), what);
-    if got.range != Some(range) {
-        return Err(corrupt(format!("asked for {range:?} and was sent {:?}", got.range)));
-    }
-    // Not every server and proxy keeps the condition of a GET. What is kept of it would pass for this version for ever.
+    // Not every server and proxy keeps the condition of a GET. What is kept of it would pass for this version for ever. Before the
+    // range: of a shorter version it is another one.
     let sent = &got.meta.version;
     if !sent.etag.is(&object.version.etag) || sent.size != object.version.size {
         let what = format!("asked for {:?} and was sent {:?}", object.version.etag, sent.etag);
         return Err(StoreError::new(ErrorKind::Precondition, Op::Get, Some(&object.key), what));
+    }
+    if got.range != Some(range) {
+        return Err(corrupt(format!("asked for {range:?} and was sent {:?}", got.range)));
     }
     while let Some(frame) = got.body.next().await {
         let frame = frame?;

@@ -4,7 +4,16 @@
 
 use super::{Entry, Remote};
 use crate::store::{ErrorKind, ListRequest, ObjectMeta, Result, StoreError};
-use crate::types::{Key, KeyError, Name};
+use crate::types::{ETag, Key, KeyError, Name};
+
+/// What the first keys of a directory show.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Below {
+    /// The ETag of its marker, if it has one.
+    pub marker: Option<ETag>,
+    /// It has a key other than that.
+    pub has_keys: bool,
+}
 
 impl Remote {
     /// What the bucket has under `name` in the directory `dir`: HEAD of the object and LIST of one key below `name/` at
@@ -49,8 +58,19 @@ impl Remote {
     /// # Errors
     /// A LIST that failed.
     pub async fn has_keys_below(&self, dir: &Key) -> Result<bool> {
+        Ok(self.below(dir).await?.has_keys)
+    }
+
+    /// Whether the directory has a marker, and whether it has any other key.
+    ///
+    /// # Errors
+    /// A LIST that failed.
+    pub async fn below(&self, dir: &Key) -> Result<Below> {
         let page = self.store.list(&request(dir, 2)).await?;
-        Ok(page.objects.iter().any(|o| o.key != *dir) || !page.invalid.is_empty())
+        let has_keys = page.objects.iter().any(|o| o.key != *dir) || !page.invalid.is_empty();
+        // It sorts before all others.
+        let marker = page.objects.into_iter().find(|o| o.key == *dir).map(|o| o.version.etag);
+        Ok(Below { marker, has_keys })
     }
 
     /// Whether the first of the directory's keys is its marker, which sorts before all others. `None` if it has no key.

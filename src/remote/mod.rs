@@ -14,6 +14,7 @@ use crate::types::{Name, Unmappable, Version};
 use std::sync::Arc;
 
 pub use listing::DirPage;
+pub use lookup::Below;
 pub use schedule::{Budget, Held, Next, Periods, Whole};
 pub use tree::{DirPart, TreeWalk};
 

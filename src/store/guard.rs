@@ -149,7 +149,7 @@ impl GuardStore {
 
     /// Copies by UploadPartCopy and a completion under the condition. Tags of the source are not copied.
     async fn copy_in_parts(&self, copy: &CopyRequest) -> Result<Written> {
-        let id = copy.headers.write_id().unwrap_or_else(|| WriteId::new(&uuid::Uuid::new_v4().to_string()));
+        let id = copy.headers.write_id().unwrap_or_else(WriteId::random);
         let headers = copy.headers.clone().with_write_id(&id);
         let upload_id = self.inner.create_upload(&copy.destination, &headers).await?;
         let upload = Upload { key: copy.destination.clone(), id: upload_id, initiated: None };

@@ -50,12 +50,13 @@ pub async fn probe(store: Arc<dyn ObjectStore>, name: &str) -> Result<Conditions
 /// What the server says.
 pub async fn clean_left(store: &Arc<dyn ObjectStore>, name: &str) -> Result<()> {
     let scratch = Scratch::new(Arc::clone(store), name)?;
+    // Before the uploads, which not everybody may list.
+    for key in [&scratch.put, &scratch.complete, &scratch.source, &scratch.copy] {
+        store.delete(key, None).await?;
+    }
     let uploads = store.list_uploads(&scratch.complete).await?;
     for upload in uploads.into_iter().filter(|upload| upload.key == scratch.complete) {
         store.abort_upload(&upload).await?;
-    }
-    for key in [&scratch.put, &scratch.complete, &scratch.source, &scratch.copy] {
-        store.delete(key, None).await?;
     }
     Ok(())
 }
@@ -120,14 +121,21 @@ impl Scratch {
     }
 
     async fn write(&self, key: &Key, condition: &Condition) -> Result<ETag> {
-        let headers = ObjectHeaders::default().with_write_id(&new_write_id());
+        let headers = ObjectHeaders::default().with_write_id(&WriteId::random());
         Ok(self.store.put(key, Bytes::from_static(BODY), &headers, condition).await?.etag)
     }
 
     /// Both conditions of PutObject, then that of DeleteObject, on one key.
     async fn ask_put(&self) -> Result<(Support, Support, Support)> {
         let key = &self.put;
-        let created = judge_true(self.write(key, &Condition::IfAbsent).await)?;
+        let created = match self.write(key, &Condition::IfAbsent).await {
+            // An earlier probe, which failed or was killed, may have left it: that would pass for a refusal for ever.
+            Err(e) if e.kind == ErrorKind::Precondition => {
+                self.store.delete(key, None).await?;
+                judge_true(self.write(key, &Condition::IfAbsent).await)?
+            }
+            created => judge_true(created)?,
+        };
         let etag = self.write(key, &Condition::Always).await?;
         let again = self.write(key, &Condition::IfAbsent).await;
         let other = self.write(key, &Condition::IfMatch(wrong_etag())).await;
@@ -148,7 +156,7 @@ impl Scratch {
     }
 
     async fn complete(&self, condition: &Condition) -> Result<()> {
-        let id = new_write_id();
+        let id = WriteId::random();
         let headers = ObjectHeaders::default().with_write_id(&id);
         let upload_id = self.store.create_upload(&self.complete, &headers).await?;
         let upload = Upload { key: self.complete.clone(), id: upload_id, initiated: None };
@@ -176,7 +184,7 @@ impl Scratch {
             source_if_match: None,
             source_size: BODY.len() as u64,
             destination: self.copy.clone(),
-            headers: ObjectHeaders::default().with_write_id(&new_write_id()),
+            headers: ObjectHeaders::default().with_write_id(&WriteId::random()),
             condition,
         };
         self.store.copy(&request).await.map(|_| ())
@@ -192,14 +200,10 @@ impl Scratch {
     }
 }
 
-fn new_write_id() -> WriteId {
-    WriteId::new(&uuid::Uuid::new_v4().to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Capabilities, MemoryStore};
+    use crate::store::{Capabilities, FaultStore, MemoryStore, fault};
 
     #[tokio::test]
     async fn every_answer_is_found_and_nothing_is_left() {
@@ -219,6 +223,33 @@ mod tests {
             assert_eq!(store.count(), 0);
             assert!(store.list_uploads(&Key::root()).await.unwrap().is_empty());
         }
+    }
+
+    #[tokio::test]
+    async fn what_an_earlier_probe_has_left_is_not_taken_for_an_answer() {
+        for support in [Support::Honoured, Support::Ignored, Support::Refused] {
+            let expected = Conditions::all(support);
+            let store = Arc::new(MemoryStore::with(Capabilities::default(), expected));
+            let shared = Arc::clone(&store) as Arc<dyn ObjectStore>;
+            let left = Scratch::new(Arc::clone(&shared), "name").unwrap();
+            for key in [&left.put, &left.complete, &left.source, &left.copy] {
+                left.write(key, &Condition::Always).await.unwrap();
+            }
+            assert_eq!(probe(Arc::clone(&shared), "name").await.unwrap(), expected);
+            assert_eq!(store.count(), 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn who_may_not_list_uploads_takes_away_what_a_probe_has_left_all_the_same() {
+        let memory = Arc::new(MemoryStore::new());
+        let faults = FaultStore::new(Arc::<MemoryStore>::clone(&memory), fault::Settings::default());
+        faults.fail_next(Op::ListUploads, ErrorKind::AccessDenied, 1);
+        let shared = Arc::new(faults) as Arc<dyn ObjectStore>;
+        let left = Scratch::new(Arc::clone(&shared), "name").unwrap();
+        left.write(&left.put, &Condition::Always).await.unwrap();
+        assert_eq!(clean_left(&shared, "name").await.unwrap_err().kind, ErrorKind::AccessDenied);
+        assert_eq!(memory.count(), 0);
     }
 
     #[test]

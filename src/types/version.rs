@@ -82,7 +82,12 @@ impl WriteId {
     /// Name of the user metadata entry that carries the id.
     pub const HEADER: &'static str = "objfs-write";
 
-    /// Wraps an id; `write` makes them (UUID v4).
+    /// One that nothing else has: a UUID of version 4.
+    pub fn random() -> WriteId {
+        WriteId::new(&uuid::Uuid::new_v4().to_string())
+    }
+
+    /// Wraps an id.
     pub fn new(id: &str) -> WriteId {
         WriteId(Arc::from(id))
     }

@@ -69,7 +69,8 @@ impl Staged {
 #[cfg(test)]
 mod tests {
     use super::super::content::Content;
-    use super::super::disk::{DirDisk, Disk, StagingFile};
+    use super::super::disk::{DirDisk, Disk};
+    use super::super::place::StagingFile;
     use super::super::room::Room;
     use super::super::testing::{Gate, Gated};
     use super::*;
@@ -104,7 +105,7 @@ mod tests {
         let Bench { dir, disk, staged, .. } = bench(0, 1000);
         staged.write(Some(0), b"acknowledged").unwrap();
         let snapshot = staged.snapshot(|_| false).unwrap();
-        staged.set_recorded(&snapshot);
+        staged.set_recorded(&snapshot, Key::root());
         let on_disk = |name: &str| std::fs::read(dir.path().join(name)).unwrap();
         let bytes = |len| staged.read_file(r(0, len)).unwrap();
         staged.write(Some(12), b", more").unwrap();
@@ -115,7 +116,7 @@ mod tests {
         assert_eq!(bytes(18), &b"ac\0\0\0\0\0\0dged, \0\0\0\0"[..]);
         let second = staged.snapshot(|_| false).unwrap();
         staged.file.file().sync_data().unwrap();
-        staged.set_recorded(&second);
+        staged.set_recorded(&second, Key::root());
         assert_eq!(disk.names().unwrap(), [second.file.0.as_str()], "the journal names the second");
         assert_eq!((staged.size(), staged.is_changed()), (18, true));
     }
@@ -128,7 +129,7 @@ mod tests {
         let first = StagingFile::new(Arc::clone(&disk), "first".to_owned(), disk.open("first").unwrap());
         let staged = Staged::new(Ino(2), first, Arc::new(Room::new(1000)), Content::new(None), Vec::new());
         staged.write(Some(0), b"acknowledged").unwrap();
-        staged.set_recorded(&staged.snapshot(|_| false).unwrap());
+        staged.set_recorded(&staged.snapshot(|_| false).unwrap(), Key::root());
         gate.set_closed(true);
         let (send, answers) = mpsc::channel();
         let answer = std::thread::scope(|scope| {

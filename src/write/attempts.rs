@@ -1,10 +1,10 @@
 //! What was sent of a staged file, and got no answer.
 //!
-//! Owns: the ids of such writes: an object that carries one of them is ours; which of them the journal's row has.
-//! Does not own: sending (`commit`), the row (`record`), what is done about it (`fs`).
+//! Owns: the ids of such writes: an object that carries one of them is ours; under which name a conflict copy was tried, which only
+//! this daemon knows. Does not own: sending (`commit`), which of the ids the journal's row has (`row`), what is done about it (`fs`).
 
 use super::staging::Staged;
-use crate::types::{Key, WriteId};
+use crate::types::{Ino, Name, WriteId};
 use std::sync::{MutexGuard, PoisonError};
 
 /// Commits of a file, by the ids of their writes.
@@ -14,8 +14,8 @@ pub(super) struct Attempts {
     tried: Vec<WriteId>,
     /// The one that the next commit is going to have.
     planned: Option<WriteId>,
-    /// The key that the journal's row names, and those that it has.
-    in_row: Option<(Key, Vec<WriteId>)>,
+    /// Directory and name of the conflict copy that was tried last.
+    copy: Option<(Ino, Name)>,
 }
 
 impl Attempts {
@@ -28,10 +28,6 @@ impl Attempts {
             self.tried.push(id.clone());
         }
     }
-}
-
-fn new_id() -> WriteId {
-    WriteId::new(&uuid::Uuid::new_v4().to_string())
 }
 
 impl Staged {
@@ -56,14 +52,9 @@ impl Staged {
         let mut known = self.known_attempts();
         let mut all = known.tried.clone();
         if is_new {
-            all.push(known.planned.get_or_insert_with(new_id).clone());
+            all.push(known.planned.get_or_insert_with(WriteId::random).clone());
         }
         all
-    }
-
-    /// The journal's row names `key`, and has these.
-    pub(super) fn set_row(&self, key: Key, ids: Vec<WriteId>) {
-        self.known_attempts().in_row = Some((key, ids));
     }
 
     /// A request that makes the object anew is about to be sent, by an upload that has this id already, if any. Answers the id. No other
@@ -73,20 +64,27 @@ impl Staged {
         let is_in_row = self.is_recorded();
         let mut known = self.known_attempts();
         let planned = if is_in_row { known.planned.take() } else { None };
-        let id = of_upload.or(planned).unwrap_or_else(new_id);
+        let id = of_upload.or(planned).unwrap_or_else(WriteId::random);
         known.note(&id);
         id
     }
 
-    /// Whether the journal has the file as it is now, and that its commit to `key` with this id may have been tried.
-    pub(super) fn is_recorded_with(&self, key: &Key, id: &WriteId) -> bool {
-        let has = |(named, ids): &(Key, Vec<WriteId>)| named == key && ids.contains(id);
-        self.is_acknowledged() && self.is_recorded() && self.known_attempts().in_row.as_ref().is_some_and(has)
-    }
-
     /// What became of all of them is known.
     pub fn forget_attempts(&self) {
-        self.known_attempts().tried.clear();
+        let mut known = self.known_attempts();
+        known.tried.clear();
+        known.copy = None;
+    }
+
+    /// A conflict copy is about to be made under this name of a directory.
+    pub fn note_copy(&self, dir: Ino, name: Name) {
+        self.known_attempts().copy = Some((dir, name));
+    }
+
+    /// The name in `dir` under which a conflict copy was tried, and may have been made.
+    pub fn tried_copy(&self, dir: Ino) -> Option<Name> {
+        let tried = self.known_attempts().copy.clone();
+        tried.filter(|(parent, _)| *parent == dir).map(|(_, name)| name)
     }
 
     /// Whether a commit of this file may have been carried out without an answer.
@@ -112,10 +110,11 @@ impl Staged {
 #[cfg(test)]
 mod tests {
     use super::super::content::Content;
-    use super::super::disk::{DirDisk, Disk, StagingFile};
+    use super::super::disk::{DirDisk, Disk};
+    use super::super::place::StagingFile;
     use super::super::room::Room;
     use super::*;
-    use crate::types::{ETag, Ino, ObjectRef, Version};
+    use crate::types::{ETag, Key, ObjectRef, Version};
     use std::sync::Arc;
 
     fn staged(dir: &tempfile::TempDir, base: Option<ObjectRef>) -> Staged {
@@ -130,8 +129,7 @@ mod tests {
 
     fn record(staged: &Staged) -> Vec<WriteId> {
         let snapshot = staged.snapshot(|_| true).unwrap();
-        staged.set_row(key("k"), snapshot.attempts.clone());
-        staged.set_recorded(&snapshot);
+        staged.set_recorded(&snapshot, key("k"));
         snapshot.attempts
     }
 

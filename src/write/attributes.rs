@@ -6,6 +6,7 @@
 
 use super::content::Content;
 use super::record::turns;
+use super::row::Kind;
 use super::staging::Staged;
 use super::{JournalError, Writer};
 use crate::db::StagedRow;
@@ -13,22 +14,12 @@ use crate::store::ObjectHeaders;
 use crate::types::{Key, ObjectRef, RangeSet, Timestamp, WriteId};
 use std::io;
 use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
 
 impl Staged {
-    /// The journal is about to have attributes of it, and nothing else.
-    pub(super) fn set_attributes_recorded(&self) {
-        if !self.attributes_only.swap(true, Ordering::SeqCst) {
-            self.recorded.store(0, Ordering::SeqCst);
-        }
-        self.set_journaled(true);
-    }
-
     /// An earlier mount's journal has attributes of it, and nothing else. It may have made another version by these `attempts`.
     pub(super) fn set_attributes_recovered(&self, attempts: Vec<WriteId>) {
         *self.left_attempts.lock().unwrap_or_else(PoisonError::into_inner) = attempts;
-        self.attributes_only.store(true, Ordering::SeqCst);
-        self.set_recovered(true);
+        self.set_recovered(Kind::Attributes);
     }
 
     /// Whether nothing but attributes is owed of it: its row tells of no more, and its bytes are those of the version before. Of an empty
@@ -40,7 +31,7 @@ impl Staged {
 
     fn owes_only_attributes(&self, content: &Content) -> bool {
         let is_as_before = !content.has_own_bytes() && (content.size() > 0 || self.is_recorded());
-        is_as_before && self.is_journaled() && self.attributes_only.load(Ordering::SeqCst)
+        is_as_before && self.is_journaled_without_bytes()
     }
 
     /// What an earlier mount tried that left attributes of it.
@@ -122,7 +113,7 @@ impl Writer {
         let row =
             StagedRow { ino, key, file, size, base, base_len: size, dirty, local, headers, attempts, recorded, body };
         // Before it is there: a row that nobody knows of would come back after a crash.
-        staged.set_attributes_recorded();
+        staged.announce_attributes();
         self.journal.record(row, replaced.map(|replaced| replaced.ino())).await?;
         staged.keep_no_bytes();
         if let Some(replaced) = replaced {
@@ -175,6 +166,7 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
+    use super::super::row::Row;
     use super::super::{DirDisk, Journal, Settings};
     use super::*;
     use crate::read::{self, Reader};
@@ -195,8 +187,7 @@ mod tests {
         let base = ObjectRef { key: key.clone(), version };
         let staged = writer.stage(ino, Some(base.clone())).unwrap();
         staged.touch();
-        staged.set_journaled(true);
-        staged.recorded.store(staged.changes.load(Ordering::SeqCst), Ordering::SeqCst);
+        staged.set_row(Some(Row { change: staged.last_change(), ..Row::default() }));
         let describe = || Ok::<_, JournalError>(Some((key, ObjectHeaders::default())));
         writer.record_attributes(&staged, Timestamp::from_nanos(9), describe).await.unwrap();
         let row = writer.journal().row(ino).unwrap().unwrap();

@@ -52,7 +52,7 @@ pub enum CommitError {
     Store(#[from] StoreError),
     /// The journal could not be written.
     #[error("journal: {0}")]
-    Journal(String),
+    Journal(#[source] JournalError),
     /// The staging disk failed.
     #[error("staging: {0}")]
     Disk(#[from] io::Error),
@@ -105,6 +105,10 @@ impl Writer {
             self.give_up(&known);
         }
         self.prepare(staged, key).await?;
+        // Before an attempt is noted that is none.
+        if staged.is_past_bound() || staged.is_too_early(&staged.lock()) {
+            return Err(CommitError::Disturbed);
+        }
         let known = staged.sending().filter(|known| known.upload.key == *key);
         let id = staged.begin_attempt(known.map(|known| known.id.clone()));
         let user_metadata_max = self.store.capabilities().user_metadata_max;
@@ -131,7 +135,7 @@ impl Writer {
                 Err(e @ JournalError::Db(_)) => {
                     tracing::warn!(%key, error = %e, "is uploaded although the journal cannot say that it was tried");
                 }
-                recorded => recorded.map_err(|e| CommitError::Journal(e.to_string()))?,
+                recorded => recorded.map_err(CommitError::Journal)?,
             }
         } else if let Err(e) = self.record_attempts(staged).await {
             tracing::warn!(%key, error = %e, "is uploaded although the journal cannot say that it was tried");
@@ -193,11 +197,11 @@ impl Writer {
                 if staged.sending().is_some_and(|known| known.is_spoiled()) {
                     return Err(CommitError::Spoiled);
                 }
-                if staged.is_past_bound() || staged.is_half_written() {
+                if staged.is_past_bound() || staged.is_too_early(&content) {
                     return Err(CommitError::Disturbed);
                 }
                 if needed.is_empty() {
-                    let file = staged.begin_commit(&mut content, !matches!(send, Send::Copy(_)));
+                    let file = staged.begin_commit(&mut content, &send);
                     let known = staged.set_sending(None);
                     let begun = Begun {
                         writer: self,
@@ -205,6 +209,7 @@ impl Writer {
                         send,
                         origin: Arc::new(Origin::new(file, &content)),
                         is_in_place: staged.file.is_in_place(),
+                        is_of_other: content.copied().is_some(),
                         bound: staged.bound(),
                         size: content.size(),
                         last_change: staged.last_change(),
@@ -230,8 +235,12 @@ impl Writer {
             if missing.is_empty() {
                 return Ok(());
             }
-            // Where the bytes come from may change meanwhile: then what has arrived is not taken.
-            self.fetch(staged, missing).await?;
+            // Where the bytes come from may change meanwhile: then what has arrived is not taken, and they are found there.
+            let source = staged.content().source().cloned();
+            match self.fetch(staged, missing).await {
+                Err(CommitError::BaseLost) if staged.content().source() != source.as_ref() => {}
+                fetched => fetched?,
+            }
         }
     }
 
@@ -272,7 +281,7 @@ impl Writer {
                 self.store.put(key, body, &headers, condition).await
             }
             Send::Copy(whole) => {
-                if staged.content().copied().is_some() {
+                if begun.is_of_other {
                     // That of the version before, if there is one, is of other bytes.
                     headers.user.remove(ContentSum::HEADER);
                 }
@@ -285,8 +294,8 @@ impl Writer {
                     condition: condition.clone(),
                 };
                 let copied = self.store.copy(&copy).await;
-                let is_refused = |e: &StoreError| matches!(e.kind, ErrorKind::Precondition | ErrorKind::NotFound);
-                if staged.content().copied().is_some() && copied.as_ref().is_err_and(is_refused) {
+                // Not every store copies what it lets be read and written.
+                if begun.is_of_other && copied.as_ref().is_err_and(|e| !e.kind.is_retryable()) {
                     return Err(CommitError::NotCopied);
                 }
                 copied
@@ -340,6 +349,8 @@ struct Begun<'a> {
     origin: Arc<Origin>,
     /// What the journal has of the file is overwritten.
     is_in_place: bool,
+    /// The file is a copy of another object.
+    is_of_other: bool,
     /// The moment that it has to be of.
     bound: Option<Moment>,
     size: u64,
@@ -390,9 +401,12 @@ impl Begun<'_> {
 
     /// What was sent so far serves the next attempt, unless there is none that could use it.
     fn fail(mut self, error: &CommitError) {
+        let has_copies = matches!(&self.send, Send::Parts(_, parts) if parts.iter().any(|part| part.is_copy));
         let goes_on = match error {
             CommitError::Store(e) => e.kind.is_retryable(),
-            CommitError::Conflict | CommitError::BaseDeleted | CommitError::Disturbed => true,
+            // The bucket may have copied from the version that somebody else made: not every server keeps that condition.
+            CommitError::Conflict | CommitError::BaseDeleted => !has_copies,
+            CommitError::Disturbed => true,
             _ => false,
         };
         if !goes_on && let Some(sending) = self.sending.take() {

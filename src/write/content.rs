@@ -290,6 +290,16 @@ impl Content {
         }
     }
 
+    /// The bytes of `from` are found at `to`. Answers whether the file is a copy of it.
+    pub fn on_source_moved(&mut self, from: &ObjectRef, to: &ObjectRef) -> bool {
+        let is_it = |object: &ObjectRef| object.key == from.key && object.version.etag == from.version.etag;
+        let is_copy = self.copied.as_ref().is_some_and(is_it);
+        if is_copy {
+            self.copied = Some(to.clone());
+        }
+        is_copy
+    }
+
     /// The file replaces `base` from now on, and takes no byte from it. Only when nothing is [`Content::missing`]: otherwise
     /// nothing happens, and the commit that follows finds out that bytes are lost.
     pub fn on_rebased(&mut self, base: Option<ObjectRef>) {

@@ -1,8 +1,9 @@
 //! Bytes of a staged file that the journal counts on, before they are changed.
 //!
 //! Owns: whether a change has to wait for a copy of them, and making that before the change; databases, whose are overwritten.
-//! Does not own: the copy itself (`disk`), which bytes these are (`snapshot`).
+//! Does not own: the copy itself (`place`), which bytes these are (`snapshot`).
 
+use super::place::InPlace;
 use super::staging::Staged;
 use crate::types::ByteRange;
 use std::io;
@@ -39,7 +40,7 @@ impl Staged {
     }
 
     /// Whether what the journal has may be overwritten from now on: whoever writes the file can deal with that after a crash.
-    pub fn overwrite_in_place(&self, in_place: bool) {
+    pub fn overwrite_in_place(&self, in_place: InPlace) {
         let _content = self.lock();
         self.file.overwrite_in_place(in_place);
     }

@@ -23,11 +23,13 @@ mod kept;
 mod moments;
 mod origin;
 mod parts;
+mod place;
 mod plan;
 mod queue;
 mod record;
 mod recover;
 mod room;
+mod row;
 mod sending;
 mod small;
 mod snapshot;
@@ -41,7 +43,7 @@ use crate::db::DbError;
 use crate::read::Reader;
 use crate::store::{ObjectStore, StoreError, Upload};
 use crate::types::{Ino, Key, ObjectRef};
-use disk::StagingFile;
+use place::StagingFile;
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -54,12 +56,13 @@ pub use conflict::conflict_name;
 pub use content::{Content, Source};
 pub use disk::{DirDisk, Disk, DiskFile};
 pub use moments::{Bound, Moment};
+pub use place::InPlace;
 pub use plan::{Layout, Plan, TooLarge, plan_upload};
 pub use queue::{CommitQueue, Waiting};
 pub use recover::Recovered;
 pub use room::Room;
 pub use staging::{Grown, Sources, Staged};
-pub use unattended::{is_unattended, unattended};
+pub use unattended::{for_bystander, is_for_bystander, is_unattended, unattended};
 
 /// What tunes writing.
 #[derive(Debug, Clone, Copy)]
@@ -124,6 +127,7 @@ pub struct Writer {
     memory: Semaphore,
     memory_max: u32,
     buffers: buffers::Buffers,
+    copies: copied::Copies,
 }
 
 impl Writer {
@@ -146,6 +150,7 @@ impl Writer {
             memory: Semaphore::new(memory_max as usize),
             memory_max,
             buffers: buffers::Buffers::default(),
+            copies: copied::Copies::default(),
         }
     }
 
@@ -163,6 +168,11 @@ impl Writer {
     pub fn give_room(&self) {
         let staged: Vec<_> = self.lock().values().cloned().collect();
         staged.iter().for_each(|staged| staged.give_room());
+    }
+
+    /// Whether another file than `ino` is being uploaded.
+    pub fn is_uploading_other(&self, ino: Ino) -> bool {
+        self.lock().values().any(|staged| staged.ino() != ino && staged.is_uploading())
     }
 
     /// The staged file of `ino`, made over `base` if it has none.

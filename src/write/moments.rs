@@ -1,10 +1,11 @@
 //! Changes of a staged file, counted, and the moment of it that a commit carries.
 //!
-//! Owns: the numbers of changes, and that a commit of a file that is bound to a moment carries nothing else.
+//! Owns: the numbers of changes, whether a file is half written, and that a commit of one that is bound to a moment carries nothing else.
 //! Does not own: the changes (`staging`), which moments of several files fit together (`fs`).
 
+use super::content::Content;
 use super::staging::Staged;
-use super::unattended::is_unattended;
+use super::unattended::{acknowledges_nothing, is_for_bystander, is_unattended};
 use crate::types::ByteRange;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -72,15 +73,40 @@ impl Staged {
         self.moments.bytes.load(Ordering::SeqCst)
     }
 
-    /// Whether the commit that asks, because nobody waits for it, may send nothing but what the journal has. A database has moments of its
-    /// own.
+    /// Whether the commit that asks, because it is none of whoever writes the file, may send nothing but what the journal has. A database
+    /// has moments of its own.
     pub(super) fn is_to_be_as_recorded(&self) -> bool {
-        is_unattended() && self.is_acknowledged() && !self.file.is_in_place() && self.bound().is_none()
+        acknowledges_nothing() && self.is_acknowledged() && !self.file.is_in_place() && self.bound().is_none()
     }
 
-    /// Whether somebody has written to such a file since, and has not come to his end. To be asked under the lock.
-    pub(super) fn is_half_written(&self) -> bool {
-        self.is_to_be_as_recorded() && self.bytes_moment() != self.recorded_bytes.load(Ordering::SeqCst)
+    /// Whether nobody was told that anything is safe which the commit that asks would send, and nobody waits for it.
+    pub fn has_nothing_to_send(&self) -> bool {
+        let is_any_file = !self.file.is_in_place() && self.bound().is_none();
+        is_unattended() && is_any_file && !self.is_acknowledged() && !self.has_only_attributes()
+    }
+
+    /// Whether somebody has written to it since it was acknowledged, or since the bucket has it, and has not come to his end. What its
+    /// last close could not make safe counts as that. Waits for its lock.
+    pub fn is_half_written(&self) -> bool {
+        let content = self.lock();
+        self.is_half(&content)
+    }
+
+    /// The same, for whoever has the lock.
+    fn is_half(&self, content: &Content) -> bool {
+        if content.is_committing() {
+            // What there was when that began is somebody's end.
+            return content.is_disturbed();
+        }
+        if self.is_acknowledged() {
+            return self.recorded_bytes() != Some(self.bytes_moment());
+        }
+        content.is_changed() && content.has_own_bytes()
+    }
+
+    /// Whether the commit that asks may not send the file as it is, because somebody has half written it. To be asked under the lock.
+    pub(super) fn is_too_early(&self, content: &Content) -> bool {
+        (is_for_bystander() || self.is_to_be_as_recorded()) && self.is_half(content)
     }
 
     /// The moment of its head.
@@ -129,7 +155,8 @@ impl Staged {
 #[cfg(test)]
 mod tests {
     use super::super::content::Content;
-    use super::super::disk::{DirDisk, Disk, StagingFile};
+    use super::super::disk::{DirDisk, Disk};
+    use super::super::place::StagingFile;
     use super::super::room::Room;
     use super::*;
     use crate::types::{ETag, Ino, Key, ObjectRef, Version};

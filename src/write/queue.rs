@@ -60,6 +60,11 @@ impl CommitQueue {
         self.set(ino, state);
     }
 
+    /// Whether `ino` is to be committed, be it that somebody has to do something before.
+    pub fn knows(&self, ino: Ino) -> bool {
+        self.entries.contains_key(&ino)
+    }
+
     /// An inode whose time has come. It counts as running until [`CommitQueue::on_done`] or [`CommitQueue::on_failed`].
     pub fn next_ready(&mut self, now: Timestamp) -> Option<Ino> {
         let (_, ino) = self.due.first().filter(|(due, _)| *due <= now).copied()?;

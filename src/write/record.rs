@@ -9,7 +9,7 @@ use super::unattended::is_unattended;
 use super::{JournalError, Staged, Writer};
 use crate::db::{DbError, StagedRow};
 use crate::store::ObjectHeaders;
-use crate::types::{Key, ObjectRef, Timestamp};
+use crate::types::{Key, Timestamp, WriteId};
 use std::io;
 use std::sync::Arc;
 use tokio::sync::SemaphorePermit;
@@ -20,6 +20,10 @@ const BODY_SIZE_MAX: u64 = 128 << 10;
 /// Whether a row of the journal holds the bytes itself.
 fn has_body(content: &Content) -> bool {
     content.size() <= BODY_SIZE_MAX && content.missing().is_empty()
+}
+
+fn texts(ids: &[WriteId]) -> Vec<String> {
+    ids.iter().map(|id| id.as_str().to_owned()).collect()
 }
 
 /// The turns of a file, and of the one whose name it has taken, in the journal. `None` if nothing is owed of the file.
@@ -39,6 +43,21 @@ pub(super) async fn turns<'a>(
     Some([turn, its_turn])
 }
 
+/// Carries out `work` on the row of a file in its turn, unless nothing is owed of the file.
+async fn in_turn<E>(
+    staged: &Staged,
+    replaced: Option<&Staged>,
+    work: impl Future<Output = Result<(), E>>,
+) -> Result<(), E> {
+    let Some(_turns) = turns(staged, replaced).await else { return Ok(()) };
+    let done = work.await;
+    if done.is_err() {
+        // What there is may name another key or version: it is not taken for the file as it is.
+        staged.note_change();
+    }
+    done
+}
+
 impl Writer {
     /// Makes the staged file durable and records what is owed, so that it outlives this daemon. `describe` tells its key and
     /// headers, if it has a name, once nobody else writes the row: whoever renames the file first changes its name and then
@@ -54,13 +73,7 @@ impl Writer {
         now: Timestamp,
         describe: impl FnOnce() -> Result<Option<(Key, ObjectHeaders)>, E>,
     ) -> Result<(), E> {
-        let Some(_turns) = turns(staged, replaced).await else { return Ok(()) };
-        let recorded = self.record_in_turn(staged, replaced, now, describe).await;
-        if recorded.is_err() {
-            // What there is may name another key or version: it is not taken for the file as it is.
-            staged.note_change();
-        }
-        recorded
+        in_turn(staged, replaced, self.record_in_turn(staged, replaced, now, describe)).await
     }
 
     async fn record_in_turn<E: From<JournalError>>(
@@ -70,8 +83,7 @@ impl Writer {
         now: Timestamp,
         describe: impl FnOnce() -> Result<Option<(Key, ObjectHeaders)>, E>,
     ) -> Result<(), E> {
-        // Before it is there: a row that nobody knows of would come back after a crash.
-        let was_journaled = staged.set_journaled(true);
+        let was_journaled = staged.announce_row();
         let recorded = match describe() {
             Ok(Some((key, headers))) => {
                 let recorded = self.record_as(staged, replaced, (key, headers), now).await;
@@ -84,8 +96,8 @@ impl Writer {
             Ok(None) => Ok(()),
             Err(e) => Err(e),
         };
-        staged.set_journaled(was_journaled);
         if !was_journaled {
+            staged.set_row(None);
             // A commit that ended meanwhile has left them to the row.
             staged.keep_no_bytes();
         }
@@ -114,11 +126,11 @@ impl Writer {
         &self,
         staged: &Staged,
         replaced: Option<&Staged>,
-        snapshot: Snapshot,
+        mut snapshot: Snapshot,
         (key, headers): (Key, ObjectHeaders),
         now: Timestamp,
     ) -> Result<(), JournalError> {
-        let (mut content, body) = (snapshot.content.clone(), snapshot.body.clone());
+        let (mut content, body) = (snapshot.content.clone(), snapshot.body.take());
         if content.copied().is_some() {
             if !content.missing().is_empty() {
                 return Err(JournalError::Incomplete);
@@ -140,13 +152,12 @@ impl Writer {
             dirty: content.dirty().clone(),
             local: content.local().clone(),
             headers: serde_json::to_string(&headers)?,
-            attempts: snapshot.attempts.iter().map(|id| id.as_str().to_owned()).collect(),
+            attempts: texts(&snapshot.attempts),
             recorded: now,
             body,
         };
         self.journal.record(row, replaced.map(|replaced| replaced.ino())).await?;
-        staged.set_row(key, snapshot.attempts.clone());
-        staged.set_recorded(&snapshot);
+        staged.set_recorded(&snapshot, key);
         if let Some(replaced) = replaced {
             replaced.set_replaced_by(staged);
         }
@@ -166,18 +177,16 @@ impl Writer {
         now: Timestamp,
         describe: impl FnOnce() -> Result<Option<(Key, ObjectHeaders)>, E>,
     ) -> Result<(), E> {
-        let Some(_turns) = turns(staged, replaced).await else { return Ok(()) };
-        let described = describe().inspect_err(|_| staged.note_change())?;
-        let Some((key, headers)) = described else { return Ok(()) };
-        let recorded = if staged.is_acknowledged() {
-            self.record_moved(staged, replaced, (key, headers), now).await
-        } else {
-            self.record_headers(staged, replaced, (key, &headers), now).await
+        let work = async {
+            let Some((key, headers)) = describe()? else { return Ok(()) };
+            if staged.is_acknowledged() {
+                self.record_moved(staged, replaced, (key, headers), now).await?;
+            } else {
+                self.record_headers(staged, replaced, (key, &headers), now).await?;
+            }
+            Ok(())
         };
-        if recorded.is_err() {
-            staged.note_change();
-        }
-        Ok(recorded?)
+        in_turn(staged, replaced, work).await
     }
 
     async fn record_moved(
@@ -190,12 +199,12 @@ impl Writer {
         if staged.is_recorded() {
             let snapshot = staged.snapshot(has_body)?;
             // It may have been written to in this moment.
-            if snapshot.change == staged.recorded() {
+            if Some(snapshot.change) == staged.recorded() {
                 return self.record_snapshot(staged, replaced, snapshot, (key, headers), now).await;
             }
         }
         // In this order: a commit that ends meanwhile first has a new base, and then forgets what it has tried.
-        let attempts = staged.attempts_for_row().iter().map(|id| id.as_str().to_owned()).collect();
+        let attempts = staged.attempts_for_row();
         let Some(before) = self.journal.row(staged.ino())? else {
             return self.record_headers(staged, replaced, (key, &headers), now).await;
         };
@@ -211,8 +220,10 @@ impl Writer {
             std::mem::take(&mut local).iter().for_each(|range| dirty.insert(range));
         }
         let headers = serde_json::to_string(&headers)?;
-        let row = StagedRow { key, base, dirty, local, headers, attempts, recorded: now, ..before };
+        let ids = texts(&attempts);
+        let row = StagedRow { key: key.clone(), base, dirty, local, headers, attempts: ids, recorded: now, ..before };
         self.journal.record(row, replaced.map(|replaced| replaced.ino())).await?;
+        staged.set_row_named(key, attempts);
         if let Some(replaced) = replaced {
             replaced.set_replaced_by(staged);
         }
@@ -245,17 +256,28 @@ impl Writer {
         self.clear_row(staged).await
     }
 
-    /// What was changed of a file is dropped, and what the journal has of it: it is `object` again. A row that was being written until
-    /// now would name bytes that are gone.
+    /// What was changed of a file is dropped, and what the journal has of it, which names bytes that are gone then. `false`, and nothing
+    /// has changed, if somebody has it open: `is_open` is asked under the lock that every writer passes after he has opened the file, so
+    /// that who opens it later stages it anew.
     ///
     /// # Errors
-    /// [`JournalError`].
-    pub async fn start_over(&self, staged: &Staged, object: ObjectRef) -> Result<(), JournalError> {
+    /// What SQLite says; the bytes are dropped all the same.
+    pub async fn drop_changes(&self, staged: &Arc<Staged>, is_open: impl FnOnce() -> bool) -> Result<bool, DbError> {
+        // A row that is being written is there first.
         let _turn = staged.journal_turn().await;
-        self.clear_row(staged).await?;
-        staged.copy_ended().await;
-        staged.start_over(object, |_| true)?;
-        Ok(())
+        {
+            let mut all = self.lock();
+            if is_open() {
+                return Ok(false);
+            }
+            if all.get(&staged.ino()).is_some_and(|known| Arc::ptr_eq(known, staged)) {
+                all.remove(&staged.ino());
+            }
+        }
+        self.give_up_sending(staged);
+        let cleared = self.clear_row(staged).await;
+        staged.remove_files();
+        cleared.map(|()| true)
     }
 
     pub(super) async fn clear_row(&self, staged: &Staged) -> Result<(), DbError> {

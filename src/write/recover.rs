@@ -4,7 +4,9 @@
 
 use super::attributes::is_of_attributes;
 use super::content::Content;
-use super::disk::{DiskFile, StagingFile};
+use super::disk::DiskFile;
+use super::place::StagingFile;
+use super::row::Kind;
 use super::small::read_from;
 use super::staging::Staged;
 use super::{JournalError, Writer, new_name};
@@ -98,7 +100,7 @@ impl Writer {
         if has_only_attributes {
             staged.set_attributes_recovered(left_attempts);
         } else {
-            staged.set_recovered(row.body.is_some());
+            staged.set_recovered(if row.body.is_some() { Kind::Body } else { Kind::File });
         }
         self.lock().insert(row.ino, Arc::clone(&staged));
         let headers = serde_json::from_str(&row.headers)?;

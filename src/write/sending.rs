@@ -140,7 +140,7 @@ impl Writer {
     ) -> Result<Arc<Sending>, CommitError> {
         // It is that of the version before, and there is none of parts.
         headers.user.remove(ContentSum::HEADER);
-        let id = headers.write_id().unwrap_or_else(|| WriteId::new(&uuid::Uuid::new_v4().to_string()));
+        let id = headers.write_id().unwrap_or_else(WriteId::random);
         let headers = headers.with_write_id(&id);
         let upload = Upload { key: key.clone(), id: self.store.create_upload(key, &headers).await?, initiated: None };
         let sending = Arc::new(Sending {
@@ -158,7 +158,7 @@ impl Writer {
         });
         if let Err(e) = self.journal.record_upload(&sending.upload.key, &sending.upload.id, staged.ino()).await {
             self.give_up(&sending);
-            return Err(CommitError::Journal(e.to_string()));
+            return Err(CommitError::Journal(e.into()));
         }
         Ok(sending)
     }
@@ -186,8 +186,13 @@ impl Writer {
             // A commit under way begins its own.
             let Some(_turn) = staged.try_upload_turn() else { return Ok(()) };
             match staged.sending() {
-                Some(known) => known,
-                None => {
+                Some(known) if known.upload.key == *key => known,
+                other => {
+                    if let Some(before) = other {
+                        // The file has another name by now: nothing of that upload would be used.
+                        staged.set_sending(None);
+                        self.give_up(&before);
+                    }
                     let Some(mut headers) = headers.await else { return Ok(()) };
                     // That of the version before: whoever looks for this write would find it made, and this one never was.
                     headers.user.remove(WriteId::HEADER);
@@ -205,7 +210,7 @@ impl Writer {
         let result = self.drive(staged, &sending).await;
         sending.is_driven.store(false, Ordering::SeqCst);
         if result.is_ok() {
-            staged.set_next_ahead(sending.parts().next_end());
+            set_next_ahead(staged, &sending);
         }
         result
     }
@@ -219,7 +224,7 @@ impl Writer {
                 let begun = Begun { sending, number: part.number, token, sent: None };
                 under_way.push(self.send(origin, sending, part, begun));
             }
-            staged.set_next_ahead(sending.parts().next_end());
+            set_next_ahead(staged, sending);
             if under_way.is_empty() {
                 return Ok(());
             }
@@ -312,6 +317,13 @@ impl Writer {
     pub async fn abort_left(&self, upload: &Upload) {
         tracing::info!(key = %upload.key, "aborts an upload that an earlier mount left unfinished");
         abort(&*self.store, &self.journal, upload).await;
+    }
+}
+
+/// A write says again when the next part is full, unless another upload has taken the place of this one.
+fn set_next_ahead(staged: &Staged, sending: &Arc<Sending>) {
+    if staged.sending().is_none_or(|now| Arc::ptr_eq(&now, sending)) {
+        staged.set_next_ahead(sending.parts().next_end());
     }
 }
 

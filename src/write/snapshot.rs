@@ -5,11 +5,12 @@
 
 use super::content::Content;
 use super::disk::DiskFile;
+use super::plan::Send;
+use super::row::{Kind, Row};
 use super::staging::Staged;
-use crate::types::{ByteRange, WriteId};
+use crate::types::{ByteRange, Key, WriteId};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// A staged file at one moment.
 #[derive(Debug)]
@@ -18,59 +19,45 @@ pub(super) struct Snapshot {
     /// Name and file that hold its bytes.
     pub(super) file: (String, Arc<dyn DiskFile>),
     pub(super) attempts: Vec<WriteId>,
-    /// All bytes of a small one.
+    /// All bytes of a small one, until its row has them.
     pub(super) body: Option<Vec<u8>>,
+    has_body: bool,
     pub(super) change: u64,
     /// The moment of the bytes.
     bytes: u64,
 }
 
 impl Staged {
-    /// Whether the journal has the file as it is now.
-    pub fn is_recorded(&self) -> bool {
-        self.is_journaled() && self.recorded() == self.last_change()
-    }
-
-    /// Whether the journal has bytes of it that somebody was told are safe, and that the bucket does not have: not attributes only, and
-    /// not what a commit has carried there.
-    pub fn is_acknowledged(&self) -> bool {
-        self.is_journaled() && !self.attributes_only.load(Ordering::SeqCst) && self.recorded() > self.carried()
-    }
-
-    /// Whether these are all up to a change.
-    pub fn is_acknowledged_up_to(&self, change: u64) -> bool {
-        self.is_acknowledged() && self.recorded() >= change
-    }
-
-    /// The last change that the journal has.
-    pub(super) fn recorded(&self) -> u64 {
-        self.recorded.load(Ordering::SeqCst)
-    }
-
     /// The file as of now, for the journal. Its bytes stay as they are from now on, and changes go elsewhere; if the row is to hold them,
     /// until it does.
     pub(super) fn snapshot(&self, has_body: impl FnOnce(&Content) -> bool) -> io::Result<Snapshot> {
         // Before the make-up: a commit that ends meanwhile first has a new base, and then forgets what it has tried.
         let attempts = self.attempts_for_row();
         let content = self.lock();
-        let body = match has_body(&content) {
-            true => Some(match ByteRange::new(0, content.size()) {
-                Some(all) => self.read_file(all)?.to_vec(),
-                None => Vec::new(),
-            }),
-            false => None,
+        let has_body = has_body(&content);
+        let body = match ByteRange::new(0, content.size()) {
+            Some(all) if has_body => Some(self.read_file(all)?.into()),
+            _ => has_body.then(Vec::new),
         };
         // Those of an earlier row stay as well until there is this one.
         self.file.keep(&content.journaled());
         let (name, change, bytes) = (self.file.name(), self.last_change(), self.bytes_moment());
-        Ok(Snapshot { content: content.clone(), file: (name, self.file.file()), attempts, body, change, bytes })
+        Ok(Snapshot {
+            content: content.clone(),
+            file: (name, self.file.file()),
+            attempts,
+            body,
+            has_body,
+            change,
+            bytes,
+        })
     }
 
-    /// The file of a commit. If it reads from there what it sends, the bytes stay as they are, and who changes them goes on in another
+    /// The file of a commit that sends `send`. If it reads from there, the bytes stay as they are, and who changes them goes on in another
     /// file: whoever waits for the commit is told that they are safe, and with it the journal's row goes. The caller has the lock.
-    pub(super) fn begin_commit(&self, content: &mut Content, is_read: bool) -> Arc<dyn DiskFile> {
+    pub(super) fn begin_commit(&self, content: &mut Content, send: &Send) -> Arc<dyn DiskFile> {
         content.on_commit_began();
-        if is_read {
+        if !matches!(send, Send::Copy(_)) {
             self.file.keep(&content.journaled());
         }
         self.file.file()
@@ -84,14 +71,12 @@ impl Staged {
         }
     }
 
-    /// The journal has the file as `snapshot` says.
-    pub(super) fn set_recorded(&self, snapshot: &Snapshot) {
-        self.recorded_bytes.store(snapshot.bytes, Ordering::SeqCst);
-        self.recorded.store(snapshot.change, Ordering::SeqCst);
-        self.attributes_only.store(false, Ordering::SeqCst);
-        self.set_journaled(true);
+    /// The journal has the file as `snapshot` says, under the name of `key`.
+    pub(super) fn set_recorded(&self, snapshot: &Snapshot, key: Key) {
+        let named = Some((key, snapshot.attempts.clone()));
+        self.set_row(Some(Row { change: snapshot.change, bytes: snapshot.bytes, has_only_attributes: false, named }));
         let content = self.lock();
-        if snapshot.body.is_some() {
+        if snapshot.has_body {
             if content.is_committing() {
                 // The commit may carry what is safe from now on, and have read none of it.
                 self.file.keep(&content.journaled());
@@ -99,25 +84,25 @@ impl Staged {
                 self.file.keep_nothing();
             }
         }
-        self.file.drop_retired(Some(&snapshot.file.0).filter(|_| snapshot.body.is_none()).map(String::as_str));
+        self.file.drop_retired(Some(&snapshot.file.0).filter(|_| !snapshot.has_body).map(String::as_str));
     }
 
     /// An earlier mount's journal has it.
-    pub(super) fn set_recovered(&self, has_body: bool) {
+    pub(super) fn set_recovered(&self, kind: Kind) {
         let content = self.lock();
-        if !has_body {
+        if kind == Kind::File {
             self.file.keep(&content.journaled());
         }
-        self.recorded_bytes.store(self.bytes_moment(), Ordering::SeqCst);
-        self.recorded.store(self.last_change(), Ordering::SeqCst);
-        self.set_journaled(true);
+        let has_only_attributes = kind == Kind::Attributes;
+        let (change, bytes) = (self.last_change(), self.bytes_moment());
+        self.set_row(Some(Row { change, bytes, has_only_attributes, named: None }));
     }
 
     /// The journal has `other` in its place.
     pub(super) fn set_replaced_by(&self, other: &Staged) {
         if Arc::ptr_eq(&self.file, &other.file) {
             // Adopted by another inode: the bytes that the new row counts on are these.
-            self.set_journaled(false);
+            self.set_row(None);
         } else {
             self.set_not_recorded();
         }
@@ -125,8 +110,7 @@ impl Staged {
 
     /// The journal has nothing of it any more.
     pub(super) fn set_not_recorded(&self) {
-        self.set_journaled(false);
-        self.attributes_only.store(false, Ordering::SeqCst);
+        self.set_row(None);
         self.keep_no_bytes();
     }
 

@@ -5,10 +5,12 @@
 
 use super::attempts::Attempts;
 use super::content::{Content, Source};
-use super::disk::{DiskFile, StagingFile};
+use super::disk::DiskFile;
 use super::guarded::{Guarded, Locked};
 use super::moments::Moments;
+use super::place::StagingFile;
 use super::room::Room;
+use super::row::Journaled;
 use super::sending::{AHEAD_FROM, Sending};
 use crate::types::{ByteRange, Ino, ObjectRef, Timestamp, WriteId};
 use bytes::{Bytes, BytesMut};
@@ -27,9 +29,7 @@ pub struct Staged {
     /// Bytes of room that it takes; changed under `content`.
     pub(super) held: AtomicU64,
     content: Guarded,
-    journaled: AtomicBool,
-    /// That row tells of attributes only, which the version in the bucket is to have.
-    pub(super) attributes_only: AtomicBool,
+    pub(super) journaled: Journaled,
     /// Ids of commits whose outcome is not known to be a success: an object that carries one of them is ours.
     pub(super) attempts: Mutex<Attempts>,
     /// The same of an earlier mount that left attributes only: what these have made has other bytes.
@@ -44,18 +44,17 @@ pub struct Staged {
     upload_turn: Semaphore,
     /// At this size there is something to send ahead of the commit.
     next_ahead: AtomicU64,
-    /// Grows with every change, and which of them the journal has.
+    /// Grows with every change.
     pub(super) changes: AtomicU64,
-    pub(super) recorded: AtomicU64,
-    /// The moment of the bytes that the journal has.
-    pub(super) recorded_bytes: AtomicU64,
-    /// And which of them the bucket has.
+    /// Which of them the bucket has.
     pub(super) carried: AtomicU64,
     pub(super) moments: Moments,
     /// How long its upload waits after it was acknowledged, in ms.
     delay_ms: AtomicU64,
     /// Somebody waits for it.
     asked_for: AtomicBool,
+    /// The last change before its last commit that failed began.
+    failed: AtomicU64,
     /// The bucket's version is about to go, and whoever has the file open reads on here.
     is_last_copy: AtomicBool,
     /// Its mode may have bits that a write by somebody else takes away: nobody has looked since it was staged, or the mode was set.
@@ -118,8 +117,7 @@ impl Staged {
             room,
             held: AtomicU64::new(held),
             content: Guarded::new(content),
-            journaled: AtomicBool::new(false),
-            attributes_only: AtomicBool::new(false),
+            journaled: Journaled::default(),
             attempts: Mutex::new(Attempts::new(attempts)),
             left_attempts: Mutex::default(),
             journal_turn: Semaphore::new(1),
@@ -128,12 +126,11 @@ impl Staged {
             upload_turn: Semaphore::new(1),
             next_ahead: AtomicU64::new(AHEAD_FROM),
             changes: AtomicU64::new(1),
-            recorded: AtomicU64::new(0),
-            recorded_bytes: AtomicU64::new(0),
             carried: AtomicU64::new(0),
             moments: Moments::default(),
             delay_ms: AtomicU64::new(0),
             asked_for: AtomicBool::new(false),
+            failed: AtomicU64::new(0),
             is_last_copy: AtomicBool::new(false),
             may_have_set_ids: AtomicBool::new(true),
         }
@@ -152,6 +149,16 @@ impl Staged {
     /// Whether somebody does.
     pub fn is_asked_for(&self) -> bool {
         self.asked_for.load(Ordering::SeqCst)
+    }
+
+    /// A commit of it has failed that began after `change`.
+    pub fn note_failed(&self, change: u64) {
+        self.failed.store(change, Ordering::SeqCst);
+    }
+
+    /// Whether it has changed since, or none has failed.
+    pub fn is_worth_trying(&self) -> bool {
+        self.last_change() > self.failed.load(Ordering::SeqCst)
     }
 
     /// Its upload waits so long from now on.
@@ -233,16 +240,6 @@ impl Staged {
     /// Whether the bucket lacks anything of it.
     pub fn is_changed(&self) -> bool {
         self.content.is_changed()
-    }
-
-    /// Whether the journal has a row of it.
-    pub fn is_journaled(&self) -> bool {
-        self.journaled.load(Ordering::SeqCst)
-    }
-
-    /// Answers what it was before.
-    pub(super) fn set_journaled(&self, journaled: bool) -> bool {
-        self.journaled.swap(journaled, Ordering::SeqCst)
     }
 
     pub(super) fn lock(&self) -> Locked<'_> {
@@ -362,6 +359,11 @@ impl Staged {
         content.missing().is_empty()
     }
 
+    /// Whether that one is about to go, or gone.
+    pub(super) fn is_last_copy(&self) -> bool {
+        self.is_last_copy.load(Ordering::SeqCst)
+    }
+
     /// The version in the bucket stays.
     pub fn give_up_last_copy(&self) {
         self.is_last_copy.store(false, Ordering::SeqCst);
@@ -377,7 +379,7 @@ impl Staged {
         }
         let mut content = self.lock();
         let mut emptied = content.clone();
-        if self.is_last_copy.load(Ordering::SeqCst) {
+        if self.is_last_copy() {
             return;
         }
         if !self.is_journaled() && emptied.on_forgotten() && content.held() > 0 && self.file.start_over().is_ok() {
@@ -413,6 +415,9 @@ impl Staged {
             let cut = |range: ByteRange| ByteRange::new(range.start(), range.end().min(size));
             let changed = ByteRange::new(size, u64::MAX).into_iter();
             self.changing(changed, content.dirty().iter().chain(content.local().iter()).filter_map(cut))?;
+            if size == 0 && self.is_journaled() {
+                self.file.emptying()?;
+            }
         }
         self.file.file().set_len(size)?;
         content.on_truncate(size);
@@ -486,6 +491,7 @@ impl Drop for Staged {
 #[cfg(test)]
 mod tests {
     use super::super::disk::{DirDisk, Disk};
+    use super::super::place::InPlace;
     use super::*;
     use crate::types::{ETag, Key, Version};
 
@@ -538,7 +544,7 @@ mod tests {
         let staged = Staged::new(Ino(2), first, Arc::clone(&room), Content::new(None), Vec::new());
         staged.write(Some(0), b"acknowledged").unwrap();
         let snapshot = staged.snapshot(|_| false).unwrap();
-        staged.set_recorded(&snapshot);
+        staged.set_recorded(&snapshot, Key::root());
         let on_disk = |name: &str| std::fs::read(dir.path().join(name)).unwrap();
         let bytes = |len| staged.read_file(ByteRange::new(0, len).unwrap()).unwrap();
         staged.write(Some(12), b", more").unwrap();
@@ -549,7 +555,7 @@ mod tests {
         let sync = || staged.file.file().sync_data().unwrap();
         sync();
         assert_eq!(disk.names().unwrap().len(), 2);
-        staged.set_recorded(&second);
+        staged.set_recorded(&second, Key::root());
         assert_eq!(disk.names().unwrap(), [second.file.0.as_str()], "the journal names the second");
         staged.truncate(3).unwrap();
         staged.truncate(5).unwrap();
@@ -559,6 +565,30 @@ mod tests {
         assert_eq!(disk.names().unwrap().len(), 1);
         staged.write(Some(0), b"A").unwrap();
         assert_eq!((disk.names().unwrap().len(), bytes(5)), (1, "AcK\0\0".into()));
+    }
+
+    #[test]
+    fn whoever_empties_a_database_leaves_the_journal_what_it_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(DirDisk::new(dir.path()).unwrap());
+        for (in_place, stays) in [(InPlace::Parts, true), (InPlace::All, false)] {
+            let file = StagingFile::new(Arc::clone(&disk), "first".to_owned(), disk.create("first").unwrap());
+            let staged = Staged::new(Ino(2), file, Arc::new(Room::new(1000)), Content::new(None), Vec::new());
+            staged.write(Some(0), b"acknowledged").unwrap();
+            let snapshot = staged.snapshot(|_| false).unwrap();
+            snapshot.file.1.sync_data().unwrap();
+            staged.set_recorded(&snapshot, Key::root());
+            staged.overwrite_in_place(in_place);
+            staged.write(Some(0), b"A").unwrap();
+            staged.truncate(0).unwrap();
+            staged.write(Some(0), b"half").unwrap();
+            let first = std::fs::read(dir.path().join("first")).unwrap();
+            assert_eq!(first == b"Acknowledged", stays, "{in_place:?}");
+            staged.set_not_recorded();
+            assert_eq!(staged.read_file(ByteRange::new(0, 4).unwrap()).unwrap(), "half");
+            staged.remove_files();
+            assert!(disk.names().unwrap().is_empty());
+        }
     }
 
     #[test]

@@ -184,6 +184,28 @@ async fn nothing_is_left_of_the_upload_of_a_file_that_was_deleted_renamed_or_lef
 }
 
 #[tokio::test]
+async fn a_file_that_is_renamed_while_it_is_written_is_sent_ahead_under_its_new_name() {
+    let b = probed().await;
+    let body = noise(90 * MIB);
+    let (_, fh) = b.create("before").await;
+    let parts = b.count(Op::UploadPart);
+    b.write_ahead(fh, &body[..66 * MIB], 8).await;
+    b.fs.rename((Ino::ROOT, name("before")), (Ino::ROOT, name("after")), false).await.unwrap();
+    for (i, piece) in body.chunks(MIB).enumerate().skip(66) {
+        b.fs.write(fh, Some((i * MIB) as u64), piece, false).await.unwrap();
+    }
+    let all_that_is_full = async {
+        while b.count(Op::UploadPart) - parts < 8 + 11 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), all_that_is_full).await.expect("before the close");
+    b.close(fh).await;
+    assert_eq!(b.count(Op::UploadPart) - parts, 8 + 12, "and at the close only the rest");
+    assert!(b.bytes_of("after").await == body);
+}
+
+#[tokio::test]
 async fn headers_that_could_not_be_stored_after_an_upload_are_owed() {
     let b = probed().await;
     let body = noise(70 * MIB);

@@ -288,3 +288,27 @@ async fn set_user_id_does_not_survive_zeros_made_by_somebody_else() {
     assert_eq!(perm(), 0o755);
     b.close(fh).await;
 }
+
+#[tokio::test]
+async fn whoever_finds_no_room_waits_for_a_close_that_is_uploading() {
+    let b = bench_with_room(MIB as u64).await;
+    b.write("probe", "x").await.unwrap();
+    let (_, large) = b.create("a").await;
+    b.fs.write(large, Some(0), &noise(MIB - 1000), false).await.unwrap();
+    let held = b.faults.hold_next(Op::Put);
+    let fs = Arc::clone(&b.fs);
+    let closing = tokio::spawn(async move { fs.flush(CALLER, large).await });
+    held.reached().await;
+    let (_, fh) = b.create("b").await;
+    let fs = Arc::clone(&b.fs);
+    let writing = tokio::spawn(async move { fs.write(fh, Some(0), &[1; 2000], false).await });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!writing.is_finished());
+    held.release();
+    closing.await.unwrap().unwrap();
+    // It is open still, and what the bucket has of it can go.
+    writing.await.unwrap().unwrap();
+    b.close(fh).await;
+    b.fs.release(large).await;
+    assert!(b.bytes_of("a").await == noise(MIB - 1000));
+}

@@ -193,10 +193,54 @@ async fn the_mount_may_say_who_wins() {
         .await
         .unwrap();
     assert_eq!(b.fs.flush(CALLER, fh).await.unwrap_err().errno(), libc::ESTALE);
-    assert_eq!(b.fs.read(fh, 0, 100).await.unwrap(), "theirs");
+    assert_eq!(b.fs.read(fh, 0, 100).await.unwrap(), "ours", "who has it open goes on reading that");
     b.fs.release(fh).await;
     assert_eq!((b.read("f").await, b.ls(Ino::ROOT).await.len()), ("theirs".to_owned(), 1));
     assert_eq!((b.fs.pending().unwrap().files, b.fs.pending().unwrap().conflicts), (0, 1));
+}
+
+#[tokio::test]
+async fn what_is_open_when_theirs_wins_is_not_mixed_with_theirs_and_whoever_writes_to_it_hears_of_that() {
+    for is_written_meanwhile in [false, true] {
+        let (b, closed) = with_policy(Conflicts::Theirs).await;
+        let ino = b.fs.handles.get(closed).unwrap().ino;
+        b.fs.setattr(CALLER, ino, SetAttr { size: Some(4), ..SetAttr::default() }, true).await.unwrap();
+        let fh = b.fs.open(CALLER, ino, libc::O_RDWR).await.unwrap().fh;
+        if !is_written_meanwhile {
+            b.fs.write(fh, Some(4), b" more", false).await.unwrap();
+        }
+        let held = b.faults.hold_next_answer(Op::Head);
+        let fs = Arc::clone(&b.fs);
+        let closing = tokio::spawn(async move { fs.flush(CALLER, closed).await });
+        // That the other version is there is known, and nothing was done about it.
+        held.reached().await;
+        if is_written_meanwhile {
+            b.fs.write(fh, Some(4), b" more", false).await.unwrap();
+        }
+        held.release();
+        assert_eq!(closing.await.unwrap().unwrap_err().errno(), libc::ESTALE);
+        b.fs.release(closed).await;
+        assert_eq!(b.fs.write(fh, Some(9), b" still", false).await.unwrap_err().errno(), libc::ESTALE);
+        assert_eq!(b.fs.flush(CALLER, fh).await.unwrap_err().errno(), libc::ESTALE);
+        assert_eq!(b.fs.read(fh, 0, 100).await.unwrap(), "ours more");
+        assert_ne!(b.fs.lookup(Ino::ROOT, &name("f")).await.unwrap().unwrap().ino, ino);
+        assert_eq!((b.read("f").await.as_str(), b.object("f").await.as_deref()), ("theirs", Some("theirs")));
+        b.fs.release(fh).await;
+        assert_eq!((b.ls(Ino::ROOT).await, b.fs.pending().unwrap().files), (vec!["f".to_owned()], 0));
+        assert!(b.fs.writer.get(ino).is_none() && b.fs.writer.journal().inodes().unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn the_inode_of_a_closed_file_stays_when_theirs_wins() {
+    let b = bench_with(Writes { mode: WriteMode::Back, conflict: Conflicts::Theirs, ..Writes::default() }).await;
+    b.write("known", "ours").await.unwrap();
+    let ino = b.fs.lookup(Ino::ROOT, &name("known")).await.unwrap().unwrap().ino;
+    b.foreign("known", "theirs").await;
+    assert_eq!(b.fs.commit(ino).await.unwrap_err().errno(), libc::ESTALE);
+    assert!(b.fs.writer.get(ino).is_none() && b.fs.writer.journal().inodes().unwrap().is_empty());
+    assert_eq!(b.fs.lookup(Ino::ROOT, &name("known")).await.unwrap().unwrap().ino, ino);
+    assert_eq!((b.read("known").await.as_str(), b.object("known").await.as_deref()), ("theirs", Some("theirs")));
 }
 
 #[tokio::test]
@@ -364,4 +408,37 @@ async fn a_conflict_copy_whose_answer_was_lost_with_the_daemon_is_made_once() {
     names.retain(|n| n.starts_with('f'));
     assert_eq!((names.len(), b.object("f").await.as_deref()), (2, Some("theirs")), "{names:?}");
     assert_eq!(b.object(&names[1]).await.as_deref(), Some("ours"));
+}
+
+#[tokio::test]
+async fn a_conflict_copy_whose_answer_was_lost_is_made_once_whatever_time_it_is_by_then() {
+    for is_listed in [false, true] {
+        let b = bench().await;
+        b.write("f", "before").await.unwrap();
+        let (ino, fh) = b.open("f", libc::O_RDWR | libc::O_TRUNC).await;
+        b.fs.write(fh, Some(0), b"ours", false).await.unwrap();
+        b.foreign("f", "theirs").await;
+        let held = b.faults.hold_next_answer(Op::Head);
+        let fs = Arc::clone(&b.fs);
+        let closing = tokio::spawn(async move { fs.flush(CALLER, fh).await });
+        // The conflict is known. The copy is stored, and nobody hears of it.
+        held.reached().await;
+        b.faults.lose_next(Op::Put, ErrorKind::Broken, 1);
+        b.faults.fail_next(Op::Head, ErrorKind::Broken, 8);
+        held.release();
+        assert_eq!(closing.await.unwrap().unwrap_err().errno(), libc::EBUSY);
+        b.fs.release(fh).await;
+        while b.remote_head("f").await.is_err() {}
+        // Its name would be another one by now.
+        b.advance(120);
+        if is_listed {
+            assert_eq!(b.ls(Ino::ROOT).await.len(), 2);
+        }
+        assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
+        let names = b.ls(Ino::ROOT).await;
+        assert_eq!((names.len(), b.memory.count()), (2, 2), "listed: {is_listed}, {names:?}");
+        let copy = names.iter().find(|n| n.starts_with("f (conflict desk ")).unwrap();
+        assert_eq!(b.fs.lookup(Ino::ROOT, &name(copy)).await.unwrap().unwrap().ino, ino);
+        assert_eq!((b.object(copy).await.as_deref(), b.object("f").await.as_deref()), (Some("ours"), Some("theirs")));
+    }
 }

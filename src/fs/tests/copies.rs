@@ -119,3 +119,97 @@ async fn a_copy_over_a_file_whose_source_was_replaced_is_no_conflict() {
     b.fs.discard_path(&[name("b")]).await.unwrap();
     assert_eq!(b.read("b").await, "before");
 }
+
+/// What becomes of the file that is copied, before its copy is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Removed,
+    RemovedWhileOpen,
+    Renamed,
+    DirRenamed,
+    Replaced,
+    Overwritten,
+    Attributes,
+}
+
+#[tokio::test]
+async fn a_copy_keeps_its_bytes_whatever_becomes_of_its_source_here() {
+    use Fate::*;
+    for fate in [Removed, RemovedWhileOpen, Renamed, DirRenamed, Replaced, Overwritten, Attributes] {
+        let b = probed().await;
+        let (root, body) = (Ino::ROOT, noise(2 * MIB));
+        b.put_large("d/a", &body).await;
+        let dir = b.fs.lookup(root, &name("d")).await.unwrap().unwrap().ino;
+        let source = b.fs.lookup(dir, &name("a")).await.unwrap().unwrap().ino;
+        let opened = b.fs.open(CALLER, source, libc::O_RDONLY).await.unwrap().fh;
+        let (_, copy) = b.create("copy").await;
+        assert_eq!(b.fs.copy_range((opened, 0), (copy, 0), u64::MAX >> 1).await.unwrap(), Some(2 * MIB as u64));
+        if fate != RemovedWhileOpen {
+            b.fs.release(opened).await;
+        }
+        match fate {
+            Removed | RemovedWhileOpen => b.fs.unlink(dir, name("a")).await.unwrap(),
+            Renamed => b.fs.rename((dir, name("a")), (root, name("b")), false).await.unwrap(),
+            DirRenamed => b.fs.rename((root, name("d")), (root, name("e")), false).await.unwrap(),
+            Replaced => {
+                b.write("new", "new").await.unwrap();
+                b.fs.rename((root, name("new")), (dir, name("a")), false).await.unwrap();
+            }
+            Overwritten => {
+                let fh = b.fs.open(CALLER, source, libc::O_WRONLY | libc::O_TRUNC).await.unwrap().fh;
+                b.fs.write(fh, Some(0), b"new", false).await.unwrap();
+                b.close(fh).await;
+            }
+            Attributes => {
+                let mode = SetAttr { mode: Some(0o600), ..SetAttr::default() };
+                b.fs.setattr(CALLER, source, mode, false).await.unwrap();
+            }
+        }
+        if fate == RemovedWhileOpen {
+            b.fs.release(opened).await;
+        }
+        assert!(b.bytes("d/a").await.is_none_or(|now| now != body) || fate == Attributes, "{fate:?}");
+        b.close(copy).await;
+        assert!(b.bytes_of("copy").await == body, "{fate:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_copy_that_the_bucket_does_not_make_is_read_and_written_or_kept() {
+    for (kind, is_made) in [(ErrorKind::AccessDenied, true), (ErrorKind::Server, false)] {
+        let b = probed().await;
+        b.put_large("a", &noise(2 * MIB)).await;
+        let (fh, _) = b.copy_range("a", "b").await;
+        b.faults.fail_next(Op::Copy, kind, 9);
+        assert_eq!(b.fs.flush(CALLER, fh).await.is_ok(), is_made, "{kind:?}");
+        b.foreign_delete("a").await;
+        let b = b.crash().await;
+        assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
+        assert!(b.bytes_of("b").await == noise(2 * MIB), "{kind:?}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_asks_for_all_gets_a_copy_that_is_not_closed_yet() {
+    let b = probed().await;
+    b.put_large("a", &noise(2 * MIB)).await;
+    let (fh, _) = b.copy_range("a", "b").await;
+    let background = tokio::spawn(Arc::clone(&b.fs).run_background());
+    let left = b.fs.sync_path(&[name("b")], Duration::from_secs(20)).await.unwrap();
+    background.abort();
+    assert!(left.is_empty() && b.bytes_of("b").await == noise(2 * MIB));
+    b.close(fh).await;
+}
+
+#[tokio::test]
+async fn what_is_here_and_nowhere_else_is_read_and_written() {
+    let b = probed().await;
+    let (_, fh) = b.create("a").await;
+    b.fs.write(fh, Some(0), &noise(2 * MIB), false).await.unwrap();
+    b.fs.fsync(fh).await.unwrap();
+    b.fs.unlink(Ino::ROOT, name("a")).await.unwrap();
+    let (_, copy) = b.create("b").await;
+    assert_eq!(b.fs.copy_range((fh, 0), (copy, 0), 2 * MIB as u64).await.unwrap(), None);
+    b.fs.release(fh).await;
+    b.close(copy).await;
+}

@@ -194,6 +194,36 @@ async fn what_the_bucket_cannot_copy_any_more_is_taken_from_the_cache() {
 }
 
 #[tokio::test]
+async fn a_part_that_the_bucket_copied_from_their_version_is_not_taken_for_ours() {
+    let memory = Arc::new(MemoryStore::new().with_lax_part_copies());
+    let clock = Arc::new(ManualClock::new(Timestamp::from_system(std::time::SystemTime::now())));
+    let writes = Writes { conflict: Conflicts::Ours, ..Writes::default() };
+    let b = mount_with(tempfile::tempdir().unwrap(), memory, clock, writes).await;
+    b.write("probe", "x").await.unwrap();
+    let mut body = noise(24 * MIB);
+    b.put_large("large", &body).await;
+    let (_, fh) = b.open("large", libc::O_RDWR).await;
+    // All of it stays in the cache.
+    for at in (0..24 * MIB).step_by(64 << 10).rev() {
+        b.fs.read(fh, at as u64, 64 << 10).await.unwrap();
+    }
+    // The part between these two is copied.
+    for at in [0, 20 * MIB] {
+        b.fs.write(fh, Some(at as u64), b"ours", false).await.unwrap();
+        body[at..at + 4].copy_from_slice(b"ours");
+    }
+    let held = b.faults.hold_next(Op::UploadPartCopy);
+    let fs = Arc::clone(&b.fs);
+    let closing = tokio::spawn(async move { fs.flush(CALLER, fh).await });
+    held.reached().await;
+    b.put_large("large", &noise(24 * MIB + 1)).await;
+    held.release();
+    closing.await.unwrap().unwrap();
+    b.fs.release(fh).await;
+    assert!(b.bytes_of("large").await == body);
+}
+
+#[tokio::test]
 async fn attributes_that_wait_for_a_commit_are_a_copy() {
     let b = probed().await;
     let body = noise(24 * MIB);

@@ -219,3 +219,18 @@ async fn a_close_of_what_the_bucket_has_leaves_no_row_of_an_earlier_moment_behin
         b.fs.release(fh).await;
     }
 }
+
+#[tokio::test]
+async fn whoever_reads_a_file_whose_upload_failed_does_not_have_it_sent_again() {
+    let b = bench().await;
+    b.write("other", "x").await.unwrap();
+    b.faults.fail_next(Op::Put, ErrorKind::AccessDenied, 1);
+    b.write("a", "ours").await.unwrap_err();
+    let is_parked = |b: &Bench| b.fs.pending().unwrap().failed.iter().all(|(_, _, is_retried)| !is_retried);
+    let failed = |b: &Bench| b.fs.pending().unwrap().failed.len();
+    assert!(failed(&b) == 1 && is_parked(&b));
+    assert_eq!(b.read("a").await, "ours");
+    assert!(failed(&b) == 1 && is_parked(&b), "it waits for somebody");
+    b.write("a", "again").await.unwrap();
+    assert_eq!((failed(&b), b.object("a").await.as_deref()), (0, Some("again")));
+}

@@ -277,6 +277,25 @@ async fn the_marker_of_an_emptied_directory_comes_after_two_seconds_or_when_it_i
 }
 
 #[tokio::test]
+async fn a_marker_that_was_written_without_an_answer_goes_with_its_directory() {
+    let b = bench().await;
+    b.write("probe", "x").await.unwrap();
+    b.foreign("d/x", "x").await;
+    let d = b.fs.lookup(Ino::ROOT, &name("d")).await.unwrap().unwrap().ino;
+    b.fs.opendir(d).await.unwrap();
+    b.fs.unlink(d, name("x")).await.unwrap();
+    b.faults.lose_next(Op::Put, ErrorKind::Broken, 2);
+    b.faults.fail_next(Op::Head, ErrorKind::Broken, 8);
+    b.fs.fsyncdir(d).await.unwrap_err();
+    assert_eq!((b.object("d/").await.as_deref(), b.fs.pending().unwrap().markers), (Some(""), 1));
+    let counts = || [Op::List, Op::Head, Op::Delete].map(|op| b.count(op));
+    let [lists, heads, deletes] = counts();
+    b.fs.rmdir(Ino::ROOT, name("d")).await.unwrap();
+    assert_eq!(b.object("d/").await, None);
+    assert_eq!(counts(), [lists + 1, heads, deletes + 1]);
+}
+
+#[tokio::test]
 async fn of_the_keys_below_a_prefix_that_is_no_path_a_thousand_are_listed_and_then_the_prefix() {
     let b = bench().await;
     b.foreign("d/x", "x").await;

@@ -170,6 +170,8 @@ async fn a_rename_that_meets_a_conflict_does_not_move_another_inode_than_the_ker
     b.write("a", "base").await.unwrap();
     let (ours, fh) = b.open("a", libc::O_RDWR).await;
     b.fs.write(fh, Some(0), b"ours", false).await.unwrap();
+    // As a close by another process: what is only half written would wait for its own.
+    b.fs.journal(ours).await.unwrap();
     b.foreign("a", "theirs").await;
     assert_eq!(rename(&b, "a", "b").await.unwrap().unwrap_err().errno(), libc::ESTALE);
     assert_eq!(ino_of(&b, Ino::ROOT, "b").await, None);
@@ -425,4 +427,34 @@ async fn a_rename_of_a_file_moves_what_is_known_of_it_and_nothing_that_somebody_
     b.foreign("b", "theirs, too").await;
     assert_eq!(rename(&b, "b", "c").await.unwrap().unwrap_err().errno(), libc::ESTALE);
     assert_eq!((b.object("b").await.as_deref(), b.object("c").await), (Some("theirs, too"), None));
+}
+
+#[tokio::test]
+async fn a_rename_waits_for_what_is_just_being_uploaded() {
+    for is_new in [true, false] {
+        let b = bench().await;
+        let root = Ino::ROOT;
+        b.foreign(if is_new { "d/other" } else { "d/f" }, "before").await;
+        let dir = b.fs.lookup(root, &name("d")).await.unwrap().unwrap().ino;
+        let fh = match b.fs.lookup(dir, &name("f")).await.unwrap() {
+            Some(entry) => b.fs.open(CALLER, entry.ino, libc::O_WRONLY | libc::O_TRUNC).await.unwrap().fh,
+            None => b.fs.create(CALLER, dir, name("f"), 0o644, CREATE).await.unwrap().1.fh,
+        };
+        b.fs.write(fh, Some(0), b"whole", false).await.unwrap();
+        b.write("probe", "x").await.unwrap();
+        let held = b.faults.hold_next(Op::Put);
+        let fs = Arc::clone(&b.fs);
+        let closing = tokio::spawn(async move { fs.flush(CALLER, fh).await });
+        held.reached().await;
+        let fs = Arc::clone(&b.fs);
+        let renaming = tokio::spawn(async move { fs.rename((root, name("d")), (root, name("e")), false).await });
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(!renaming.is_finished());
+        held.release();
+        closing.await.unwrap().unwrap();
+        renaming.await.unwrap().unwrap();
+        b.fs.release(fh).await;
+        assert_eq!((b.object("e/f").await.as_deref(), b.object("d/f").await), (Some("whole"), None), "new: {is_new}");
+        assert_eq!(b.fs.pending().unwrap().conflicts, 0);
+    }
 }

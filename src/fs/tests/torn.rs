@@ -210,7 +210,7 @@ async fn a_database_that_is_written_to_during_an_upload_is_not_uploaded_whatever
         b.fs.write(fh, Some(i * MIB as u64), &[1; MIB], false).await.unwrap();
     }
     let staged = b.fs.writer.get(ino).unwrap();
-    staged.overwrite_in_place(true);
+    staged.overwrite_in_place(crate::write::InPlace::Parts);
     let held = b.faults.hold_next(Op::UploadPart);
     let fs = Arc::clone(&b.fs);
     let committing = tokio::spawn(async move { fs.commit(ino).await });
@@ -246,4 +246,54 @@ async fn what_is_half_written_is_acknowledged_neither_by_the_release_of_another_
         assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
         assert_eq!(b.object("f").await.as_deref(), Some("acknowledged"), "released: {is_released}");
     }
+}
+
+#[tokio::test]
+async fn what_is_half_written_is_not_uploaded_by_whoever_came_second() {
+    let b = narrow_bench().await;
+    b.write("f", "acknowledged").await.unwrap();
+    let ino = b.fs.lookup(Ino::ROOT, &name("f")).await.unwrap().unwrap().ino;
+    let held = b.faults.hold_next(Op::Put);
+    let fs = Arc::clone(&b.fs);
+    let first = tokio::spawn(async move { fs.commit(ino).await });
+    held.reached().await;
+    let fs = Arc::clone(&b.fs);
+    let second = tokio::spawn(crate::write::unattended(async move { fs.commit(ino).await }));
+    let (_, fh) = b.open("f", libc::O_WRONLY | libc::O_TRUNC).await;
+    b.fs.write(fh, Some(0), b"half", false).await.unwrap();
+    held.release();
+    first.await.unwrap().unwrap();
+    let refused = second.await.unwrap().unwrap_err();
+    assert!(matches!(refused, FsError::Commit(crate::write::CommitError::Disturbed)), "{refused:?}");
+    assert_eq!(b.object("f").await.as_deref(), Some("acknowledged"));
+    b.fs.write(fh, Some(4), b", and whole", false).await.unwrap();
+    b.fs.flush(CALLER, fh).await.unwrap();
+    b.fs.release(fh).await;
+    assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
+    assert_eq!(b.object("f").await.as_deref(), Some("half, and whole"));
+}
+
+#[tokio::test]
+async fn what_could_not_be_journaled_is_uploaded_once_it_can_be() {
+    let b = narrow_bench().await;
+    b.put_large("a", &noise(2 * MIB)).await;
+    b.write("f", "acknowledged").await.unwrap();
+    let (_, source) = b.open("a", libc::O_RDONLY).await;
+    let (_, fh) = b.open("f", libc::O_WRONLY | libc::O_TRUNC).await;
+    assert!(b.fs.copy_range((source, 0), (fh, 0), u64::MAX >> 1).await.unwrap().is_some());
+    b.fs.release(source).await;
+    b.faults.fail_next(Op::Get, ErrorKind::AccessDenied, 1);
+    b.fs.flush(CALLER, fh).await.unwrap_err();
+    b.fs.release(fh).await;
+    let background = tokio::spawn(Arc::clone(&b.fs).run_background());
+    for _ in 0..500 {
+        b.advance(10);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        if b.fs.pending().unwrap().files == 0 {
+            break;
+        }
+    }
+    background.abort();
+    let pending = b.fs.pending().unwrap();
+    assert!(pending.files == 0 && b.bytes_of("f").await == noise(2 * MIB), "{:?}", pending.failed);
 }

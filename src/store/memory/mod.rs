@@ -29,6 +29,7 @@ pub struct MemoryStore {
     capabilities: Capabilities,
     conditions: Conditions,
     lax_reads: bool,
+    lax_part_copies: bool,
     invalid: Vec<InvalidKey>,
     state: Mutex<State>,
 }
@@ -115,13 +116,18 @@ impl MemoryStore {
 
     /// An empty bucket with the given limits, which honours, ignores or refuses conditions per verb.
     pub fn with(capabilities: Capabilities, conditions: Conditions) -> MemoryStore {
-        let (lax_reads, invalid, state) = (false, Vec::new(), Mutex::default());
-        MemoryStore { capabilities, conditions, lax_reads, invalid, state }
+        let (lax_reads, lax_part_copies, invalid, state) = (false, false, Vec::new(), Mutex::default());
+        MemoryStore { capabilities, conditions, lax_reads, lax_part_copies, invalid, state }
     }
 
     /// The same, as behind a proxy that ignores the condition of a GET.
     pub fn with_lax_reads(self) -> MemoryStore {
         MemoryStore { lax_reads: true, ..self }
+    }
+
+    /// The same, as a server that ignores the condition on the source of an UploadPartCopy.
+    pub fn with_lax_part_copies(self) -> MemoryStore {
+        MemoryStore { lax_part_copies: true, ..self }
     }
 
     /// The same, as a server that lets in keys which no request of ours can name: its listings show them last.
@@ -289,7 +295,7 @@ impl ObjectStore for MemoryStore {
         let mut state = self.lock();
         let fail = |kind| refuse(kind, Op::UploadPartCopy, Some(&source.key));
         let object = state.objects.get(&source.key).ok_or_else(|| fail(ErrorKind::NotFound))?;
-        if source.if_match.as_ref().is_some_and(|want| *want != object.etag) {
+        if !self.lax_part_copies && source.if_match.as_ref().is_some_and(|want| *want != object.etag) {
             return Err(fail(ErrorKind::Precondition));
         }
         let size = object.body.len() as u64;

@@ -54,7 +54,7 @@ fn by_code(code: &str) -> Option<ErrorKind> {
         "InternalError" | "XMinioServerNotInitialized" => ErrorKind::Server,
         "RequestTimeout" => ErrorKind::Timeout,
         "IncompleteBody" => ErrorKind::Broken,
-        "BadDigest" | "XAmzContentSHA256Mismatch" => ErrorKind::Corrupt,
+        "BadDigest" | "XAmzContentSHA256Mismatch" | "XAmzContentChecksumMismatch" => ErrorKind::Corrupt,
         "NotImplemented" | "MethodNotAllowed" => ErrorKind::NotImplemented,
         _ => return None,
     })
@@ -277,6 +277,7 @@ mod tests {
             (Op::Put, 500, "", ErrorKind::Server),
             (Op::Put, 501, "NotImplemented", ErrorKind::NotImplemented),
             (Op::Put, 400, "RequestTimeout", ErrorKind::Timeout),
+            (Op::Put, 400, "XAmzContentChecksumMismatch", ErrorKind::Corrupt),
             (Op::Put, 400, "KeyTooLongError", ErrorKind::Invalid),
             (Op::Copy, 400, "MetadataTooLarge", ErrorKind::MetadataTooLarge),
             (Op::Put, 301, "PermanentRedirect", ErrorKind::Invalid),

@@ -1,6 +1,7 @@
 //! Names that change hands shortly before a crash: what was acknowledged has one of them afterwards. Owns nothing else.
 
 mod owed;
+mod renamed;
 
 use super::promises::bench_with;
 use super::*;

@@ -93,6 +93,19 @@ async fn attributes_of_a_file_that_is_written_anew_outlive_its_bytes() {
 }
 
 #[tokio::test]
+async fn attributes_that_are_owed_of_a_half_written_file_follow_its_name() {
+    let b = bench().await;
+    b.write("a", "in the bucket").await.unwrap();
+    b.half_written("a").await;
+    b.mv("a", "b").await.unwrap();
+    assert_eq!((b.journal_keys(), b.object("b").await.as_deref()), (vec!["b".to_owned()], Some("in the bucket")));
+    let b = b.crash().await;
+    assert_eq!((b.read("b").await.as_str(), b.mode("b").await), ("in the bucket", 0o600));
+    assert_eq!(b.drained(&["a", "b"]).await, ["nothing", "in the bucket"]);
+    assert_eq!(b.stored_mode("b").await, "33152");
+}
+
+#[tokio::test]
 async fn attributes_that_are_owed_of_a_version_that_is_gone_make_no_conflict_copy() {
     let b = bench().await;
     b.write("a", "in the bucket").await.unwrap();
