@@ -167,6 +167,14 @@ fn place(source: Option<&str>, variables: Environment<'_>) -> Result<(String, Ke
     }
 }
 
+/// The endpoint that the AWS environment names
+/// (<https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html>). It has to be known before the state folder is chosen.
+fn aws_endpoint(variables: Environment<'_>) -> Option<String> {
+    let named = |name| variables(name).filter(|url| !url.is_empty());
+    let is_ignored = || named("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS").is_some_and(|v| v.eq_ignore_ascii_case("true"));
+    named("AWS_ENDPOINT_URL_S3").or_else(|| named("AWS_ENDPOINT_URL").filter(|_| !is_ignored()))
+}
+
 /// Options first, then the S3_ names; what neither says, the AWS environment and configuration files decide.
 fn s3_settings(bucket: String, options: &Options, variables: Environment<'_>) -> S3Settings {
     let keys = (variables("S3_ACCESS_KEY_ID"), variables("S3_SECRET_ACCESS_KEY"));
@@ -180,7 +188,7 @@ fn s3_settings(bucket: String, options: &Options, variables: Environment<'_>) ->
         _ => None,
     };
     S3Settings {
-        endpoint: options.endpoint.clone().or_else(|| variables("S3_ENDPOINT")),
+        endpoint: options.endpoint.clone().or_else(|| variables("S3_ENDPOINT")).or_else(|| aws_endpoint(variables)),
         region: options.region.clone().or_else(|| variables("S3_REGION")),
         profile: options.profile.clone(),
         path_style: options.path_style,
@@ -277,6 +285,17 @@ mod tests {
         assert_eq!(folders.len(), 4);
         assert!(folders.iter().all(|folder| folder.parent() == Some(Path::new("/state"))), "{folders:?}");
         assert_eq!(folder("s3://b/p/", "http://h"), folder("s3://b/p", "http://h"));
+        assert_eq!(folder("s3://b", "http://h/"), folder("s3://b", "http://h"));
+        // Whoever names the server, it is the same one; and another profile may name another.
+        let of = |env: &[(&str, &str)], option: &str| {
+            config(&["s3://b", "/mnt/x", "-o", &format!("state_dir=/state{option}")], env).unwrap().state_folder()
+        };
+        assert_eq!(of(&[("AWS_ENDPOINT_URL", "http://h")], ""), folder("s3://b", "http://h"));
+        let both = [("AWS_ENDPOINT_URL", "http://h"), ("AWS_ENDPOINT_URL_S3", "http://i")];
+        assert_eq!(of(&both, ""), folder("s3://b", "http://i"));
+        let ignored = [("AWS_ENDPOINT_URL", "http://h"), ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true")];
+        assert_eq!(of(&ignored, ""), of(&[], ""));
+        assert!(of(&[], ",profile=a") != of(&[], ",profile=b") && of(&[], ",profile=a") != of(&[], ""));
     }
 
     #[test]

@@ -95,8 +95,13 @@ impl MountConfig {
         if let Some(name) = &self.state_name {
             return name.clone();
         }
-        let endpoint = self.s3.endpoint.as_deref().unwrap_or("aws");
-        let identity = format!("{endpoint}\n{}\n{}", self.s3.bucket, self.prefix);
+        let server = match (&self.s3.endpoint, &self.s3.profile) {
+            (Some(endpoint), _) => endpoint.trim_end_matches('/').to_owned(),
+            // It may name a server of its own.
+            (None, Some(profile)) => format!("aws profile {profile}"),
+            (None, None) => "aws".to_owned(),
+        };
+        let identity = format!("{server}\n{}\n{}", self.s3.bucket, self.prefix);
         format!("{}-{}", self.s3.bucket, hash(identity.as_bytes()))
     }
 }

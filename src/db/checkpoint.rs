@@ -11,6 +11,11 @@ use std::thread;
 /// The log is moved when it is longer than this, in bytes; and cut to it when it starts again from its beginning.
 pub(super) const LOG_LEN: u64 = 32 << 20;
 
+/// A log that is longer than this is begun anew although the writer waits for that.
+const LOG_LEN_MAX: u64 = 8 * LOG_LEN;
+/// As long as no more frames than these, each of a page, are left to be moved: 8 MiB.
+const LEFT_MAX: i64 = 1024;
+
 /// Tells the thread that something was committed. Dropped, it ends.
 pub(super) struct Checkpointer {
     committed: Option<mpsc::SyncSender<()>>,
@@ -51,17 +56,37 @@ fn run(path: &Path, committed: &mpsc::Receiver<()>) {
     let log = log_of(path);
     let mut conn = None;
     while committed.recv().is_ok() {
-        if !std::fs::metadata(&log).is_ok_and(|log| log.len() > LOG_LEN) {
+        let len = || std::fs::metadata(&log).map_or(0, |log| log.len());
+        if len() <= LOG_LEN {
             continue;
         }
         if conn.is_none() {
             conn = rusqlite::Connection::open(path).ok();
         }
         let Some(conn) = &conn else { continue };
-        // PASSIVE waits for nobody, and nobody for it.
-        if let Err(e) = conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
-            tracing::debug!(path = %path.display(), error = %e, "the log could not be moved into the database");
+        // PASSIVE waits for nobody, and nobody for it. Answers frames that the log has, and that were moved.
+        let moved =
+            conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |r| Ok((r.get::<_, i64>(1)?, r.get::<_, i64>(2)?)));
+        match moved {
+            // Somebody has written each time before all was moved, and the log goes on growing. What is left is little.
+            Ok((all, moved)) if len() > LOG_LEN_MAX && all - moved <= LEFT_MAX => restart(conn),
+            Ok(_) => {}
+            Err(e) => {
+                tracing::debug!(path = %path.display(), error = %e, "the log could not be moved into the database");
+            }
         }
+    }
+}
+
+/// The disk is full: what the log takes is used again from its beginning, so that what is cleared can be written.
+pub(super) fn make_room(conn: &rusqlite::Connection) {
+    restart(conn);
+}
+
+/// The log begins anew. Whoever writes waits for that.
+fn restart(conn: &rusqlite::Connection) {
+    if let Err(e) = conn.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(())) {
+        tracing::debug!(path = conn.path(), error = %e, "the log could not be begun anew");
     }
 }
 

@@ -77,8 +77,8 @@ pub(super) fn note(path: &Path, message: &str) {
 pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let aside = beside(path, &format!(".damaged-{}", now.as_secs()));
-    std::fs::rename(path, &aside)?;
-    for suffix in ["-wal", "-shm"] {
+    // Some of it may have been set aside already, by somebody who was killed then.
+    for suffix in ["", "-wal", "-shm"] {
         match std::fs::rename(beside(path, suffix), beside(&aside, suffix)) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}
@@ -98,4 +98,20 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_set_aside_half_way_is_set_aside_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.db");
+        for file in [beside(&path, "-wal"), mark(&path)] {
+            std::fs::write(file, "x").unwrap();
+        }
+        let aside = set_aside(&path).unwrap();
+        assert!(beside(&aside, "-wal").exists() && !mark(&path).exists());
+    }
 }

@@ -23,6 +23,8 @@ mod inodes;
 mod journal;
 mod listings;
 mod schema;
+#[cfg(test)]
+pub(crate) mod testing;
 mod updates;
 
 pub use children::Child;
@@ -394,21 +396,41 @@ fn write_group(
     jobs: &mpsc::Receiver<Sent>,
 ) -> (Vec<Answer>, Result<(), DbError>) {
     let begun = conn.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([]));
-    let mut answers: Vec<Answer> = group.into_iter().map(|job| job(conn)).collect();
+    let (is_begun, mut is_rolled_back) = (begun.is_ok(), false);
+    let mut carry_out = |job: Job| {
+        let answer = job(conn);
+        // A statement that finds the disk full may take back the whole transaction, and what others have written in it. Those that
+        // follow write nothing either.
+        if is_begun && conn.is_autocommit() {
+            is_rolled_back = true;
+            if let Err(error) = conn.execute_batch("BEGIN IMMEDIATE") {
+                tracing::debug!(%error, "after a transaction that was taken back");
+            }
+        }
+        answer
+    };
+    let mut answers: Vec<Answer> = group.into_iter().map(&mut carry_out).collect();
     if let Err(e) = begun {
         return (answers, Err(sqlite_error(path, &e)));
     }
     while answers.len() < GROUP_COMMIT_MAX
         && let Ok(next) = jobs.try_recv()
     {
-        answers.push((next.job)(conn));
+        answers.push(carry_out(next.job));
     }
-    let commit = conn.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([]));
-    let commit = commit.map(drop).map_err(|e| sqlite_error(path, &e));
+    let commit = if is_rolled_back {
+        Err(DbError::Full { path: path.to_owned() })
+    } else {
+        let commit = conn.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([]));
+        commit.map(drop).map_err(|e| sqlite_error(path, &e))
+    };
     if let Err(e) = &commit {
         tracing::error!(error = %e, "a transaction could not be committed");
         if conn.execute_batch("ROLLBACK").is_err() {
             tracing::debug!("nothing to roll back");
+        }
+        if matches!(e, DbError::Full { .. }) {
+            checkpoint::make_room(conn);
         }
     }
     (answers, commit)
@@ -449,6 +471,20 @@ mod tests {
         let (a, b, c) = tokio::join!(db.write(insert("a")), bad, db.write(insert("c")));
         assert!(a.is_ok() && b.is_err() && c.is_ok());
         assert_eq!(db.read(rows).unwrap(), 2);
+    }
+
+    /// As SQLite itself does it when a statement finds the disk full while it spills its cache.
+    #[tokio::test]
+    async fn who_shares_a_transaction_that_was_taken_back_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Db::open(&dir.path().join("c.db"), &Schema::CATALOGUE, Durability::Crash).unwrap();
+        let insert = |c: &rusqlite::Connection| c.execute("INSERT INTO kv VALUES('a', 'v')", []).map(drop);
+        let take_back = |c: &rusqlite::Connection| c.execute_batch("ROLLBACK; INSERT INTO no_such_table VALUES(1)");
+        let (shares, breaks) = tokio::join!(db.write_patiently(insert), db.write(take_back));
+        assert!(shares.is_err() && breaks.is_err());
+        assert_eq!(db.read(rows).unwrap(), 0);
+        db.write(insert).await.unwrap();
+        assert_eq!(db.read(rows).unwrap(), 1);
     }
 
     #[test]

@@ -88,7 +88,11 @@ impl Fs {
                 // Replaced by a rename after which the journal could not be written.
                 return self.forget_staged(ino).await;
             };
-            let Some(key) = self.meta.key(&row)? else { return Ok(()) };
+            let Some(key) = self.meta.key(&row)? else {
+                // The journal could not forget it when it lost its name.
+                let is_left = row.parent.is_none() && !self.meta.pins().is_pinned(ino);
+                return if is_left { self.last_closed(ino).await } else { Ok(()) };
+            };
             let key = key?;
             let _claim = self.claims.claim(vec![Span::Key(key.clone())]).await;
             // Renamed, removed or committed while we waited?
@@ -286,7 +290,11 @@ impl Fs {
             let written_at = kept.written_at().filter(|at| *at == sent.attr.mtime || !kept.is_changed());
             settle(now, size, written_at);
         };
-        self.note_settled(row, version, &done.headers, settle).await?;
+        if let Err(e) = self.note_settled(row, version, &done.headers, settle).await {
+            // The catalogue shows the version before: the file is owed until it knows better.
+            staged.touch();
+            return Err(e);
+        }
         if staged.is_changed() && staged.is_journaled() {
             // Written again meanwhile: the journal must not remember the old base.
             return self.journal_anew(staged, None).await;

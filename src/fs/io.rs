@@ -22,6 +22,9 @@ use std::time::Duration;
 const COPY_SIZE_MIN: u64 = 1 << 20;
 /// How long a write waits for room in staging, while uploads go on.
 const ROOM_PATIENCE: Duration = Duration::from_secs(30);
+/// Looks for a row that shows what is read, and the pause between two.
+const SETTLE_LOOKS: u32 = 100;
+const SETTLE_LOOK: Duration = Duration::from_millis(10);
 /// Pause between two looks for room that nobody says anything of.
 const ROOM_LOOK: Duration = Duration::from_millis(200);
 /// Bytes of one COPY_FILE_RANGE, whose answer has 32 bits (`fuse_write_out`, include/uapi/linux/fuse.h).
@@ -259,10 +262,14 @@ impl Fs {
     /// # Errors
     /// [`FsError::Stale`] if what is written to it would reach nobody.
     pub(super) async fn stage_for_write(&self, row: &InodeRow) -> Result<Arc<Staged>> {
-        let base = match self.object(row) {
-            Err(FsError::Stale) => self.handles.of(row.ino).first().and_then(|h| h.object()),
-            result => result?,
+        let settled;
+        let row = if self.writer.get(row.ino).is_none() && self.is_read_otherwise(row)? {
+            settled = self.row_as_read(row.ino).await?;
+            &settled
+        } else {
+            row
         };
+        let base = self.base_of(row)?;
         // Of changes that have a name nobody takes it away: a user's every write asks this.
         let is_held = row.local && row.parent.is_some() && !self.meta.pins().is_lost(row.ino);
         if !is_held && self.is_out_of_reach(row.ino)? {
@@ -282,6 +289,34 @@ impl Fs {
             }
         }
         Ok(staged)
+    }
+
+    /// The object that a change of an inode is made over.
+    fn base_of(&self, row: &InodeRow) -> Result<Option<ObjectRef>> {
+        match self.object(row) {
+            Err(FsError::Stale) => Ok(self.handles.of(row.ino).first().and_then(|h| h.object())),
+            result => result,
+        }
+    }
+
+    /// Whether somebody who has the file open reads another version than the row shows.
+    fn is_read_otherwise(&self, row: &InodeRow) -> Result<bool> {
+        let Some(base) = self.base_of(row)? else { return Ok(false) };
+        let is_other = |object: ObjectRef| !object.version.same(&base.version);
+        Ok(self.handles.of(row.ino).iter().any(|handle| handle.object().is_some_and(is_other)))
+    }
+
+    /// The row, once it shows what is read. A chmod or a rename tells row and handles of a new version one after the other. If they go on
+    /// naming different ones, a listing has shown another in the moment of the open: bytes of the one do not go over the other.
+    async fn row_as_read(&self, ino: Ino) -> Result<InodeRow> {
+        for _ in 0..SETTLE_LOOKS {
+            let row = self.row(ino)?;
+            if !self.is_read_otherwise(&row)? {
+                return Ok(row);
+            }
+            tokio::time::sleep(SETTLE_LOOK).await;
+        }
+        Err(FsError::Stale)
     }
 
     /// Whether a commit of the inode would have no name to go to, and yet somebody might expect one: it was changed or deleted

@@ -218,13 +218,16 @@ impl Fs {
         if was_complete && self.unread.is_worth_listing_again(dir.ino, self.meta.now()) {
             self.list_later(dir.ino);
         }
+        let asked = self.meta.observe_in(dir.ino)?;
         let key = self.key(dir)?;
-        let asked = self.meta.observe();
         let found = self.remote.lookup(&key, name, self.kept().in_objects()).await?.map(to_found);
         self.apply_found(dir.ino, name.clone(), found, asked).await
     }
 
     /// Takes over what a question about one name found, and tells of it. Answers the row that the name has now.
+    ///
+    /// # Errors
+    /// [`FsError::Stale`] if the directory was renamed since it was asked, and the name is not known in it.
     pub(super) async fn apply_found(
         self: &Arc<Self>,
         parent: Ino,
@@ -235,7 +238,9 @@ impl Fs {
         let fs = Arc::clone(self);
         // Who is interrupted between the two would leave others without the event.
         to_the_end(async move {
-            let (row, changes) = fs.meta.apply_lookup(parent, name, found, &asked).await?;
+            let Some((row, changes)) = fs.meta.apply_lookup(parent, name.clone(), found, &asked).await? else {
+                return fs.meta.child(parent, &name)?.map(Some).ok_or(FsError::Stale);
+            };
             fs.announce(changes);
             Ok(row)
         })
@@ -255,8 +260,8 @@ impl Fs {
 
     pub(super) async fn read_headers(self: &Arc<Self>, row: &InodeRow) -> Result<Option<InodeRow>> {
         let (Some(parent), Some(name)) = (row.parent, row.name.clone()) else { return Ok(Some(row.clone())) };
+        let asked = self.meta.observe_in(parent)?;
         let key = self.key(row)?;
-        let asked = self.meta.observe();
         let head = self.remote.head(&key).await?;
         head.iter().for_each(|meta| self.note_headers(&meta.headers));
         let found = match (row.attr.kind, head) {
@@ -285,8 +290,8 @@ impl Fs {
             return Ok(row);
         }
         let (Some(parent), Some(name)) = (row.parent, row.name.clone()) else { return Ok(row) };
+        let asked = self.meta.observe_in(parent)?;
         let key = self.key(&row)?;
-        let asked = self.meta.observe();
         let head = match self.patiently(async { Ok(self.remote.head(&key).await?) }).await {
             Err(e) if e.is_outage() => {
                 tracing::warn!(%key, error = %e, "the bucket does not answer: opening what is known");

@@ -15,6 +15,10 @@ use crate::store::{Condition, ErrorKind, ObjectMeta, StoreError};
 use crate::types::{ByteRange, FileKind, Ino, Key, Name, Version, WriteId};
 use bytes::Bytes;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// When the journal is asked again to forget a file, after it could not.
+const DISCARD_PAUSE: Duration = Duration::from_secs(5);
 
 impl Fs {
     /// Before CREATE, and interruptible, as nothing is changed yet: whether the name is free still. Who neither empties the file nor
@@ -243,7 +247,7 @@ impl Fs {
         // Renamed meanwhile: what is at the old key says nothing of it.
         let Some(row) = self.meta.get(row.ino)?.filter(|row| self.has_key(row, key)) else { return Ok(()) };
         let (Some(parent), Some(name)) = (row.parent, row.name) else { return Ok(()) };
-        let asked = self.meta.observe();
+        let asked = self.meta.observe_in(parent)?;
         let found = self.remote.head(key).await?.as_ref().map(super::headers::found_object);
         self.apply_found(parent, name, found, asked).await.map(drop)
     }
@@ -252,7 +256,11 @@ impl Fs {
     pub(super) async fn forget_staged(&self, ino: Ino) -> Result<()> {
         self.queue().forget(ino);
         if !self.meta.pins().is_pinned(ino) {
-            self.writer.discard(ino).await?;
+            if let Err(e) = self.writer.discard(ino).await {
+                // The background tries again, as with a file that was replaced.
+                self.queue_commit_after(ino, DISCARD_PAUSE);
+                return Err(e.into());
+            }
         } else if let Some(staged) = self.writer.get(ino) {
             // Nothing is owed any more: a journal row would bring the deleted file back after a crash.
             self.writer.disown(&staged).await?;

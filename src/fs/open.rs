@@ -276,7 +276,7 @@ impl Fs {
             return Ok(());
         }
         self.drop_seen_version(ino);
-        self.writer.discard(ino).await?;
+        self.forget_staged(ino).await?;
         self.drop_orphan(ino).await;
         if row.is_some() {
             self.meta.drop_nameless(ino).await?;

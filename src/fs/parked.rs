@@ -195,8 +195,7 @@ impl Fs {
             return Err(io::Error::from_raw_os_error(libc::EBUSY).into());
         }
         tracing::warn!(%key, "what was changed here is dropped, as somebody asked for");
-        self.queue().forget(ino);
-        self.writer.discard(ino).await?;
+        self.forget_staged(ino).await?;
         self.drop_seen_version(ino);
         if row.version.is_none() {
             self.meta.remove(ino).await?;

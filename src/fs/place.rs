@@ -103,8 +103,8 @@ impl Fs {
 
     /// Asks the bucket for a place, and takes over what is there.
     pub(super) async fn look_at(self: &Arc<Self>, place: &Place) -> Result<()> {
+        let asked = self.meta.observe_in(place.parent)?;
         let dir = self.key(&self.dir_row(place.parent)?)?;
-        let asked = self.meta.observe();
         let found =
             self.remote.lookup(&dir, &place.name, self.kept().in_objects()).await?.map(super::headers::to_found);
         self.apply_found(place.parent, place.name.clone(), found, asked).await.map(drop)

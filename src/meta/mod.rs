@@ -27,6 +27,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+#[cfg(test)]
+pub(crate) use crate::db::testing::Refusal;
 pub use crate::db::{Catalogue, Child, DbError, InodeRow, Known, Marker};
 pub use apply::{Change, UnmappableKey};
 pub use finish::Leftover;
@@ -133,6 +135,18 @@ impl Meta {
     /// Begins a question to the bucket: its answer is as old as this moment.
     pub fn observe(&self) -> Observation {
         self.gone.observe(self.clock.now())
+    }
+
+    /// The same of a question about a name in `dir`, whose key the caller makes after this. If the directory has another path when the
+    /// answer comes, it says nothing of that name.
+    ///
+    /// # Errors
+    /// As [`Meta::get`].
+    pub fn observe_in(&self, dir: Ino) -> Result<Observation> {
+        let path = self.path(dir)?;
+        let mut asked = self.observe();
+        asked.path = path;
+        Ok(asked)
     }
 
     /// `name` moves away from `parent`: until the guard is dropped, the bucket does not bring it back.
@@ -335,7 +349,8 @@ impl Meta {
             .await
     }
 
-    /// Applies what a question about one name found, or that it found nothing.
+    /// Applies what a question about one name found, or that it found nothing. `None`, and nothing has changed, if the directory has
+    /// moved since it was asked.
     ///
     /// # Errors
     /// As [`Meta::get`].
@@ -345,7 +360,7 @@ impl Meta {
         name: Name,
         found: Option<Found>,
         asked: &Observation,
-    ) -> Result<(Option<InodeRow>, Vec<Change>)> {
+    ) -> Result<Option<(Option<InodeRow>, Vec<Change>)>> {
         self.apply_at(None, (parent, name), found, asked).await
     }
 
@@ -356,9 +371,13 @@ impl Meta {
         (parent, name): (Ino, Name),
         found: Option<Found>,
         asked: &Observation,
-    ) -> Result<(Option<InodeRow>, Vec<Change>)> {
+    ) -> Result<Option<(Option<InodeRow>, Vec<Change>)>> {
         let found = found.map(|found| found.where_kept(self.defaults.kept));
+        let path = asked.path.clone();
         self.applying(asked, move |rows, cx| {
+            if path.is_some() && rows.path(parent)? != path {
+                return Ok(None);
+            }
             let mut changes = Vec::new();
             // Whoever asked is shown the name at once.
             let is_known = rows.get(parent)?.is_some_and(|dir| dir.complete_at.is_some());
@@ -368,7 +387,7 @@ impl Meta {
                 None => apply::apply_absence(rows, cx, parent, &name, &mut changes)?,
             };
             finish::touch_changed(rows, cx, &changes)?;
-            Ok((row, changes))
+            Ok(Some((row, changes)))
         })
         .await
     }

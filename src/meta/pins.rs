@@ -126,6 +126,8 @@ pub struct Observation {
     id: u64,
     began: Timestamp,
     recent: RecentlyGone,
+    /// The path of the directory that it is about, if it is about one name.
+    pub(super) path: Option<Vec<Name>>,
 }
 
 impl Observation {
@@ -169,7 +171,7 @@ impl RecentlyGone {
         let id = recent.next;
         recent.next += 1;
         recent.running.insert(id, began);
-        Observation { id, began, recent: self.clone() }
+        Observation { id, began, recent: self.clone(), path: None }
     }
 
     pub(super) fn note(&self, parent: Ino, name: &Name, at: Timestamp) {

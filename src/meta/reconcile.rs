@@ -6,7 +6,7 @@
 use super::headers::{self, HeaderAttrs, Kept};
 use super::xattrs;
 use crate::db::{InodeRow, Marker};
-use crate::types::{Attr, FileKind, Name, Timestamp, Version};
+use crate::types::{Attr, FileKind, Name, Timestamp, Version, WriteId};
 use std::collections::BTreeMap;
 
 /// A name as the bucket shows it.
@@ -203,16 +203,19 @@ pub(super) fn confirm(row: &mut InodeRow, found: &Found, defaults: &Defaults, be
     row.checked_at = began;
     match found {
         Found::Object { version, storage_class, headers } => {
+            let mut is_rewritten = false;
             if let Some(known) = &mut row.version
                 && known.last_modified.is_none()
             {
                 known.last_modified = version.last_modified;
+                // Until now that of a PUT of ours, which somebody else may have given other metadata since: the ETag stays the same.
+                is_rewritten = headers.as_ref().is_some_and(|now| is_of_other_write(row.headers.as_deref(), now));
             }
             if storage_class.is_some() {
                 row.storage_class.clone_from(storage_class);
             }
             if let Some(headers) = headers
-                && row.headers.is_none()
+                && (row.headers.is_none() || is_rewritten)
             {
                 if headers.user.is_some() {
                     let before = std::mem::replace(&mut row.attr, attr_of(found, defaults));
@@ -251,6 +254,13 @@ pub(super) fn confirm(row: &mut InodeRow, found: &Found, defaults: &Defaults, be
             }
         }
     }
+}
+
+/// Whether headers that were read now are not of the write that those which are known are of.
+fn is_of_other_write(known: Option<&str>, now: &Headers) -> bool {
+    let known = known.and_then(|json| serde_json::from_str::<serde_json::Value>(json).ok());
+    let id = known.as_ref().and_then(|known| known["user"][WriteId::HEADER].as_str());
+    now.user.as_ref().is_some_and(|user| user.get(WriteId::HEADER).map(String::as_str) != id)
 }
 
 /// Takes over what the headers say of the version that `row` shows, if nobody has read them. Size and kind stay: an inode never

@@ -137,7 +137,7 @@ impl Meta {
         place: Option<Pos>,
         asked: &Observation,
     ) -> Result<Option<InodeRow>> {
-        Ok(self.apply_at(place, name, Some(found), asked).await?.0)
+        Ok(self.apply_at(place, name, Some(found), asked).await?.and_then(|(row, _)| row))
     }
 
     /// What was changed here of `ino` counts no more, and its name shows what the bucket has there. Who has it open keeps the inode,

@@ -7,7 +7,7 @@
 use super::content::Content;
 use super::moments::Moment;
 use super::origin::Origin;
-use super::plan::{self, Send, TooLarge};
+use super::plan::{self, PartPlan, Send, TooLarge};
 use super::sending::{PARTS_PREPARED, Sending};
 use super::sum::with_sum;
 use super::{JournalError, Staged, Writer};
@@ -16,6 +16,7 @@ use crate::types::{ByteRange, ContentSum, Key, ObjectRef, Timestamp, Version};
 use futures::{StreamExt, TryStreamExt};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Bytes of the base that are fetched at once to complete a file.
 pub(super) const FILL_SIZE: u64 = 8 << 20;
@@ -105,10 +106,6 @@ impl Writer {
             self.give_up(&known);
         }
         self.prepare(staged, key).await?;
-        // Before an attempt is noted that is none.
-        if staged.is_past_bound() || staged.is_too_early(&staged.lock()) {
-            return Err(CommitError::Disturbed);
-        }
         let known = staged.sending().filter(|known| known.upload.key == *key);
         let id = staged.begin_attempt(known.map(|known| known.id.clone()));
         let user_metadata_max = self.store.capabilities().user_metadata_max;
@@ -173,10 +170,14 @@ impl Writer {
     async fn prepare(&self, staged: &Staged, key: &Key) -> Result<(), CommitError> {
         loop {
             let (_, needed) = self.plan(staged, &staged.lock(), key)?;
-            if needed.is_empty() {
+            if !needed.is_empty() {
+                self.fetch(staged, needed).await?;
+            } else if staged.is_past_bound() || staged.is_too_early(&staged.lock()) {
+                // Before an attempt is noted that is none.
+                return Err(CommitError::Disturbed);
+            } else {
                 return Ok(());
             }
-            self.fetch(staged, needed).await?;
         }
     }
 
@@ -309,13 +310,7 @@ impl Writer {
                         Arc::clone(begun.sending.insert(new))
                     }
                 };
-                let mut parts: Vec<Part> = futures::stream::iter(parts)
-                    .map(|part| self.make_part(&begun.origin, &sending, part))
-                    // One that takes long keeps no others from beginning.
-                    .buffer_unordered(PARTS_PREPARED)
-                    .try_collect()
-                    .await?;
-                parts.sort_by_key(|part| part.number);
+                let parts = self.make_parts(&begun.origin, &sending, parts).await?;
                 if begun.is_disturbed() {
                     return Err(CommitError::Disturbed);
                 }
@@ -327,6 +322,40 @@ impl Writer {
             }
         };
         written.map(|written| (written, headers)).map_err(|e| failed_condition(e, condition))
+    }
+}
+
+impl Writer {
+    /// Makes all parts. If one fails of what may pass, no other is begun, and those that are under way come to their end: the next
+    /// attempt need not send them again.
+    async fn make_parts(
+        &self,
+        origin: &Arc<Origin>,
+        sending: &Arc<Sending>,
+        parts: Vec<PartPlan>,
+    ) -> Result<Vec<Part>, CommitError> {
+        let has_failed = &AtomicBool::new(false);
+        let each = |part| async move {
+            if has_failed.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            self.make_part(origin, sending, part).await.map(Some)
+        };
+        // One that takes long keeps no others from beginning.
+        let mut making = std::pin::pin!(futures::stream::iter(parts).map(each).buffer_unordered(PARTS_PREPARED));
+        let (mut made, mut failed) = (Vec::new(), None);
+        while let Some(part) = making.next().await {
+            match part {
+                Ok(part) => made.extend(part),
+                Err(CommitError::Store(e)) if e.kind.is_retryable() => {
+                    has_failed.store(true, Ordering::Relaxed);
+                    failed.get_or_insert(e);
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        made.sort_by_key(|part| part.number);
+        failed.map_or(Ok(made), |e| Err(e.into()))
     }
 }
 
@@ -431,7 +460,7 @@ impl Drop for Begun<'_> {
     }
 }
 
-fn lost_upload(error: &StoreError) -> bool {
+pub(super) fn lost_upload(error: &StoreError) -> bool {
     match error.op {
         Op::UploadPart | Op::UploadPartCopy => matches!(error.kind, ErrorKind::NoSuchUpload | ErrorKind::NotFound),
         // A part is not the one that was named (InvalidPart): an earlier one of its number has arrived late.

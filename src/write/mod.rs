@@ -223,12 +223,17 @@ impl Writer {
     /// Drops the staged file of `ino` with all that is in it: the file was deleted.
     ///
     /// # Errors
-    /// A journal that could not be written; the bytes are dropped all the same.
+    /// A journal that could not be written; then the file is owed still, until it is discarded again.
     pub async fn discard(&self, ino: Ino) -> Result<(), DbError> {
         let Some(known) = self.lock().remove(&ino) else { return Ok(()) };
         let cleared = self.disown(&known).await;
+        if cleared.is_err() {
+            // As long as there is a row, somebody has to know of it: it would bring the file back.
+            self.lock().entry(ino).or_insert(known);
+            return cleared;
+        }
         known.remove_files();
-        cleared
+        Ok(())
     }
 
     /// Inodes that have a staged file.

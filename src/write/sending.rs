@@ -3,7 +3,7 @@
 //! Owns: beginning an upload, sending its parts (each once for the same bytes), giving it up; sending ahead of the commit.
 //! Does not own: which parts there are (`plan`), what is known of them (`parts`), when the object is complete (`commit`).
 
-use super::commit::CommitError;
+use super::commit::{CommitError, lost_upload};
 use super::origin::Origin;
 use super::parts::{Look, Parts};
 use super::plan::{Layout, PartPlan};
@@ -157,8 +157,8 @@ impl Writer {
             is_spoiled: AtomicBool::new(false),
         });
         if let Err(e) = self.journal.record_upload(&sending.upload.key, &sending.upload.id, staged.ino()).await {
-            self.give_up(&sending);
-            return Err(CommitError::Journal(e.into()));
+            // Not to send it would help nobody, least of all a disk that is full: after a kill it stays in the bucket, at worst.
+            tracing::warn!(key = %sending.upload.key, error = %e, "is uploaded although the journal cannot say that it was begun");
         }
         Ok(sending)
     }
@@ -209,8 +209,18 @@ impl Writer {
         }
         let result = self.drive(staged, &sending).await;
         sending.is_driven.store(false, Ordering::SeqCst);
-        if result.is_ok() {
-            set_next_ahead(staged, &sending);
+        match &result {
+            Ok(()) => set_next_ahead(staged, &sending),
+            // No part of it would be taken: the commit begins anew.
+            Err(CommitError::Store(e)) if lost_upload(e) => {
+                let turn = staged.try_upload_turn();
+                staged.set_next_ahead(u64::MAX);
+                if turn.is_some() && staged.sending().is_some_and(|now| Arc::ptr_eq(&now, &sending)) {
+                    staged.set_sending(None);
+                    self.give_up(&sending);
+                }
+            }
+            Err(_) => {}
         }
         result
     }

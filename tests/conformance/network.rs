@@ -30,6 +30,11 @@ fn settings(port: u16) -> S3Settings {
 
 /// A server that treats each connection as `serve` does.
 async fn server<F: Future<Output = ()> + Send + 'static>(serve: fn(TcpStream) -> F) -> S3Store {
+    server_for(Timeouts::default().attempt, serve).await
+}
+
+/// The same; a request without a body may take so long.
+async fn server_for<F: Future<Output = ()> + Send + 'static>(attempt: Duration, serve: fn(TcpStream) -> F) -> S3Store {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
@@ -37,7 +42,9 @@ async fn server<F: Future<Output = ()> + Send + 'static>(serve: fn(TcpStream) ->
             tokio::spawn(serve(stream));
         }
     });
-    S3Store::connect(&settings(port)).await.unwrap()
+    let settings = settings(port);
+    let timeouts = Timeouts { attempt, ..settings.timeouts };
+    S3Store::connect(&S3Settings { timeouts, ..settings }).await.unwrap()
 }
 
 fn key() -> Key {
@@ -124,6 +131,25 @@ async fn a_slow_upload_is_not_ended() {
     let body = Bytes::from(vec![7; 6 << 20]);
     store.put(&key(), body, &ObjectHeaders::default(), &Condition::Always).await.unwrap();
     assert!(start.elapsed() > Duration::from_millis(600), "{:?}", start.elapsed());
+}
+
+/// Many small uploads share a slow line: each takes longer than a request that sends nothing may.
+#[tokio::test]
+async fn a_slow_upload_of_a_small_body_is_not_ended_either() {
+    let store = server_for(Duration::from_millis(100), |mut stream| async move {
+        let mut piece = vec![0; 64 << 10];
+        let mut got = 0;
+        while got < 256 << 10 {
+            got += stream.read(&mut piece).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(60)).await;
+        }
+        _ = stream.write_all(b"HTTP/1.1 200 OK\r\nETag: \"x\"\r\nContent-Length: 0\r\n\r\n").await;
+        _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let body = Bytes::from(vec![7; 256 << 10]);
+    store.put(&key(), body, &ObjectHeaders::default(), &Condition::Always).await.unwrap();
+    assert_eq!(store.head(&key()).await.unwrap_err().kind, ErrorKind::Timeout);
 }
 
 #[tokio::test]

@@ -100,7 +100,8 @@ fn a_large_file_is_fetched_once() {
     assert!(counts.bytes_out < (34 << 20) + (64 << 10), "{counts:?}");
     assert!(counts.of("GetObject") <= 40, "{counts:?}");
     let counts = cost(&store, || mount.sh("cat large > /dev/null"));
-    assert_eq!(counts.of("GetObject"), 0, "the kernel has it: {counts:?}");
+    // But for single pages that it has given to others since.
+    assert!(counts.bytes_out < 1 << 20, "the kernel has it: {counts:?}");
 }
 
 #[test]

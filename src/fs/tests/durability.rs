@@ -2,6 +2,7 @@
 
 use super::promises::bench_with;
 use super::*;
+use crate::meta::Refusal;
 
 #[tokio::test]
 async fn a_failed_close_is_told_and_outlives_the_daemon() {
@@ -233,4 +234,64 @@ async fn whoever_reads_a_file_whose_upload_failed_does_not_have_it_sent_again() 
     assert!(failed(&b) == 1 && is_parked(&b), "it waits for somebody");
     b.write("a", "again").await.unwrap();
     assert_eq!((failed(&b), b.object("a").await.as_deref()), (0, Some("again")));
+}
+
+impl Bench {
+    fn refusing(&self, file: &str, event: &str) -> Refusal {
+        Refusal::begin(&self.dir.path().join(file), event).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn what_was_uploaded_and_could_not_be_noted_is_noted_later() {
+    for is_new in [true, false] {
+        let b = bench().await;
+        b.write("other", "x").await.unwrap();
+        if !is_new {
+            b.write("f", "before").await.unwrap();
+        }
+        let catalogue = b.refusing("catalogue.db", "UPDATE ON inode WHEN NEW.etag IS NOT OLD.etag");
+        b.write("f", "uploaded").await.unwrap_err();
+        assert_eq!(b.object("f").await.as_deref(), Some("uploaded"));
+        catalogue.end().unwrap();
+        assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
+        assert_eq!(b.read("f").await, "uploaded", "new: {is_new}");
+        b.write("f", "again").await.unwrap();
+        assert_eq!((b.object("f").await.as_deref(), b.fs.pending().unwrap().conflicts), (Some("again"), 0));
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_was_removed_does_not_come_back_because_the_journal_could_not_forget_it() {
+    let b = bench_with(Writes { mode: WriteMode::Back, ..Writes::default() }).await;
+    b.write("f", "acknowledged").await.unwrap();
+    let ino = b.fs.lookup(Ino::ROOT, &name("f")).await.unwrap().unwrap().ino;
+    let journal = b.refusing("journal.db", "DELETE ON staged");
+    b.fs.unlink(Ino::ROOT, name("f")).await.unwrap_err();
+    journal.end().unwrap();
+    let background = tokio::spawn(Arc::clone(&b.fs).run_background());
+    for _ in 0..500 {
+        b.advance(1);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        if b.fs.writer.journal().row(ino).unwrap().is_none() {
+            break;
+        }
+    }
+    background.abort();
+    let b = b.crash().await;
+    assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
+    assert_eq!((b.object("f").await, b.ls(Ino::ROOT).await), (None, vec!["known".to_owned()]));
+}
+
+#[tokio::test]
+async fn a_large_file_is_uploaded_although_the_journal_takes_nothing() {
+    let b = bench().await;
+    b.write("other", "x").await.unwrap();
+    let (_journal, before) = (b.refusing("journal.db", "INSERT ON upload"), b.count(Op::CompleteUpload));
+    let (_, fh) = b.create("f").await;
+    let body = vec![7; 24 << 20];
+    b.fs.write(fh, Some(0), &body, false).await.unwrap();
+    b.fs.flush(CALLER, fh).await.unwrap();
+    b.fs.release(fh).await;
+    assert!(b.bytes("f").await == Some(body) && b.count(Op::CompleteUpload) == before + 1);
 }

@@ -458,3 +458,36 @@ async fn a_rename_waits_for_what_is_just_being_uploaded() {
         assert_eq!(b.fs.pending().unwrap().conflicts, 0);
     }
 }
+
+#[tokio::test]
+async fn what_the_bucket_says_of_a_path_says_nothing_of_a_directory_that_has_left_it() {
+    let b = bench().await;
+    b.foreign("d/x", "there").await;
+    let dir = b.fs.lookup(Ino::ROOT, &name("d")).await.unwrap().unwrap().ino;
+    let ino = b.fs.lookup(dir, &name("x")).await.unwrap().unwrap().ino;
+    b.advance(5);
+    let held = b.faults.hold_next(Op::Head);
+    let fs = Arc::clone(&b.fs);
+    let opening = tokio::spawn(async move { fs.open(CALLER, ino, libc::O_RDONLY).await });
+    held.reached().await;
+    b.fs.rename((Ino::ROOT, name("d")), (Ino::ROOT, name("e")), false).await.unwrap();
+    held.release();
+    let fh = opening.await.unwrap().unwrap().fh;
+    assert_eq!(b.fs.read(fh, 0, 100).await.unwrap(), "there");
+    b.fs.release(fh).await;
+    assert_eq!(b.fs.lookup(dir, &name("x")).await.unwrap().unwrap().ino, ino);
+}
+
+#[tokio::test]
+async fn who_opened_one_version_does_not_write_into_another() {
+    let b = bench().await;
+    b.foreign("a", "one").await;
+    let (ino, fh) = b.open("a", libc::O_RDWR).await;
+    // A listing that was applied in the moment of the open.
+    b.foreign("a", "another").await;
+    let now = b.memory.head(&key("a")).await.unwrap().version;
+    b.fs.meta.change(ino, move |row| row.version = Some(now)).await.unwrap();
+    assert_eq!(b.fs.write(fh, Some(0), b"ONE", false).await.unwrap_err().errno(), libc::ESTALE);
+    b.fs.release(fh).await;
+    assert_eq!(b.object("a").await.as_deref(), Some("another"));
+}

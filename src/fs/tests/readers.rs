@@ -453,3 +453,16 @@ async fn copies_whose_last_close_was_never_heard_of_are_deleted_at_the_end_of_th
     assert_eq!(b.fs.drain(Duration::from_secs(5)).await.unwrap(), Drained::Clean);
     assert_eq!(b.copies().await, (0, 0));
 }
+
+#[tokio::test]
+async fn what_somebody_sets_of_a_file_that_was_written_here_a_moment_ago_shows() {
+    let b = bench().await;
+    b.write("a", "ours").await.unwrap();
+    // The ETag stays: it is of the bytes.
+    let headers = ObjectHeaders { user: [("mode".to_owned(), "33152".to_owned())].into(), ..ObjectHeaders::default() };
+    b.memory.put(&key("a"), Bytes::from_static(b"ours"), &headers, &Condition::Always).await.unwrap();
+    b.advance(5);
+    let (ino, fh) = b.open("a", libc::O_RDONLY).await;
+    assert_eq!(b.fs.getattr(ino).unwrap().attr.perm, 0o600);
+    b.fs.release(fh).await;
+}

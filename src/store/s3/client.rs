@@ -93,7 +93,7 @@ async fn load(settings: &S3Settings, http: Http1) -> aws_config::SdkConfig {
     }
     if let Some(region) = &settings.region {
         loader = loader.region(Region::new(region.clone()));
-    } else if settings.endpoint.is_some() {
+    } else if settings.endpoint.as_deref().is_some_and(|endpoint| !is_aws(&endpoint_host(&endpoint_url(endpoint)))) {
         // Do not ask an instance's metadata service for the region of a server that is not AWS.
         let named = aws_config::environment::EnvironmentVariableRegionProvider::new();
         let chain = aws_config::meta::region::RegionProviderChain::first_try(named);

@@ -117,7 +117,9 @@ impl S3Store {
         let mut all: Vec<(&str, &str)> = self.settings.storage.headers(op);
         all.extend_from_slice(headers);
         let answer = async {
-            let request = direct.signer.request(&self.client, &self.bucket, (op, method), key, &all, body).await?;
+            let request = direct.signer.request(&self.client, &self.bucket, (op, method), key, &all, body);
+            let request = tokio::time::timeout(timeouts.attempt, request).await;
+            let request = request.unwrap_or_else(|_| Err(error::late(op, Some(key), timeouts.attempt)))?;
             let Some(request) = request else { return Ok(None) };
             let answer = direct.http.exchange(request, Some(timeouts.connect), Some(timeouts.read)).await;
             let answer = answer.map_err(|e| error::from_unanswered(op, key, e.cause()))?;
@@ -131,6 +133,10 @@ impl S3Store {
             }
             Err(error)
         };
+        if !body.is_empty() {
+            // On a slow line, which many share, it may take long: `exchange` ends one that does not go on.
+            return answer.await;
+        }
         match tokio::time::timeout(timeouts.attempt, answer).await {
             Ok(answer) => answer,
             Err(_) => Err(error::late(op, Some(key), timeouts.attempt)),

@@ -51,6 +51,13 @@ pub(super) enum Body {
     Unsigned(Bytes),
 }
 
+impl Body {
+    pub(super) fn is_empty(&self) -> bool {
+        let (Body::Signed(bytes) | Body::Unsigned(bytes)) = self;
+        bytes.is_empty()
+    }
+}
+
 /// Credentials, until when they hold, and since when they are here.
 #[derive(Debug)]
 struct Held {
