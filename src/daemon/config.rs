@@ -55,11 +55,13 @@ pub struct MountConfig {
     pub state_dir: PathBuf,
     /// Name of that folder. `None`: made of bucket, endpoint and prefix.
     pub state_name: Option<String>,
+    /// The profile that the AWS environment names, where no other one is asked for: as one that is, it may name a server.
+    pub aws_profile: Option<String>,
     /// What may be deleted at any time.
     pub cache_dir: PathBuf,
     /// Bytes that the disk cache takes, at most; 0 for none. `None`: as much as is fit.
     pub cache_size: Option<u64>,
-    /// Bytes that may be staged. `None`: nine tenths of what is free where they are.
+    /// Bytes that may be staged. `None`: nine tenths of what is free where they are, or staged already.
     pub staging_size: Option<u64>,
     /// Bytes of memory for blocks and parts together.
     pub memory: u64,
@@ -95,7 +97,7 @@ impl MountConfig {
         if let Some(name) = &self.state_name {
             return name.clone();
         }
-        let server = match (&self.s3.endpoint, &self.s3.profile) {
+        let server = match (&self.s3.endpoint, self.s3.profile.as_ref().or(self.aws_profile.as_ref())) {
             (Some(endpoint), _) => endpoint.trim_end_matches('/').to_owned(),
             // It may name a server of its own.
             (None, Some(profile)) => format!("aws profile {profile}"),

@@ -101,10 +101,24 @@ pub struct UnfinishedUpload {
 pub(super) struct ControlSocket {
     listener: UnixListener,
     path: PathBuf,
+    /// Which file is the socket: another mount may have put its own at the path.
+    id: FileId,
+}
+
+/// Device and inode number of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FileId(u64, u64);
+
+impl FileId {
+    /// Of what is at `path`, be it a symbolic link.
+    fn at(path: &Path) -> io::Result<FileId> {
+        let meta = std::fs::symlink_metadata(path)?;
+        Ok(FileId(meta.dev(), meta.ino()))
+    }
 }
 
 impl ControlSocket {
-    /// Listens at `path`, in a directory that is this user's alone.
+    /// Listens at `path`, in a directory that is this user's alone. Whoever listened there before is not found any more.
     pub(super) fn bind(path: &Path) -> io::Result<ControlSocket> {
         if let Some(dir) = path.parent() {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
@@ -113,14 +127,15 @@ impl ControlSocket {
                 return Err(io::Error::other(format!("{} is not this user's alone (0700)", dir.display())));
             }
         }
-        // The state lock is held: whoever listened here before is gone.
+        // Whoever listened here is gone, or is the daemon of another bucket (the state lock is one per bucket), which may still
+        // upload: the mountpoint is this mount's now.
         match std::fs::remove_file(path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}
         }
         let listener = UnixListener::bind(path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-        Ok(ControlSocket { listener, path: path.to_owned() })
+        Ok(ControlSocket { listener, path: path.to_owned(), id: FileId::at(path)? })
     }
 
     /// The next request, and the connection to answer it on. A connection that says nothing sensible is dropped.
@@ -146,7 +161,13 @@ impl ControlSocket {
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        if let Err(e) = std::fs::remove_file(&self.path) {
+        // Nobody else is given the inode number of this one as long as somebody listens on it.
+        let removed = match FileId::at(&self.path) {
+            Ok(id) if id != self.id => return tracing::debug!("the control socket is that of a later mount"),
+            Ok(_) => std::fs::remove_file(&self.path),
+            Err(e) => Err(e),
+        };
+        if let Err(e) = removed {
             tracing::debug!(error = %e, "the control socket was gone already");
         }
     }
@@ -194,4 +215,42 @@ async fn exchange(path: &Path, request: &Request) -> io::Result<String> {
 fn is_end_of_daemon(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotFound};
     matches!(error.kind(), NotFound | ConnectionRefused | ConnectionReset | BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What whoever asks at `path` is told, if it is `socket` that answers there.
+    async fn told(path: &Path, socket: &ControlSocket) -> Option<String> {
+        let answering = async {
+            while let Some((_, stream)) = socket.next().await {
+                answer(stream, &"here").await;
+            }
+        };
+        let request = Request::Status;
+        tokio::select! {
+            told = ask(path, &request) => told.unwrap(),
+            () = answering => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_ends_leaves_the_socket_of_the_next_at_its_mountpoint() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("objfs/m.sock");
+        let first = ControlSocket::bind(&path).unwrap();
+        assert_eq!(told(&path, &first).await.as_deref(), Some("\"here\""));
+        let second = ControlSocket::bind(&path).unwrap();
+        assert_eq!(told(&path, &second).await.as_deref(), Some("\"here\""), "while the first is there");
+        drop(first);
+        assert_eq!(told(&path, &second).await.as_deref(), Some("\"here\""), "after its end");
+        drop(second);
+        assert!(path.symlink_metadata().is_err(), "the last takes it away");
+        let third = ControlSocket::bind(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "somebody else's").unwrap();
+        drop(third);
+        assert_eq!(std::fs::read(&path).unwrap(), b"somebody else's");
+    }
 }

@@ -21,7 +21,7 @@ use crate::store::{Conditions, ErrorKind, LimitStore, ListRequest, ObjectStore, 
 use crate::telemetry;
 use crate::types::{Ino, Key, SystemClock, Timestamp, WallClock};
 use crate::write::{self, DirDisk, Journal, Writer};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -233,10 +233,23 @@ async fn build(config: MountConfig) -> Result<Rooms, MountFailure> {
     Ok(Rooms { config, fs, store, draining: AtomicBool::new(false), was_mounted_before, refused: refusal })
 }
 
-/// Nine tenths of what is free: the journal needs room as well, and so do others.
+/// How much may be staged below the state folder, unless somebody says otherwise.
 fn fit_staging(folder: &Path) -> u64 {
     let free = nix::sys::statvfs::statvfs(folder).map(|disk| disk.blocks_available() * disk.fragment_size());
-    free.map_or(u64::MAX, |free| free / 10 * 9)
+    free.map_or(u64::MAX, |free| fit_staging_beside(free, folder))
+}
+
+/// Nine tenths of what is free: the journal needs room as well, and so do others. What an earlier mount left staged is added: it
+/// counts against the limit, or is taken away, and is no part of what is free.
+fn fit_staging_beside(free: u64, folder: &Path) -> u64 {
+    free.saturating_add(bytes_on_disk(&folder.join("staging"))) / 10 * 9
+}
+
+/// What the files in a directory take of the disk, in bytes. What cannot be looked at counts as nothing.
+fn bytes_on_disk(dir: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
+    // Blocks are of 512 bytes here, whatever those of the file system are (stat(2)).
+    entries.filter_map(|entry| entry.and_then(|entry| entry.metadata()).ok()).map(|file| file.blocks() * 512).sum()
 }
 
 fn disk_cache(config: &MountConfig) -> Option<DiskSettings> {
@@ -458,5 +471,26 @@ mod tests {
         let free = disk.blocks_available() * disk.fragment_size();
         // Others use that disk as well.
         assert!(fit_staging(dir.path()).abs_diff(free / 10 * 9) < free / 10);
+    }
+
+    #[test]
+    fn what_an_earlier_mount_left_staged_takes_nothing_of_what_is_free() {
+        use std::io::Write;
+        const FREE: u64 = 40 << 20;
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(fit_staging_beside(FREE, dir.path()), FREE / 10 * 9, "nothing was ever staged");
+        let staging = dir.path().join("staging");
+        std::fs::create_dir(&staging).unwrap();
+        let noise: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(1 << 20).collect();
+        for n in ["a", "b"] {
+            let mut file = std::fs::File::create(staging.join(n)).unwrap();
+            file.write_all(&noise).unwrap();
+            // Holes take nothing.
+            file.set_len(1 << 30).unwrap();
+            file.sync_all().unwrap();
+        }
+        let more = fit_staging_beside(FREE, dir.path()) - FREE / 10 * 9;
+        assert!((1 << 20..8 << 20).contains(&more), "nine tenths of 2 MiB, and not {more}");
+        assert_eq!(fit_staging_beside(u64::MAX, dir.path()), u64::MAX / 10 * 9);
     }
 }

@@ -78,13 +78,8 @@ fn run(path: &Path, committed: &mpsc::Receiver<()>) {
     }
 }
 
-/// The disk is full: what the log takes is used again from its beginning, so that what is cleared can be written.
-pub(super) fn make_room(conn: &rusqlite::Connection) {
-    restart(conn);
-}
-
-/// The log begins anew. Whoever writes waits for that.
-fn restart(conn: &rusqlite::Connection) {
+/// The log begins anew, in the room that it has. Whoever writes waits for that.
+pub(super) fn restart(conn: &rusqlite::Connection) {
     if let Err(e) = conn.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(())) {
         tracing::debug!(path = conn.path(), error = %e, "the log could not be begun anew");
     }

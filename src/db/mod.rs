@@ -430,7 +430,8 @@ fn write_group(
             tracing::debug!("nothing to roll back");
         }
         if matches!(e, DbError::Full { .. }) {
-            checkpoint::make_room(conn);
+            // So what is cleared can be written: it takes the place of what the log has.
+            checkpoint::restart(conn);
         }
     }
     (answers, commit)

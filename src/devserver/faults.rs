@@ -49,6 +49,8 @@ pub enum Effect {
     IgnoreConditions,
     /// Answers 501 NotImplemented to writes with If-Match or If-None-Match.
     RefuseConditions,
+    /// Answers 400 InvalidArgument to requests with a header `x-amz-checksum-…`, as Backblaze B2 does.
+    RefuseChecksums,
 }
 
 /// When something goes wrong, and what.
@@ -119,7 +121,8 @@ impl Rule {
 #[error(
     "{0:?} is no fault: write EFFECT[=VALUE][,rate=0.1][,times=3][,after=2][,ops=GetObject|PutObject], where \
      EFFECT is latency=MS, bandwidth=BYTES_PER_SECOND, internal-error, slow-down, access-denied, quota-exceeded, \
-     reset-before, reset-halfway, reset-after, truncate, stall=MS, ignore-conditions or refuse-conditions"
+     reset-before, reset-halfway, reset-after, truncate, stall=MS, ignore-conditions, refuse-conditions or \
+     refuse-checksums"
 )]
 pub struct RuleError(String);
 
@@ -148,6 +151,7 @@ impl FromStr for Rule {
             "stall" => Effect::Stall { ms: number()? },
             "ignore-conditions" => Effect::IgnoreConditions,
             "refuse-conditions" => Effect::RefuseConditions,
+            "refuse-checksums" => Effect::RefuseChecksums,
             _ => return Err(wrong()),
         });
         for (name, value) in words {
@@ -191,6 +195,7 @@ pub(super) struct Plan {
     pub(super) stall: Option<Duration>,
     pub(super) ignore_conditions: bool,
     pub(super) refuse_conditions: bool,
+    pub(super) refuse_checksums: bool,
 }
 
 impl Plan {
@@ -212,6 +217,7 @@ impl Plan {
             Effect::Stall { ms } => self.stall = Some(self.stall.unwrap_or_default() + Duration::from_millis(ms)),
             Effect::IgnoreConditions => self.ignore_conditions = true,
             Effect::RefuseConditions => self.refuse_conditions = true,
+            Effect::RefuseChecksums => self.refuse_checksums = true,
         }
     }
 }
@@ -296,6 +302,7 @@ mod tests {
         let rule: Rule = "slow-down,rate=0.5,times=3,ops=GetObject|PutObject".parse().unwrap();
         assert_eq!(rule, Rule::new(Effect::SlowDown).rate(0.5).times(3).on("GetObject").on("PutObject"));
         assert_eq!("latency=20".parse(), Ok(Rule::new(Effect::Latency { ms: 20 })));
+        assert_eq!("refuse-checksums".parse(), Ok(Rule::new(Effect::RefuseChecksums)));
         for wrong in ["", "latency", "fire", "truncate,rate=2", "truncate,when=now"] {
             assert!(wrong.parse::<Rule>().is_err(), "{wrong}");
         }

@@ -115,6 +115,11 @@ impl S3Access for Gate {
         if plan.quota_exceeded {
             return Err(quota_exceeded());
         }
+        if plan.refuse_checksums
+            && let Some(name) = cx.headers().keys().find(|name| name.as_str().starts_with("x-amz-checksum-"))
+        {
+            return Err(s3_error!(InvalidArgument, "Unsupported header '{name}' received for this API call."));
+        }
         Ok(())
     }
 }

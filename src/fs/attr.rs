@@ -228,11 +228,13 @@ impl Fs {
         let Some(version) = row.version.clone() else { return Err(FsError::Stale) };
         let id = WriteId::random();
         let headers = headers.with_write_id(&id);
-        let staged = self.writer.get(row.ino);
-        if let Some(staged) = &staged {
-            // If its answer is lost, the next commit must know it for ours.
-            staged.note_attempt(&id);
-        }
+        let note_attempt = || {
+            if let Some(staged) = self.writer.get(row.ino) {
+                // If its answer is lost, the next commit must know it for ours.
+                staged.note_attempt(&id);
+            }
+        };
+        note_attempt();
         // Until the row knows the new version, whoever lists or opens would take it for somebody else's.
         let rewrite = self.meta.pins().rewrite(row.ino);
         let copied = self
@@ -254,10 +256,10 @@ impl Fs {
                 // The row first: who stages the file now must find the new version.
                 self.note_written(&row, version.clone(), &headers).await?;
                 self.note_rewritten(&row, &ObjectRef { key: key.clone(), version: before }, &key, &version);
-                if let Some(staged) = &staged {
-                    staged.forget_attempts();
-                }
-                Ok(())
+                let Some(staged) = self.writer.get(row.ino) else { return Ok(()) };
+                staged.forget_attempts();
+                // Written and acknowledged meanwhile: the journal must name the new version.
+                if staged.is_journaled() { self.journal_anew(&staged, None).await } else { Ok(()) }
             }
             Err(StoreError { kind: ErrorKind::Precondition | ErrorKind::NotFound, .. }) => {
                 drop(rewrite);
@@ -265,6 +267,8 @@ impl Fs {
                 Err(FsError::Stale)
             }
             Err(e) => {
+                // Somebody may have begun to write to it meanwhile.
+                note_attempt();
                 // It may have been done: whoever opens the file next asks.
                 self.meta.change(row.ino, |row| row.checked_at = Timestamp::default()).await?;
                 Err(e.into())

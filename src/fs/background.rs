@@ -10,7 +10,7 @@ use super::{Fs, FsError, Result};
 use crate::meta::Marker;
 use crate::store::Condition;
 use crate::types::Ino;
-use crate::write::{Span, Staged, unattended};
+use crate::write::{Asked, Span, Staged, unattended};
 use futures::StreamExt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -20,7 +20,7 @@ use std::time::Duration;
 const MARKER_DELAY: Duration = Duration::from_secs(2);
 /// How long a marker waits that could not be written.
 const MARKER_PAUSE: Duration = Duration::from_secs(30);
-/// How long a rename that an earlier mount left waits, after it could not be ended.
+/// How long a rename waits that an earlier mount left, or that failed, after it could not be ended.
 const RENAME_PAUSE: Duration = Duration::from_secs(30);
 /// When a file is looked at again that somebody writes to. Its close comes earlier, as a rule.
 const WRITTEN_PAUSE: Duration = Duration::from_secs(1);
@@ -77,13 +77,16 @@ impl Fs {
         self.queue_changed.notify_one();
     }
 
-    /// The file is committed at once, be it that somebody goes on writing to it.
-    pub(super) fn hurry(&self, ino: Ino) {
-        if let Some(staged) = self.writer.get(ino) {
+    /// The file is committed at once, be it that somebody goes on writing to it, as long as whoever asks keeps the answer. After that,
+    /// what is half written waits for its close again.
+    pub(super) fn hurry(&self, ino: Ino) -> Option<Asked> {
+        let staged = self.writer.get(ino);
+        let asked = staged.map(|staged| {
             staged.set_delay(Duration::ZERO);
-            staged.ask_for();
-        }
+            staged.ask_for()
+        });
         self.queue_commit(ino);
+        asked
     }
 
     /// How long the upload of a file waits that was acknowledged before it.
@@ -110,7 +113,8 @@ impl Fs {
         }
     }
 
-    /// What an earlier mount left in the bucket is ended or taken away, beside all else: it may take long.
+    /// What an earlier mount left in the bucket is ended or taken away, beside all else: it may take long. So is what failed in this one,
+    /// and could not be noted.
     async fn clear_left(self: &Arc<Self>) {
         if self.settings.read_only {
             return;
@@ -121,10 +125,9 @@ impl Fs {
         }
         let mut due = self.meta.now();
         loop {
-            if due <= self.meta.now() {
-                if self.end_left_renames().await {
-                    return;
-                }
+            self.tell_failed_renames().await;
+            if self.has_left_renames() && due <= self.meta.now() {
+                self.end_left_renames().await;
                 due = self.meta.now().plus(RENAME_PAUSE);
             }
             tokio::time::sleep(PERIOD).await;
@@ -274,10 +277,13 @@ impl Fs {
             Err(FsError::Exists) => None,
             Err(e) => return Err(e),
         };
+        // After the answer: a listing that began before this need not have seen it.
+        let now = self.meta.now();
         self.meta
             .change(ino, move |row| {
                 row.marker = Marker::Present;
                 row.version = version;
+                row.checked_at = now;
             })
             .await?;
         Ok(())
@@ -308,17 +314,19 @@ impl Fs {
     pub async fn drain(self: &Arc<Self>, deadline: Duration) -> Result<Drained> {
         let until = end_of(deadline);
         let drained = self.drain_until(until).await;
+        self.tell_failed_renames().await;
         self.delete_unread_orphans(until).await;
         drained
     }
 
     async fn drain_until(self: &Arc<Self>, until: tokio::time::Instant) -> Result<Drained> {
+        let mut asked = Vec::new();
         for ino in self.owed() {
             // What is dirty without an acknowledgement (the last close never came) is kept all the same.
             if let Err(e) = self.journal(ino).await {
                 tracing::error!(path = %self.path_of(ino), error = %e, "could not be journaled");
             }
-            self.hurry(ino);
+            asked.extend(self.hurry(ino));
         }
         let mut hurried = None::<tokio::time::Instant>;
         let mut hopeless = 0;

@@ -45,7 +45,7 @@ impl Fs {
                     staged.note_failed(asked_for);
                 }
                 let jitter = fastrand::f64();
-                self.queue().on_failed(ino, now, e.to_string(), e.is_permanent(), jitter);
+                self.queue().on_failed(ino, now, e.to_string(), e.prospect(), jitter);
                 self.queue_changed.notify_one();
             }
         }
@@ -78,7 +78,7 @@ impl Fs {
 
     async fn commit_now(self: &Arc<Self>, ino: Ino) -> Result<()> {
         loop {
-            let Some(staged) = self.writer.get(ino).filter(|s| s.is_changed() || s.is_journaled()) else {
+            let Some(staged) = self.writer.get(ino).filter(|s| s.is_owed()) else {
                 return Ok(());
             };
             let Some(row) = self.meta.get(ino)? else {
@@ -106,10 +106,6 @@ impl Fs {
             if !staged.is_changed() {
                 // Somebody else's commit carried it while we waited; a row written meanwhile has nothing left to say.
                 return self.clear_row(&staged).await;
-            }
-            if staged.has_nothing_to_send() && self.handles.of(ino).iter().any(|handle| handle.writable) {
-                // Another commit was first, and somebody has begun to write to it since.
-                return Err(CommitError::Disturbed.into());
             }
             self.learn_attr(ino, &key).await?;
             let row = self.settled(&staged)?;

@@ -88,7 +88,7 @@ impl Fs {
             self.conflicts.fetch_add(1, Ordering::Relaxed);
             let etag = theirs.version.etag.as_str();
             tracing::warn!(%key, %etag, "conflict: what was changed elsewhere meanwhile is replaced, as conflict=ours says");
-            staged.rebase(ObjectRef { key: key.clone(), version: theirs.version.clone() });
+            staged.rebase_on_theirs(ObjectRef { key: key.clone(), version: theirs.version.clone() });
             match self.upload(staged, key, headers.clone(), condition_of(staged)).await {
                 Err(CommitError::Conflict) => {}
                 done => return self.uploaded(staged, row, key, &headers, done?).await,

@@ -11,7 +11,7 @@
 use super::sqlite::{Group, Role};
 use super::{Fs, FsError, Result};
 use crate::meta::InodeRow;
-use crate::types::Ino;
+use crate::types::{Ino, Name};
 use crate::write::{CommitError, Moment, Span, Staged};
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,7 +56,7 @@ impl File {
     }
 
     fn is_owed(&self) -> bool {
-        self.staged.is_changed() || self.staged.is_journaled()
+        self.staged.is_owed()
     }
 
     /// Whether the bucket has a version of it, be it one whose answer was lost.
@@ -201,6 +201,32 @@ impl Fs {
         Ok(())
     }
 
+    /// The journal or log of a database is about to go. The bucket's database is whole together with it only: so the one that is whole
+    /// without it goes there first, and before that all that takes it back.
+    pub(super) async fn settle_database_of(self: &Arc<Self>, parent: Ino, name: &Name) {
+        let settled = async {
+            let Some(row) = self.meta.child(parent, name)?.filter(|row| row.version.is_some()) else { return Ok(()) };
+            let Some(group) = self.group_of(&row)? else { return Ok(()) };
+            let is_this = |file: &Option<InodeRow>| file.as_ref().is_some_and(|file| file.ino == row.ino);
+            let Some(database) = self.writer.get(group.database.ino).filter(|database| database.is_owed()) else {
+                return Ok(());
+            };
+            if self.role_of(&database, &group.database)? != Role::Database {
+                return Ok(());
+            }
+            if is_this(&group.journal) {
+                self.commit(row.ino).await?;
+            } else if !is_this(&group.wal) {
+                return Ok(());
+            }
+            self.commit_database(&group.database, true).await
+        };
+        // The program has come to the end of its transaction, whatever becomes of that.
+        if let Err(e) = settled.await {
+            tracing::warn!(file = %name, error = %e, "is removed before the bucket has the database that needs it no more");
+        }
+    }
+
     /// Whether a database has the bytes that it had `then`: if it was not staged, whether nothing was written to it since.
     fn is_as_it_was(&self, database: Ino, then: Option<&File>) -> bool {
         match (self.writer.get(database), then) {
@@ -214,7 +240,7 @@ impl Fs {
     /// finds it in the journal.
     async fn put_off(self: &Arc<Self>, files: &[Ino], error: &FsError) {
         for ino in files.iter().copied() {
-            let is_owed = self.writer.get(ino).is_some_and(|staged| staged.is_changed() || staged.is_journaled());
+            let is_owed = self.writer.get(ino).is_some_and(|staged| staged.is_owed());
             if !is_owed {
                 continue;
             }
@@ -226,7 +252,7 @@ impl Fs {
                 tracing::error!(inode = %ino, error = %unsafe_now, "what waits for its database could not be journaled");
             }
             let (now, jitter) = (self.meta.now(), fastrand::f64());
-            self.queue().on_failed(ino, now, error.to_string(), error.is_permanent(), jitter);
+            self.queue().on_failed(ino, now, error.to_string(), error.prospect(), jitter);
             self.queue_changed.notify_one();
         }
     }

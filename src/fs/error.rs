@@ -5,7 +5,7 @@
 use crate::meta::DbError;
 use crate::store::{ErrorKind, StoreError};
 use crate::types::KeyError;
-use crate::write::{CommitError, JournalError, UploadsError};
+use crate::write::{CommitError, JournalError, Prospect, UploadsError};
 use std::io;
 
 /// Why an operation failed.
@@ -161,6 +161,17 @@ impl FsError {
             FsError::Commit(_) | FsError::Name(_) | FsError::Reserved | FsError::Hidden => true,
             FsError::ConflictUnresolved(e) => e.is_permanent(),
             _ => false,
+        }
+    }
+
+    /// What is to be expected of another try.
+    pub fn prospect(&self) -> Prospect {
+        match self {
+            // A session is renewed, or a service answers again that gives keys.
+            FsError::Store(e) if e.kind == ErrorKind::Credentials => Prospect::Unlikely,
+            FsError::ConflictUnresolved(e) => e.prospect(),
+            e if e.is_permanent() => Prospect::Never,
+            _ => Prospect::Passing,
         }
     }
 

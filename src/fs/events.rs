@@ -198,8 +198,12 @@ impl Fs {
         for change in &changes {
             match change {
                 Change::Moved { row, .. } => self.follow_move(row),
-                // What was read of it was another version.
-                Change::Content(ino) => self.accessed.forget(*ino),
+                Change::Content(ino) => {
+                    // What was read of it was another version.
+                    self.accessed.forget(*ino);
+                    // So is what was staged and could not be dropped when it was closed, and nobody is to be shown that.
+                    self.drop_clean(*ino);
+                }
                 _ => {}
             }
         }

@@ -10,7 +10,7 @@
 //! | getxattr, setxattr, listxattr, removexattr | `xattr` |
 //! | opendir, readdir, mkdir, rmdir | `dir` |
 //! | create, mknod, symlink, readlink, unlink | `name` |
-//! | rename; ending what an earlier mount began | `rename`, `rename_dir`, `resume` |
+//! | rename; ending what an earlier mount began; what is there twice meanwhile | `rename`, `rename_dir`; `resume`; `doubles` |
 //! | open, flush, release | `open` |
 //! | copies for who has a deleted or replaced file open | `orphans` |
 //! | read, write, fsync | `io` |
@@ -33,6 +33,7 @@ mod commit;
 mod conflict;
 mod databases;
 mod dir;
+mod doubles;
 mod error;
 mod events;
 mod filter;
@@ -68,7 +69,7 @@ use crate::read::Reader;
 use crate::remote::Remote;
 use crate::store::{ObjectStore, Upload};
 use crate::types::{Attr, FileKind, Ino, Key, ObjectRef, Version};
-use crate::write::{Claims, CommitQueue, Writer};
+use crate::write::{Claims, CommitQueue, Staged, Writer};
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64};
@@ -190,8 +191,10 @@ pub struct Fs {
     orphans: orphans::Orphans,
     /// Uploads that an earlier mount left.
     left_uploads: Mutex<Vec<Upload>>,
-    /// Renames of directories that an earlier mount left, by their ids.
+    /// Renames of directories that an earlier mount left, or that have failed, and that are to be ended, by their ids.
     left_renames: Mutex<Vec<String>>,
+    /// Those that have failed, of which the journal does not know that.
+    failed_renames: Mutex<Vec<String>>,
     conflicts: AtomicU64,
     /// When the bucket is asked again, after it did not answer, in ns since the epoch.
     outage_until: AtomicI64,
@@ -236,6 +239,7 @@ impl Fs {
             orphans: orphans::Orphans::default(),
             left_uploads: Mutex::default(),
             left_renames: Mutex::default(),
+            failed_renames: Mutex::default(),
             conflicts: AtomicU64::new(0),
             outage_until: AtomicI64::new(0),
             kernel: OnceLock::new(),
@@ -312,11 +316,16 @@ impl Fs {
 
     /// Attributes as they are shown: what is staged, or was read a moment ago, is newer than the row.
     fn shown(&self, ino: Ino, attr: Attr) -> Attr {
+        self.shown_with(ino, attr, self.writer.get(ino).as_deref())
+    }
+
+    /// The same, with what is `staged` of the inode.
+    fn shown_with(&self, ino: Ino, attr: Attr, staged: Option<&Staged>) -> Attr {
         let mut attr = self.meta.defaults().shown(attr);
         if let Some(at) = self.accessed.of(ino) {
             attr.atime = attr.atime.max(at);
         }
-        if let Some(staged) = self.writer.get(ino) {
+        if let Some(staged) = staged {
             attr.size = staged.size();
             if let Some(at) = staged.written_at() {
                 attr.mtime = at;

@@ -174,24 +174,27 @@ impl Fs {
         self.writable()?;
         let fs = Arc::clone(self);
         self.changing(Touched::name(parent, &name), async move {
+            fs.settle_database_of(parent, &name).await;
             let (place, _claim) = fs.claim_place(parent, &name, Place::as_file).await?;
             let key = &place.file;
             let row = fs.meta.child(parent, &name)?.ok_or(FsError::NotFound)?;
             if row.attr.kind == FileKind::Dir {
                 return Err(FsError::IsDir);
             }
-            let aside = fs.copy_aside(&row, key).await?;
+            let mut going = fs.copy_aside(&row, key).await?;
             let theirs_stays = match fs.delete_object(&row, key).await {
                 // Ours, with changes that nobody else has seen, goes; what somebody else wrote there meanwhile stays.
                 Err(FsError::Stale) if row.local => true,
                 Err(e) => {
-                    fs.drop_aside(row.ino, aside).await;
+                    fs.drop_aside(going).await;
                     return Err(e);
                 }
                 Ok(()) => false,
             };
-            fs.turn_readers(&row, key, aside);
-            fs.meta.remove(row.ino).await?;
+            let removed = fs.meta.remove(row.ino).await;
+            // After that: whoever has opened it by its name until now is one of them.
+            fs.turn_readers(&row, key, &mut going);
+            removed?;
             if fs.has_unread_attr(&row) {
                 fs.unread.removed_from(parent, fs.meta.now());
             }

@@ -57,6 +57,7 @@ impl Fs {
     }
 
     async fn open_pinned(self: &Arc<Self>, caller: Caller, ino: Ino, flags: i32) -> Result<Opened> {
+        self.wait_if_going(ino).await?;
         let row = self.row(ino)?;
         let known = self.handles.of(ino);
         if row.parent.is_none() && known.is_empty() {
@@ -72,14 +73,18 @@ impl Fs {
             }
         }
         let object = match self.object(&row) {
-            // Opened through /proc/self/fd after its name was taken away: the copy or the pinned version still serves.
-            Err(FsError::Stale) => known.first().and_then(|h| h.object()),
+            // Opened through /proc/self/fd after its name was taken away: the copy or the pinned version still serves. If nobody has
+            // it open, the name has gone in this moment.
+            Err(FsError::Stale) => known.first().ok_or(FsError::Stale)?.object(),
             result => result?,
         };
         let has_pages = self.may_have_pages(&row);
         let opened = self.handle_for(&row, flags, caller.tid, object);
-        if let Some(handle) = self.handles.get(opened.fh).filter(|_| has_pages && flags & libc::O_TRUNC == 0) {
-            self.on_open_with_pages(&row, &handle);
+        if let Some(handle) = self.handles.get(opened.fh) {
+            self.turn_late(&handle);
+            if has_pages && flags & libc::O_TRUNC == 0 {
+                self.on_open_with_pages(&row, &handle);
+            }
         }
         Ok(opened)
     }
@@ -250,7 +255,7 @@ impl Fs {
     async fn let_go(self: &Arc<Self>, ino: Ino, last: bool) -> Result<()> {
         let mut journaled = Ok(());
         let staged = self.writer.get(ino);
-        let owed = staged.as_ref().is_some_and(|s| s.is_changed() || s.is_journaled());
+        let owed = staged.as_ref().is_some_and(|s| s.is_owed());
         // What another handle has half written is acknowledged by its own close.
         let is_written_to = self.handles.of(ino).iter().any(|handle| handle.writable);
         if owed && !self.settings.read_only && self.meta.get(ino)?.is_some_and(|row| row.parent.is_some()) {
@@ -273,6 +278,10 @@ impl Fs {
         let row = self.meta.get(ino)?;
         if row.as_ref().is_some_and(|row| row.parent.is_some()) {
             self.drop_clean(ino);
+            if self.writer.get(ino).is_none() && !self.meta.pins().is_pinned(ino) {
+                // A rename over it has failed, and the name shows what there is now.
+                self.drop_orphan(ino).await;
+            }
             return Ok(());
         }
         self.drop_seen_version(ino);

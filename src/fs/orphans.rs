@@ -1,16 +1,22 @@
 //! Copies that serve readers of files which were deleted or replaced while open.
 //!
-//! Owns: making them, turning readers to them, deleting them after the last close, and the list of them that outlives the daemon.
-//! Does not own: taking names away (`name`, `rename`), which close is the last one (`open`).
+//! Owns: making them, turning readers to them, deleting them after the last close, and the list of them that outlives the daemon;
+//! whoever opens a file of which no copy is made any more. Does not own: taking names away (`name`, `rename`), which close is the
+//! last one (`open`).
 //!
 //! A copy is on the list before it is made and until it is deleted, so that no crash and no failure leaves one behind for ever.
+//!
+//! Whoever takes an object away notes that it goes, and then asks who has the file open; whoever opens the file pins it, and then asks
+//! whether it goes. So one of the two sees the other: there is a copy, or the open waits and finds the file gone.
 
+use super::handle::FileHandle;
 use super::{Fs, FsError, Result};
 use crate::meta::InodeRow;
 use crate::remote::OWN_DIR;
 use crate::store::{Condition, CopyRequest, ErrorKind, StoreError};
 use crate::types::{FileKind, Ino, Key, ObjectRef, Version, WriteId};
-use std::collections::HashMap;
+use crate::write::Span;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -26,6 +32,8 @@ const END_PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(super) struct Orphans {
     copies: Mutex<Copies>,
+    /// Inodes whose object is about to go, and of which there will be no copy. Nearly always none.
+    going: Mutex<HashSet<Ino>>,
     /// Whoever writes the list: what is written last has to be what there is.
     list_turn: tokio::sync::Mutex<()>,
 }
@@ -60,13 +68,61 @@ impl Orphans {
     pub(super) fn has_left(&self) -> bool {
         !self.copies().left.is_empty()
     }
+
+    fn going(&self) -> MutexGuard<'_, HashSet<Ino>> {
+        self.going.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The object of `ino` is about to go. The claim of its key keeps others from taking it away at the same time.
+    fn note_going(&self, ino: Ino) -> Going<'_> {
+        self.going().insert(ino);
+        Going { orphans: self, ino, copy: None }
+    }
+}
+
+/// A file whose object is about to be deleted or replaced. To be dropped when its name is gone, or when the deed came to nothing: until
+/// then whoever opens it waits.
+#[derive(Debug)]
+pub(super) struct Going<'a> {
+    orphans: &'a Orphans,
+    ino: Ino,
+    /// The copy for those who have it open, if they need one.
+    copy: Option<ObjectRef>,
+}
+
+impl Going<'_> {
+    /// Whoever opens the file from now on reads the copy in the end, and need not wait.
+    fn admit(&self) {
+        self.orphans.going().remove(&self.ino);
+    }
+}
+
+impl Drop for Going<'_> {
+    fn drop(&mut self) {
+        self.admit();
+    }
 }
 
 impl Fs {
     /// The object of a file is about to be deleted or replaced: if it is open, copies it aside, server-side, for those who read it.
     /// A file whose bytes are all staged needs none. The readers are turned to it once the deed is done.
-    pub(super) async fn copy_aside(&self, row: &InodeRow, key: &Key) -> Result<Option<ObjectRef>> {
-        let Some(version) = &row.version else { return Ok(None) };
+    pub(super) async fn copy_aside(&self, row: &InodeRow, key: &Key) -> Result<Going<'_>> {
+        // Before anybody is asked who has it open.
+        let mut going = self.orphans.note_going(row.ino);
+        match &row.version {
+            Some(version) => going.copy = self.copy_for_readers(row, (key, version), &going).await?,
+            // All that there is of it is here.
+            None => going.admit(),
+        }
+        Ok(going)
+    }
+
+    async fn copy_for_readers(
+        &self,
+        row: &InodeRow,
+        (key, version): (&Key, &Version),
+        going: &Going<'_>,
+    ) -> Result<Option<ObjectRef>> {
         let is_open = self.meta.pins().is_pinned(row.ino);
         if let Some(staged) = self.writer.get(row.ino) {
             staged.copy_ended().await;
@@ -75,12 +131,13 @@ impl Fs {
         let all_local = is_open && self.writer.get(row.ino).is_some_and(|staged| staged.keep_last_copy());
         // From here on no file becomes a copy of what is here anyway.
         if let Err(e) = self.writer.keep_copies_of(key).await {
-            self.drop_aside(row.ino, None).await;
+            self.give_up_last_copy(row.ino);
             return Err(e.into());
         }
         if !is_open || all_local || row.attr.kind != FileKind::File || version.size == 0 {
             return Ok(None);
         }
+        going.admit();
         let headers = match self.headers_of(row, key).await {
             Err(FsError::Stale) => return Ok(None),
             Err(FsError::Store(StoreError { kind: ErrorKind::NotFound, .. })) => return Ok(None),
@@ -118,18 +175,22 @@ impl Fs {
     }
 
     /// The deed came to nothing: the copy is not needed.
-    pub(super) async fn drop_aside(&self, ino: Ino, aside: Option<ObjectRef>) {
-        if let Some(staged) = self.writer.get(ino) {
-            staged.give_up_last_copy();
-        }
-        if let Some(object) = aside {
+    pub(super) async fn drop_aside(&self, mut going: Going<'_>) {
+        self.give_up_last_copy(going.ino);
+        if let Some(object) = going.copy.take() {
             self.delete_orphan(&object.key).await;
         }
     }
 
+    fn give_up_last_copy(&self, ino: Ino) {
+        if let Some(staged) = self.writer.get(ino) {
+            staged.give_up_last_copy();
+        }
+    }
+
     /// Readers of a deleted or replaced file go on with the copy.
-    pub(super) fn turn_readers(&self, row: &InodeRow, key: &Key, aside: Option<ObjectRef>) {
-        let Some(object) = aside else { return };
+    pub(super) fn turn_readers(&self, row: &InodeRow, key: &Key, going: &mut Going<'_>) {
+        let Some(object) = going.copy.take() else { return };
         let ino = row.ino;
         // What was copied, which need not be what each of them reads.
         let copied = row.version.clone().map(|version| ObjectRef { key: key.clone(), version });
@@ -139,7 +200,10 @@ impl Fs {
         {
             let mut copies = self.orphans.copies();
             copies.begun.retain(|other| *other != object.key);
-            copies.read.insert(ino, object.clone());
+            if let Some(before) = copies.read.insert(ino, object.clone()) {
+                // Of a rename that failed after it had replaced the object.
+                copies.left.push(before.key);
+            }
         }
         self.handles.of(ino).iter().for_each(|h| h.set_object(Some(object.clone())));
         if let Some(copied) = &copied {
@@ -148,6 +212,32 @@ impl Fs {
         if let Some(staged) = self.writer.get(ino) {
             staged.replace_base(object);
         }
+    }
+
+    /// A handle on a file was made, perhaps in the moment in which those that there were have been turned to a copy: it follows them.
+    pub(super) fn turn_late(&self, handle: &FileHandle) {
+        let copy = self.orphans.copies().read.get(&handle.ino).cloned();
+        let is_nameless = |row: InodeRow| row.parent.is_none();
+        // After a rename that failed the name may show another version by now.
+        if copy.is_some() && self.meta.get(handle.ino).is_ok_and(|row| row.is_some_and(is_nameless)) {
+            handle.set_object(copy);
+        }
+    }
+
+    /// An inode is about to be opened, and is pinned. If its object is just being deleted or replaced, and nobody had it open when that
+    /// began, there will be nothing to be read of it: waits for the end of that. Not for whoever holds a claim.
+    ///
+    /// # Errors
+    /// [`FsError::Stale`] if the inode is gone.
+    pub(super) async fn wait_if_going(&self, ino: Ino) -> Result<()> {
+        if !self.orphans.going().contains(&ino) {
+            return Ok(());
+        }
+        // Without a name it has gone already.
+        if let Some(Ok(key)) = self.meta.key(&self.row(ino)?)? {
+            drop(self.claims.claim(vec![Span::Key(key)]).await);
+        }
+        Ok(())
     }
 
     /// The last reader is gone: the copy goes too.

@@ -7,8 +7,9 @@ use super::background::end_of;
 use super::{Fs, FsError, Result};
 use crate::meta::{Change, InodeRow};
 use crate::store::Upload;
-use crate::types::{ByteRange, FileKind, Ino, Name};
+use crate::types::{ByteRange, Ino, Name};
 use crate::write::{Source, Staged};
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -21,10 +22,10 @@ const EXPORT_SIZE: u64 = 1 << 20;
 /// How often a wait looks whether it is over.
 const LOOK_PERIOD: Duration = Duration::from_millis(10);
 
-/// A file that the bucket does not have as it is here.
+/// A file that the bucket does not have as it is here, or a directory whose marker is owed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unsaved {
-    /// The path within the mount.
+    /// The path within the mount. That of a directory ends with `/`, as its marker does.
     pub path: String,
     /// Why it could not be committed, if that was tried.
     pub reason: Option<String>,
@@ -53,8 +54,21 @@ impl Fs {
 
     /// Inodes at or below `top` of which the bucket lacks something, or whose journal row says so.
     pub(super) fn owed_below(&self, top: Ino) -> Result<Vec<Ino>> {
+        self.those_below(top, self.owed())
+    }
+
+    /// Directories at or below `top` whose marker this mount is to write. A read-only one writes none.
+    fn owed_markers_below(&self, top: Ino) -> Result<Vec<Ino>> {
+        if self.settings.read_only {
+            return Ok(Vec::new());
+        }
+        self.those_below(top, self.meta.owed_markers()?.into_iter().map(|row| row.ino))
+    }
+
+    /// Those of `inodes` that are at or below `top`.
+    fn those_below(&self, top: Ino, inodes: impl IntoIterator<Item = Ino>) -> Result<Vec<Ino>> {
         let mut below = Vec::new();
-        for ino in self.owed() {
+        for ino in inodes {
             let mut at = self.meta.get(ino)?;
             while let Some(row) = at {
                 if row.ino == top {
@@ -67,39 +81,45 @@ impl Fs {
         Ok(below)
     }
 
-    /// Directories at or below `top` whose marker is owed.
-    async fn write_markers_below(self: &Arc<Self>, top: Ino) -> Result<()> {
-        let below = self.meta.descendants(top)?;
-        for row in self.meta.owed_markers()?.into_iter().filter(|row| row.ino == top || below.contains(&row.ino)) {
-            self.write_owed_marker(row.ino).await?;
+    /// Writes what markers are owed at and below `top`. Why one could not be written is put into `failed`.
+    async fn write_markers_below(self: &Arc<Self>, top: Ino, failed: &mut HashMap<Ino, FsError>) -> Result<()> {
+        for ino in self.owed_markers_below(top)? {
+            if let Err(e) = self.write_owed_marker(ino).await {
+                failed.insert(ino, e);
+            }
         }
         Ok(())
     }
 
-    /// Waits until the bucket has everything at and below a path, files that are open included. Answers what it does not have when
-    /// `deadline` has passed, or when only what waits for somebody is left.
+    /// Waits until the bucket has everything at and below a path, files that are open and owed markers included. Answers what it
+    /// does not have when `deadline` has passed, or when only what waits for somebody is left, or was refused.
     ///
     /// # Errors
     /// [`FsError::NotFound`] if there is no such path.
     pub async fn sync_path(self: &Arc<Self>, names: &[Name], deadline: Duration) -> Result<Vec<Unsaved>> {
         let top = self.at_path(names)?;
         let until = end_of(deadline);
+        let mut asked = Vec::new();
         for ino in self.owed_below(top.ino)? {
             // What cannot be journaled can be uploaded all the same, and what is uploaded makes room for the journal.
             if let Err(e) = self.journal(ino).await {
                 tracing::error!(path = %self.path_of(ino), error = %e, "could not be journaled");
             }
-            self.hurry(ino);
+            asked.extend(self.hurry(ino));
         }
-        let markers =
-            async { if top.attr.kind == FileKind::Dir { self.write_markers_below(top.ino).await } else { Ok(()) } };
-        if let Ok(written) = tokio::time::timeout_at(until, markers).await {
-            written?;
+        let mut failed = HashMap::new();
+        // Those that are not written when the time is over are found below.
+        if let Ok(tried) = tokio::time::timeout_at(until, self.write_markers_below(top.ino, &mut failed)).await {
+            tried?;
         }
         loop {
-            let left = self.unsaved(&self.owed_below(top.ino)?);
-            let waits_for_somebody = left.iter().all(|file| file.reason.is_some() && !file.is_retried);
-            if waits_for_somebody || tokio::time::Instant::now() >= until {
+            let owed = self.owed_below(top.ino)?;
+            let waits_for_somebody = owed.iter().all(|ino| self.queue().is_helpless(*ino));
+            let markers = self.owed_markers_below(top.ino)?;
+            let are_refused = markers.iter().all(|ino| failed.get(ino).is_some_and(FsError::is_permanent));
+            if waits_for_somebody && are_refused || tokio::time::Instant::now() >= until {
+                let mut left = self.unsaved(&owed);
+                left.extend(markers.into_iter().map(|ino| self.unsaved_marker(ino, failed.get(&ino))));
                 return Ok(left);
             }
             tokio::time::sleep(LOOK_PERIOD).await;
@@ -117,6 +137,11 @@ impl Fs {
             }
         };
         inodes.iter().map(unsaved).collect()
+    }
+
+    fn unsaved_marker(&self, ino: Ino, failure: Option<&FsError>) -> Unsaved {
+        // The background goes on with it, whatever the failure was.
+        Unsaved { path: format!("{}/", self.path_of(ino)), reason: failure.map(FsError::to_string), is_retried: true }
     }
 
     /// Tries again at once what has failed at or below a path, be it for good. Answers how many files that are.

@@ -3,10 +3,11 @@
 //! Owns: the keys of a name, claiming them, and making sure that they still are its keys once the claim is granted: a
 //! rename of a directory above may have held them until then. Does not own: claims themselves (`write::claims`).
 
+use super::headers::{known, to_meta};
 use super::lookup::is_reserved;
 use super::{Fs, FsError, Result};
-use crate::meta::InodeRow;
-use crate::types::{Ino, Key, KeyError, Name};
+use crate::meta::{Found, InodeRow};
+use crate::types::{Attr, FileKind, Ino, Key, KeyError, Name};
 use crate::write::{Claim, Span};
 use std::sync::Arc;
 
@@ -111,13 +112,41 @@ impl Fs {
     }
 
     /// Makes the row of an object that we just wrote. A listing may have shown it first: then that row is its.
-    pub(super) async fn create_or_find(&self, row: InodeRow) -> Result<InodeRow> {
-        let (parent, name, version) = (row.parent, row.name.clone(), row.version.clone());
-        if let Some(made) = self.meta.create(row).await? {
-            return Ok(made);
+    pub(super) async fn create_or_find(self: &Arc<Self>, row: InodeRow) -> Result<InodeRow> {
+        let ours = row.clone();
+        match self.meta.create(row).await? {
+            Some(made) => Ok(made),
+            None => self.find_made(ours).await,
         }
-        let (Some(parent), Some(name), Some(ours)) = (parent, name, version) else { return Err(FsError::Exists) };
-        let there = self.meta.child(parent, &name)?;
-        there.filter(|r| r.version.as_ref().is_none_or(|v| v.same(&ours))).ok_or(FsError::Exists)
+    }
+
+    /// The row of an object that we just wrote, and that a listing has shown first: as a plain file with a default mode, or as a
+    /// directory with one. It gets what `ours` says, and a new inode if it is of another kind: the kernel refuses one that is not
+    /// what it has asked for.
+    async fn find_made(self: &Arc<Self>, ours: InodeRow) -> Result<InodeRow> {
+        let (Some(parent), Some(name), Some(version)) = (ours.parent, ours.name.clone(), ours.version.clone()) else {
+            return Err(FsError::Exists);
+        };
+        let asked = self.meta.observe_in(parent)?;
+        let is_ours = |row: &InodeRow| row.version.as_ref().is_none_or(|v| v.same(&version));
+        if !self.meta.child(parent, &name)?.as_ref().is_some_and(is_ours) {
+            return Err(FsError::Exists);
+        }
+        let headers = known(&ours).as_ref().map(to_meta);
+        let found = match ours.attr.kind {
+            FileKind::Dir => Found::Dir { marker: Some(true), read: headers.map(|h| (version.clone(), h)) },
+            _ => Found::Object { version: version.clone(), storage_class: None, headers },
+        };
+        let there = self.apply_found(parent, name, Some(found), asked).await?;
+        let there = there.filter(|row| is_ours(row) && row.attr.kind == ours.attr.kind).ok_or(FsError::Exists)?;
+        let told = move |row: &mut InodeRow| {
+            // Somebody may write to it already.
+            if !row.local {
+                let (mtime, ctime) = (row.attr.mtime.max(ours.attr.mtime), row.attr.ctime.max(ours.attr.ctime));
+                row.attr = Attr { mtime, ctime, ..ours.attr };
+                row.symlink = ours.symlink;
+            }
+        };
+        self.meta.change(there.ino, told).await?.ok_or(FsError::Exists)
     }
 }

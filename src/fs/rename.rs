@@ -9,6 +9,7 @@ use super::databases::is_disturbed;
 use super::headers::to_meta;
 use super::invalidate::Touched;
 use super::lookup::is_reserved;
+use super::orphans::Going;
 use super::place::Place;
 use super::promise::{Closing, Promise};
 use super::{Fs, FsError, Result};
@@ -22,6 +23,15 @@ use std::time::Duration;
 
 /// Times that what is owed of files is committed before a rename gives up on one that is written to all the time.
 pub(super) const SETTLE_ATTEMPTS: u32 = 5;
+
+/// What a rename has come to that did not leave the new name as it was.
+#[derive(Debug)]
+enum Outcome {
+    /// The file has the new name.
+    Renamed,
+    /// It has failed, and what had the new name has lost its object all the same, or its name.
+    Replaced(FsError),
+}
 
 impl Fs {
     /// RENAME. `no_replace`: fail if the new name is taken (RENAME_NOREPLACE).
@@ -98,22 +108,30 @@ impl Fs {
             Some(_) => {}
             None => self.check_new(&to)?,
         }
-        let aside = match &replaced {
-            Some(old) => self.copy_aside(old, &to.file).await?,
+        let replaced = match replaced {
+            Some(old) => {
+                let going = self.copy_aside(&old, &to.file).await?;
+                Some((old, going))
+            }
             None => None,
         };
+        let old = replaced.as_ref().map(|(old, _)| old);
         let leaving = self.meta.leave(from.parent, from.name.clone());
         let renamed = match row.version {
-            None => self.rename_local(&row, &to, replaced.as_ref()).await,
-            Some(_) => self.rename_object(&row, &from, &to, replaced.as_ref()).await,
+            None => self.rename_local(&row, &to, old).await,
+            Some(_) => self.rename_object(&row, &from, &to, old).await,
         };
-        if let Err(e) = renamed {
-            if let Some(old) = &replaced {
-                self.drop_aside(old.ino, aside).await;
+        match renamed {
+            Ok(Outcome::Renamed) => {}
+            Ok(Outcome::Replaced(e)) => return self.half_renamed(e, replaced, &from, &to).await,
+            Err(e) => {
+                if let Some((_, going)) = replaced {
+                    self.drop_aside(going).await;
+                }
+                return Err(e);
             }
-            return Err(e);
         }
-        let finished = self.finish_rename(&row, &from, &to.file, replaced, aside).await;
+        let finished = self.finish_rename(&row, &from, &to.file, replaced).await;
         drop(leaving);
         self.owe_marker_if_emptied(from.parent).await;
         self.renamed(finished, &from, &to)
@@ -125,21 +143,53 @@ impl Fs {
         row: &InodeRow,
         from: &Place,
         key: &Key,
-        replaced: Option<InodeRow>,
-        aside: Option<ObjectRef>,
+        mut replaced: Option<(InodeRow, Going<'_>)>,
     ) -> Result<()> {
-        if row.version.is_none() {
-            self.journal_renamed(row.ino, replaced.as_ref()).await?;
+        // Before anything can fail: what it has replaced is gone, or goes with the next upload.
+        if let Some((old, going)) = &mut replaced {
+            self.turn_readers(old, key, going);
         }
-        if let Some(old) = replaced {
-            self.turn_readers(&old, key, aside);
+        let old = replaced.as_ref().map(|(old, _)| old);
+        if row.version.is_none() {
+            self.journal_renamed(row.ino, old).await?;
+        }
+        // Written and acknowledged meanwhile: the journal must name the new key and version.
+        let moved = self.writer.get(row.ino).filter(|staged| row.version.is_some() && staged.is_journaled());
+        let journaled = match moved {
+            Some(staged) => self.journal_anew(&staged, None).await,
+            None => Ok(()),
+        };
+        if let Some(old) = old {
             self.lost_name(old.ino).await?;
         }
+        journaled?;
         if row.version.is_some() {
             return self.delete_source(row, &from.file).await;
         }
         self.forget_attempt_at(row, &from.file);
         Ok(())
+    }
+
+    /// A rename has failed that has replaced something all the same: whoever has that open reads on, and the names show what they have
+    /// now.
+    async fn half_renamed(
+        self: &Arc<Self>,
+        failed: FsError,
+        replaced: Option<(InodeRow, Going<'_>)>,
+        from: &Place,
+        to: &Place,
+    ) -> Result<()> {
+        if let Some((old, mut going)) = replaced {
+            self.turn_readers(&old, &to.file, &mut going);
+            if let Err(e) = self.look_at(to).await {
+                tracing::warn!(key = %to.file, error = %e, "what a failed rename has put there shows later");
+            }
+            if !self.meta.pins().is_pinned(old.ino) {
+                // Its last reader has gone meanwhile.
+                self.drop_orphan(old.ino).await;
+            }
+        }
+        self.renamed(Err(failed), from, to)
     }
 
     /// What an upload that got no answer may have made under the old name goes. Nobody waits for that: there may be no network.
@@ -222,7 +272,12 @@ impl Fs {
 
     /// The bucket does not have the file yet: its commit will go to the new name, and replace what is there now. So saving
     /// by rename costs one PUT.
-    async fn rename_local(self: &Arc<Self>, row: &InodeRow, to: &Place, replaced: Option<&InodeRow>) -> Result<()> {
+    async fn rename_local(
+        self: &Arc<Self>,
+        row: &InodeRow,
+        to: &Place,
+        replaced: Option<&InodeRow>,
+    ) -> Result<Outcome> {
         let object = replaced.and_then(|old| Some(ObjectRef { key: to.file.clone(), version: old.version.clone()? }));
         let staged = self.writer.get(row.ino);
         if let Some(staged) = staged.as_ref().filter(|staged| staged.content().copied().is_some()) {
@@ -246,16 +301,16 @@ impl Fs {
         let name = (to.parent, to.name.clone());
         let seen = replaced.map(|old| old.ino);
         self.meta.rename_over(row.ino, name, seen, Vec::new()).await?.ok_or(FsError::Stale)?;
-        if let Some(object) = object {
-            self.meta
-                .change(row.ino, move |row| {
-                    row.version = Some(object.version);
-                    // They are known from here on: nobody is to read the old file's mode and times out of them.
-                    row.headers = headers;
-                })
-                .await?;
-        }
-        Ok(())
+        let Some(object) = object else { return Ok(Outcome::Renamed) };
+        let changed = self.meta.change(row.ino, move |row| {
+            row.version = Some(object.version);
+            // They are known from here on: nobody is to read the old file's mode and times out of them.
+            row.headers = headers;
+        });
+        Ok(match changed.await {
+            Ok(_) => Outcome::Renamed,
+            Err(e) => Outcome::Replaced(e.into()),
+        })
     }
 
     /// The headers that the commit of `row` keeps of the object that it replaces: all that are not attributes of the file. What is
@@ -281,8 +336,9 @@ impl Fs {
         from: &Place,
         to: &Place,
         replaced: Option<&InodeRow>,
-    ) -> Result<()> {
-        let condition = match replaced.and_then(|old| old.version.as_ref()) {
+    ) -> Result<Outcome> {
+        let there = replaced.and_then(|old| old.version.as_ref());
+        let condition = match there {
             Some(version) => Condition::IfMatch(version.etag.clone()),
             None => Condition::IfAbsent,
         };
@@ -292,6 +348,10 @@ impl Fs {
                 self.look_again(row, &from.file).await?;
                 self.look_at(to).await?;
                 return Err(FsError::Stale);
+            }
+            // It may have been carried out all the same.
+            Err(e) if e.is_outage() => {
+                return if self.is_gone(there, &to.file).await { Ok(Outcome::Replaced(e)) } else { Err(e) };
             }
             result => result?,
         };
@@ -307,20 +367,24 @@ impl Fs {
         let name = (to.parent, to.name.clone());
         let renamed = self.meta.rename_over(row.ino, name, replaced.map(|old| old.ino), vec![moved]).await;
         if let Err(e) = renamed.map_err(FsError::from).and_then(|renamed| renamed.ok_or(FsError::Stale)) {
-            // What it has replaced is gone: then it stays.
-            if replaced.is_none() {
-                self.undo_copy(&headers, &to.file).await;
+            if there.is_some() {
+                // What it has replaced is gone: then it stays.
+                return Ok(Outcome::Replaced(e));
             }
+            self.undo_copy(&headers, &to.file).await;
             return Err(e);
         }
         if let Some(copied) = row.version.clone() {
             self.note_rewritten(row, &ObjectRef { key: from.file.clone(), version: copied }, &to.file, &version);
         }
-        // Written and acknowledged meanwhile: the journal must name the new key and version.
-        if let Some(staged) = self.writer.get(row.ino).filter(|staged| staged.is_journaled()) {
-            self.journal_anew(&staged, None).await?;
-        }
-        Ok(())
+        Ok(Outcome::Renamed)
+    }
+
+    /// Whether the bucket does not have the version `there` at `key` any more. If it does not answer, it is believed to have it.
+    async fn is_gone(&self, there: Option<&Version>, key: &Key) -> bool {
+        let Some(there) = there else { return false };
+        let now = self.patiently(async { Ok(self.remote.head(key).await?) }).await;
+        now.is_ok_and(|now| now.is_none_or(|now| now.version.etag != there.etag))
     }
 
     /// The name was refused to what the bucket has a copy of there already: that goes again, unless somebody has written over it.

@@ -2,8 +2,10 @@
 //!
 //! Owns: the order (journal, copy all, then the catalogue, then delete the old keys), undoing copies when one fails, or when the
 //! catalogue refuses the new name.
-//! Does not own: renaming files (`rename`), what an earlier mount did not end (`resume`).
+//! Does not own: renaming files (`rename`), what an earlier mount did not end (`resume`), what may go of what is there twice
+//! (`doubles`).
 
+use super::doubles::{Double, Outcome};
 use super::place::Place;
 use super::rename::SETTLE_ATTEMPTS;
 use super::{Fs, FsError, Result};
@@ -26,6 +28,20 @@ struct Copied {
     to: Key,
     version: Version,
     headers: ObjectHeaders,
+}
+
+impl Copied {
+    /// What was copied.
+    fn source(&self) -> ObjectRef {
+        let version = Version { etag: self.from_etag.clone(), ..self.version.clone() };
+        ObjectRef { key: self.from.clone(), version }
+    }
+
+    /// The copy is to go again.
+    fn taken_back(&self) -> Double {
+        let gone = ObjectRef { key: self.to.clone(), version: self.version.clone() };
+        Double { gone, stays: Some(self.source()) }
+    }
 }
 
 /// The names that lead from the directory `tree` to a key at or below it. `None` if no path can express the key.
@@ -143,7 +159,7 @@ impl Fs {
         let renamed = match renamed {
             Ok(renamed) => renamed,
             Err(e) => {
-                self.undo_copies(copied, (&new, marker.as_ref()), &id, e.is_outage()).await?;
+                self.undo_copies(copied, (&new, marker.as_ref()), &id, e.is_outage()).await;
                 return Err(e);
             }
         };
@@ -204,9 +220,7 @@ impl Fs {
         let shown: Vec<&Copied> = shown(tree, copied).map(|(_, one)| one).collect();
         for (before, index) in renamed.followed.iter().filter(|(row, _)| row.attr.kind != FileKind::Dir) {
             if let Some(one) = shown.get(*index) {
-                let copied = Version { etag: one.from_etag.clone(), ..one.version.clone() };
-                let copied = ObjectRef { key: one.from.clone(), version: copied };
-                self.note_rewritten(before, &copied, &one.to, &one.version);
+                self.note_rewritten(before, &one.source(), &one.to, &one.version);
             }
         }
         self.announce(renamed.changes);
@@ -276,7 +290,7 @@ impl Fs {
     /// Copies every key. If one fails, no other copy is begun, those that were made are deleted again, and nothing has changed.
     /// `marker`: the ETag of the marker that the directory at the new name has already.
     async fn copy_all(
-        &self,
+        self: &Arc<Self>,
         objects: Vec<ListedObject>,
         (from, to): (&Key, &Key),
         marker: Option<&ETag>,
@@ -301,35 +315,49 @@ impl Fs {
         }
         let may_have_made = failed.iter().any(FsError::is_outage);
         let Some(error) = failed.into_iter().next() else { return Ok(copied) };
-        self.undo_copies(copied, (to, marker), id, may_have_made).await?;
+        self.undo_copies(copied, (to, marker), id, may_have_made).await;
         Err(error)
     }
 
-    /// The rename has failed, and no name has changed: the copies are deleted again. `marker` as in [`Fs::copy_all`]. Requests without an
-    /// answer `may_have_made` others: the next mount looks, as it does for what could not be deleted.
+    /// The rename has failed, and no name has changed: the copies are deleted again, but for those that somebody has begun to change.
+    /// `marker` as in [`Fs::copy_all`]. Requests without an answer `may_have_made` others: the next mount looks, as it does for what could
+    /// not be deleted.
     async fn undo_copies(
-        &self,
+        self: &Arc<Self>,
         copied: Vec<Copied>,
         (to, marker): (&Key, Option<&ETag>),
         id: &WriteId,
         may_have_made: bool,
-    ) -> Result<()> {
-        self.writer.journal().advance_rename(id.as_str(), RenamePhase::Undone).await?;
+    ) {
+        let told = self.writer.journal().advance_rename(id.as_str(), RenamePhase::Undone).await;
         let is_down = &AtomicBool::new(false);
         // A marker that was replaced stays: an empty directory is there as it was before.
         let made = copied.into_iter().filter(|one| marker.is_none() || one.to != *to);
         let undone = futures::stream::iter(made).map(|one| async move {
-            let deleted = self.delete_while_up(&one.to, &one.version.etag, is_down).await;
+            let deleted = self.delete_double(&one.taken_back(), is_down).await;
             if let Err(e) = &deleted {
                 tracing::warn!(key = %one.to, error = %e, "a copy made for a rename that failed could not be deleted");
             }
-            matches!(deleted, Ok(true))
+            deleted.is_ok_and(|outcome| outcome != Outcome::NotTried)
         });
         let is_undone = undone.buffer_unordered(IN_FLIGHT).fold(true, |all, one| std::future::ready(all && one)).await;
-        if is_undone && !may_have_made {
-            self.writer.journal().forget_rename(id.as_str()).await?;
+        let is_forgotten = is_undone && !may_have_made && self.forget_failed(id).await;
+        if let Err(e) = told
+            && !is_forgotten
+        {
+            // The next mount would carry it out.
+            tracing::error!(%to, error = %e, "a rename has failed, which the journal could not be told: it is tried again");
+            self.note_failed_rename(id);
         }
-        Ok(())
+    }
+
+    /// Nothing is left of a rename that failed. Answers whether the journal has forgotten it.
+    async fn forget_failed(&self, id: &WriteId) -> bool {
+        let forgotten = self.writer.journal().forget_rename(id.as_str()).await;
+        if let Err(e) = &forgotten {
+            tracing::warn!(error = %e, "a rename that failed stays in the journal");
+        }
+        forgotten.is_ok()
     }
 
     /// Deletes one of many objects, unless the bucket was found not to answer (`is_down`): each of the others would wait for that as long.

@@ -30,11 +30,23 @@ fn ttl(known: Known, now: Timestamp, fresh: Duration) -> Duration {
 }
 
 impl Fs {
-    /// An inode as the kernel is told of it at `now`.
-    pub(super) fn entry_of(&self, ino: Ino, attr: Attr, nlink: u32, known: Known, now: Timestamp) -> Entry {
+    /// An inode as the kernel is told of it at `now`. Attributes and what is known of them are those of a row that was read a moment
+    /// ago: the rows of a READDIR are all of the moment of its first.
+    pub(super) fn entry_of(&self, ino: Ino, mut attr: Attr, mut nlink: u32, mut known: Known, now: Timestamp) -> Entry {
+        let mut staged = self.writer.get(ino);
+        if known.local && staged.is_none() {
+            // A commit may have ended since: then what was staged is gone, and only the row as it is now knows what was made of it.
+            match self.meta.get(ino).ok().flatten() {
+                Some(row) => (nlink, known, attr) = (self.links(&row), Known::from(&row), row.attr),
+                // Removed meanwhile: what the kernel is told is asked for again soon.
+                None => known = Known { checked_at: Timestamp::default(), is_read: false, local: false },
+            }
+            staged = self.writer.get(ino);
+        }
         // Where headers say nothing of attributes, there is nothing to be read.
         let known = Known { is_read: known.is_read || !self.kept().in_objects(), ..known };
-        Entry { ino, attr: self.shown(ino, attr), nlink, ttl: ttl(known, now, self.settings.poll_interval) }
+        let attr = self.shown_with(ino, attr, staged.as_deref());
+        Entry { ino, attr, nlink, ttl: ttl(known, now, self.settings.poll_interval) }
     }
 }
 

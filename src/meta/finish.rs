@@ -51,15 +51,20 @@ pub(super) fn finish_dir(rows: Rows<'_>, began: Timestamp, done: Done, leftover:
     rows.completed(dir, began)
 }
 
-/// The listing is over: what is gone has moved to a name that is new since inode number `since`, or is gone for good.
+/// The listing, whose question has the number `asked`, is over: what is gone has moved to a name that is new since inode number
+/// `since`, or is gone for good.
 pub(super) fn finish(
     rows: Rows<'_>,
     cx: Context<'_>,
     leftover: Leftover,
     since: Ino,
+    asked: u64,
     changes: &mut Vec<Change>,
 ) -> RowResult<()> {
-    let Leftover { gone, hidden } = leftover;
+    let Leftover { mut gone, hidden } = leftover;
+    // Of an object that we wrote anew meanwhile nothing was taken over; and where that has failed, nothing confirms a name that was
+    // shown. The next listing tells.
+    gone.retain(|ino| !cx.pins.was_rewritten(*ino, asked));
     let mut is_moved = HashSet::new();
     if !gone.is_empty() {
         let (old, new) = (files_among(rows, &gone)?, rows.new_files(since, cx.began, MOVES_MAX)?);

@@ -119,7 +119,7 @@ impl Meta {
         listing: &Listing,
     ) -> Result<(Vec<Change>, Vec<Sighting>)> {
         let (dir, since, may_have_lost) = (listing.top, listing.since, !listing.was_empty);
-        let path = listing.path.clone();
+        let (path, asked) = (listing.path.clone(), listing.asked.id());
         self.applying(&listing.asked, move |rows, cx| {
             if rows.path(dir)? != path {
                 return Ok((Vec::new(), Vec::new()));
@@ -133,7 +133,7 @@ impl Meta {
                 let mut leftover = Leftover::default();
                 let hidden = std::mem::take(&mut hidden);
                 finish::finish_dir(rows, cx.began, finish::Done { dir, key, hidden, may_have_lost }, &mut leftover)?;
-                finish::finish(rows, cx, leftover, since, &mut changes)?;
+                finish::finish(rows, cx, leftover, since, asked, &mut changes)?;
             }
             finish::touch_changed(rows, cx, &changes)?;
             Ok((changes, hidden))
@@ -153,7 +153,7 @@ impl Meta {
         listing: &Listing,
     ) -> Result<(Vec<Change>, Leftover)> {
         let (top, since, was_empty) = (listing.top, listing.since, listing.was_empty);
-        let path = listing.path.clone();
+        let (path, asked) = (listing.path.clone(), listing.asked.id());
         self.applying(&listing.asked, move |rows, cx| {
             if rows.path(top)? != path {
                 return Ok((Vec::new(), Leftover::default()));
@@ -172,7 +172,7 @@ impl Meta {
                 }
             }
             if is_last {
-                finish::finish(rows, cx, std::mem::take(&mut leftover), since, &mut changes)?;
+                finish::finish(rows, cx, std::mem::take(&mut leftover), since, asked, &mut changes)?;
             }
             finish::touch_changed(rows, cx, &changes)?;
             Ok((changes, leftover))

@@ -102,7 +102,8 @@ impl Meta {
                 rows.delete_nameless()
             })
             .await?;
-        let (pins, gone) = (Arc::new(Pins::default()), RecentlyGone::default());
+        let gone = RecentlyGone::default();
+        let pins = Arc::new(Pins::new(gone.clone()));
         let (defaults, watches, totals) = (Arc::new(defaults), Arc::default(), Mutex::default());
         Ok(Meta { catalogue, clock, defaults, pins, watches, gone, totals, notice })
     }

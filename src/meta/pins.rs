@@ -1,8 +1,8 @@
 //! Which inodes are open, and which names went away lately.
 //!
 //! Owns: the count of open handles per inode (an open inode stays pinned to its version), which inodes have lost their name to
-//! somebody else, and the names that we removed while the bucket was being asked, so that an older answer does not bring them
-//! back.
+//! somebody else, the names that we removed while the bucket was being asked, so that an older answer does not bring them
+//! back, and whose objects we wrote anew meanwhile, so that none of them is taken for gone.
 //! Does not own: the handles (`fs`), rows (`db`).
 
 use crate::types::{Ino, Name, Timestamp, WallClock};
@@ -24,9 +24,17 @@ struct Open {
 
 /// Inodes that are open, with how many handles, and those whose name went to somebody else's version meanwhile.
 #[derive(Debug, Default)]
-pub struct Pins(Mutex<Open>);
+pub struct Pins {
+    open: Mutex<Open>,
+    recent: RecentlyGone,
+}
 
 impl Pins {
+    /// Nothing is open. What is written anew while the bucket is asked is noted in `recent`.
+    pub(super) fn new(recent: RecentlyGone) -> Pins {
+        Pins { open: Mutex::default(), recent }
+    }
+
     /// One more handle.
     pub fn pin(&self, ino: Ino) {
         self.lock().pins.entry(ino).or_default().handles += 1;
@@ -76,6 +84,11 @@ impl Pins {
         self.lock().pins.get(&ino).is_some_and(|pin| pin.rewritten)
     }
 
+    /// Whether the inode's object is written anew just now, or was at any moment since the question with the number `asked`.
+    pub(super) fn was_rewritten(&self, ino: Ino, asked: u64) -> bool {
+        self.is_rewritten(ino) || self.recent.was_rewritten(ino, asked)
+    }
+
     fn set_rewritten(&self, ino: Ino, rewritten: bool) {
         if let Some(pin) = self.lock().pins.get_mut(&ino) {
             pin.rewritten = rewritten;
@@ -88,7 +101,7 @@ impl Pins {
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -101,6 +114,8 @@ pub struct Rewrite<'a> {
 
 impl Drop for Rewrite<'_> {
     fn drop(&mut self) {
+        // First: whoever asks in between is to hear of it.
+        self.pins.recent.note_rewritten(self.ino);
         self.pins.set_rewritten(self.ino, false);
     }
 }
@@ -112,11 +127,14 @@ struct Recent {
     running: BTreeMap<u64, Timestamp>,
     /// Names removed while any was under way, with when.
     gone: HashMap<(Ino, Name), Timestamp>,
+    /// Inodes whose objects were written anew while any was under way, with the number of the first that was asked after that.
+    rewritten: HashMap<Ino, u64>,
     /// Names that have moved away here, while the bucket still has their old keys.
     leaving: HashSet<(Ino, Name)>,
 }
 
-/// Names that were removed through the mount while an observation of the bucket was under way.
+/// Names that were removed through the mount, and inodes whose objects were written anew, while an observation of the bucket was
+/// under way.
 #[derive(Debug, Clone, Default)]
 pub(super) struct RecentlyGone(Arc<Mutex<Recent>>);
 
@@ -135,6 +153,11 @@ impl Observation {
     pub fn began(&self) -> Timestamp {
         self.began
     }
+
+    /// Its number: later ones have higher numbers.
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
 }
 
 impl Drop for Observation {
@@ -144,6 +167,10 @@ impl Drop for Observation {
         match recent.running.values().min().copied() {
             Some(oldest) => recent.gone.retain(|_, at| *at >= oldest),
             None => recent.gone.clear(),
+        }
+        match recent.running.first_key_value().map(|(oldest, _)| *oldest) {
+            Some(oldest) => recent.rewritten.retain(|_, next| *next > oldest),
+            None => recent.rewritten.clear(),
         }
     }
 }
@@ -179,6 +206,19 @@ impl RecentlyGone {
         if !recent.running.is_empty() {
             recent.gone.insert((parent, name.clone()), at);
         }
+    }
+
+    fn note_rewritten(&self, ino: Ino) {
+        let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !recent.running.is_empty() {
+            let next = recent.next;
+            recent.rewritten.insert(ino, next);
+        }
+    }
+
+    fn was_rewritten(&self, ino: Ino, asked: u64) -> bool {
+        let recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.rewritten.get(&ino).is_some_and(|next| *next > asked)
     }
 
     /// Whether the name was removed at or after `began`, or is about to be, so that an answer of that age does not count.
@@ -233,6 +273,28 @@ mod tests {
         assert!(gone.is_newer(Ino(1), &name, during.began()), "its answer may still show it");
         let after = gone.observe(Timestamp::from_nanos(31));
         assert!(!gone.is_newer(Ino(1), &name, after.began()));
+    }
+
+    #[test]
+    fn an_object_that_was_written_anew_since_a_question_was_asked_is_known_until_its_answer_came() {
+        let gone = RecentlyGone::default();
+        let pins = Pins::new(gone.clone());
+        let was = |asked: &Observation| pins.was_rewritten(Ino(2), asked.id());
+        let now = Timestamp::from_nanos(1);
+        pins.pin(Ino(2));
+        drop(pins.rewrite(Ino(2)));
+        let first = gone.observe(now);
+        assert!(!was(&first), "before it was asked");
+        let rewrite = pins.rewrite(Ino(2));
+        let second = gone.observe(now);
+        assert!(was(&first) && was(&second), "just now");
+        drop(rewrite);
+        let third = gone.observe(now);
+        assert!(was(&first) && was(&second) && !was(&third));
+        drop(first);
+        assert!(was(&second) && !was(&third));
+        drop(second);
+        assert!(gone.0.lock().unwrap().rewritten.is_empty());
     }
 
     #[test]

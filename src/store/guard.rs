@@ -19,7 +19,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
 
-/// What is called with the answers of the probe, so that they can be kept.
+/// What is called with the answers of the probe, so that they can be kept. Not with answers that follow from the rights of
+/// the keys.
 pub type OnProbed = Box<dyn Fn(&Conditions) + Send + Sync>;
 
 /// Size of the parts of a copy in parts: small enough that the server copies one within a request's time limit.
@@ -49,8 +50,13 @@ impl Asking {
             let _turn = self.turn.lock().await;
             let found = probe(Arc::clone(&self.inner), &self.scratch).await?;
             tracing::info!(?found, "probed which conditions the server keeps");
-            (self.on_probed)(&found);
-            Ok(found)
+            if found.is_denied {
+                // Good for this mount only: the next one may have the right, and has to ask again.
+                tracing::warn!("the keys may not delete or not copy: these verbs count as if conditions were refused");
+            } else {
+                (self.on_probed)(&found.conditions);
+            }
+            Ok(found.conditions)
         };
         self.known.cell().get_or_try_init(ask).await.copied()
     }
@@ -301,7 +307,8 @@ impl ObjectStore for GuardStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{FaultStore, MemoryStore, fault};
+    use crate::store::{FaultStore, MemoryStore, Observed, fault};
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
     #[test]
     fn copies_keep_their_condition_by_the_best_means() {
@@ -379,6 +386,45 @@ mod tests {
         cleaning.await.unwrap().unwrap();
         copies.release();
         writing.await.unwrap().unwrap();
+    }
+
+    /// A guard as a mount has it, and how often it gave away what it has found.
+    fn guard_of(store: Arc<dyn ObjectStore>) -> (GuardStore, Arc<AtomicUsize>) {
+        let told = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&told);
+        let on_probed = Box::new(move |_: &Conditions| _ = count.fetch_add(1, Relaxed));
+        (GuardStore::with_scratch(store, KnownConditions::new(None), on_probed, "same".to_owned()), told)
+    }
+
+    async fn create(guard: &GuardStore, name: &str) {
+        let (key, headers) = (Key::parse(name).unwrap(), ObjectHeaders::default());
+        guard.put(&key, Bytes::from_static(b"new"), &headers, &Condition::IfAbsent).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_may_not_delete_writes_all_the_same_and_a_mount_that_may_asks_again() {
+        let memory = Arc::new(MemoryStore::new());
+        let faults = Arc::new(FaultStore::new(Arc::<MemoryStore>::clone(&memory), fault::Settings::default()));
+        faults.fail_next(Op::Delete, ErrorKind::AccessDenied, 100);
+        let honoured = Conditions::all(Support::Honoured);
+        for mount in ["first", "second"] {
+            let observed = Observed::new(Arc::<FaultStore>::clone(&faults));
+            let counters = observed.counters();
+            let (guard, told) = guard_of(Arc::new(observed));
+            create(&guard, &format!("{mount} a")).await;
+            let probed = counters.of(Op::Put).requests;
+            create(&guard, &format!("{mount} b")).await;
+            assert_eq!(counters.of(Op::Put).requests, probed + 1, "{mount}: probed once");
+            let found = Conditions { delete: Support::Refused, ..honoured };
+            assert_eq!((guard.conditions(), told.load(Relaxed)), (Some(found), 0), "{mount}");
+            let etag = memory.head(&Key::parse("first a").unwrap()).await.unwrap().version.etag;
+            let denied = guard.delete(&Key::parse("first a").unwrap(), Some(&etag)).await.unwrap_err();
+            assert_eq!(denied.kind, ErrorKind::AccessDenied, "{mount}");
+        }
+        let (guard, told) = guard_of(Arc::<MemoryStore>::clone(&memory));
+        create(&guard, "third").await;
+        assert_eq!((guard.conditions(), told.load(Relaxed)), (Some(honoured), 1));
+        assert_eq!(memory.count(), 5, "the scratch objects of all three are gone");
     }
 
     #[tokio::test]

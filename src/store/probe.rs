@@ -9,6 +9,7 @@ use super::{
 use crate::types::{ETag, Key, WriteId};
 use bytes::Bytes;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// Where the scratch keys are, relative to the mount.
 const FOLDER: &str = ".objfs/";
@@ -20,12 +21,21 @@ fn wrong_etag() -> ETag {
     ETag::parse("\"00000000000000000000000000000000\"")
 }
 
+/// What a probe has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// Which conditions the server keeps. A verb that the keys may not use counts as refused.
+    pub conditions: Conditions,
+    /// The keys may not delete, or not copy. The answer is theirs, and not the server's: with other rights it is another one.
+    pub is_denied: bool,
+}
+
 /// Asks a server which conditions it keeps. Writes and removes four small objects; about twenty requests, which run even
-/// if the caller goes away, so that nothing is left behind.
+/// if the caller goes away, so that nothing is left behind. Keys that may not delete leave the objects there.
 ///
 /// # Errors
 /// The first answer that says nothing about conditions: no network, no permission to write.
-pub async fn probe(store: Arc<dyn ObjectStore>, name: &str) -> Result<Conditions> {
+pub async fn probe(store: Arc<dyn ObjectStore>, name: &str) -> Result<Found> {
     let scratch = Scratch::new(store, name)?;
     let run = tokio::spawn(async move {
         let answer = scratch.ask().await;
@@ -103,6 +113,8 @@ struct Scratch {
     complete: Key,
     source: Key,
     copy: Key,
+    /// A verb was denied.
+    is_denied: AtomicBool,
 }
 
 impl Scratch {
@@ -111,13 +123,27 @@ impl Scratch {
             Key::parse(&format!("{FOLDER}probe-{id}-{what}"))
                 .map_err(|e| StoreError::new(ErrorKind::Invalid, Op::Put, None, e.to_string()))
         };
-        Ok(Scratch { store, put: key("put")?, complete: key("complete")?, source: key("source")?, copy: key("copy")? })
+        let (put, complete, source, copy) = (key("put")?, key("complete")?, key("source")?, key("copy")?);
+        Ok(Scratch { store, put, complete, source, copy, is_denied: AtomicBool::new(false) })
     }
 
-    async fn ask(&self) -> Result<Conditions> {
+    async fn ask(&self) -> Result<Found> {
         let (absent, complete, copy) = futures::join!(self.ask_put(), self.ask_complete(), self.ask_copy());
         let (put_if_absent, put_if_match, delete) = absent?;
-        Ok(Conditions { put_if_absent, put_if_match, complete: complete?, copy: copy?, delete })
+        let conditions = Conditions { put_if_absent, put_if_match, complete: complete?, copy: copy?, delete };
+        Ok(Found { conditions, is_denied: self.is_denied.load(Relaxed) })
+    }
+
+    /// Whether a verb was denied. That keeps nobody from writing: whoever uses the verb later is told by its own answer.
+    fn denied<T>(&self, answer: &Result<T>) -> bool {
+        let is_denied = answer.as_ref().is_err_and(|e| e.kind == ErrorKind::AccessDenied);
+        self.is_denied.fetch_or(is_denied, Relaxed);
+        is_denied
+    }
+
+    /// What the answer says to a condition that must fail, on a verb that may be denied.
+    fn judge_allowed<T>(&self, answer: Result<T>) -> Result<Support> {
+        if self.denied(&answer) { Ok(Support::Refused) } else { judge_false(answer) }
     }
 
     async fn write(&self, key: &Key, condition: &Condition) -> Result<ETag> {
@@ -131,20 +157,27 @@ impl Scratch {
         let created = match self.write(key, &Condition::IfAbsent).await {
             // An earlier probe, which failed or was killed, may have left it: that would pass for a refusal for ever.
             Err(e) if e.kind == ErrorKind::Precondition => {
-                self.store.delete(key, None).await?;
-                judge_true(self.write(key, &Condition::IfAbsent).await)?
+                let deleted = self.store.delete(key, None).await;
+                if self.denied(&deleted) {
+                    None
+                } else {
+                    deleted?;
+                    Some(judge_true(self.write(key, &Condition::IfAbsent).await)?)
+                }
             }
-            created => judge_true(created)?,
+            created => Some(judge_true(created)?),
         };
         let etag = self.write(key, &Condition::Always).await?;
         let again = self.write(key, &Condition::IfAbsent).await;
         let other = self.write(key, &Condition::IfMatch(wrong_etag())).await;
         // That of the last write: where the server encrypts, equal bodies may have different ETags.
         let etag = [&other, &again].into_iter().flatten().next().unwrap_or(&etag).clone();
-        let absent = worse(created, judge_false(again)?);
+        let absent = judge_false(again)?;
         let mismatch = judge_false(other)?;
         let matching = judge_true(self.write(key, &Condition::IfMatch(etag)).await)?;
-        let delete = judge_false(self.store.delete(key, Some(&wrong_etag())).await)?;
+        // What could not be taken away was there, and 412 the right answer, unless this server answers so to every condition.
+        let absent = worse(created.unwrap_or(matching), absent);
+        let delete = self.judge_allowed(self.store.delete(key, Some(&wrong_etag())).await)?;
         Ok((absent, worse(mismatch, matching), delete))
     }
 
@@ -173,8 +206,8 @@ impl Scratch {
     async fn ask_copy(&self) -> Result<Support> {
         self.write(&self.source, &Condition::Always).await?;
         self.write(&self.copy, &Condition::Always).await?;
-        let absent = judge_false(self.copy_with(Condition::IfAbsent).await)?;
-        let matching = judge_false(self.copy_with(Condition::IfMatch(wrong_etag())).await)?;
+        let absent = self.judge_allowed(self.copy_with(Condition::IfAbsent).await)?;
+        let matching = self.judge_allowed(self.copy_with(Condition::IfMatch(wrong_etag())).await)?;
         Ok(worse(absent, matching))
     }
 
@@ -211,7 +244,8 @@ mod tests {
             let expected = Conditions::all(support);
             let store = Arc::new(MemoryStore::with(Capabilities::default(), expected));
             let shared = Arc::clone(&store) as Arc<dyn ObjectStore>;
-            assert_eq!(probe(Arc::clone(&shared), "name").await.unwrap(), expected);
+            let found = probe(Arc::clone(&shared), "name").await.unwrap();
+            assert_eq!(found, Found { conditions: expected, is_denied: false });
             assert_eq!(store.count(), 0);
             // One that was killed.
             let scratch = Scratch::new(Arc::clone(&shared), "name").unwrap();
@@ -235,8 +269,37 @@ mod tests {
             for key in [&left.put, &left.complete, &left.source, &left.copy] {
                 left.write(key, &Condition::Always).await.unwrap();
             }
-            assert_eq!(probe(Arc::clone(&shared), "name").await.unwrap(), expected);
+            let found = probe(Arc::clone(&shared), "name").await.unwrap();
+            assert_eq!(found, Found { conditions: expected, is_denied: false });
             assert_eq!(store.count(), 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn verbs_that_the_keys_may_not_use_count_as_refused_also_where_objects_were_left_for_that() {
+        for support in [Support::Honoured, Support::Ignored, Support::Refused] {
+            let memory = Arc::new(MemoryStore::with(Capabilities::default(), Conditions::all(support)));
+            let faults = FaultStore::new(Arc::<MemoryStore>::clone(&memory), fault::Settings::default());
+            faults.fail_next(Op::Delete, ErrorKind::AccessDenied, 100);
+            faults.fail_next(Op::Copy, ErrorKind::AccessDenied, 100);
+            let shared = Arc::new(faults) as Arc<dyn ObjectStore>;
+            let (copy, delete) = (Support::Refused, Support::Refused);
+            let conditions = Conditions { copy, delete, ..Conditions::all(support) };
+            for _ in 0..2 {
+                let found = probe(Arc::clone(&shared), "name").await.unwrap();
+                assert_eq!(found, Found { conditions, is_denied: true });
+                assert_eq!(memory.count(), 4);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn who_may_not_write_is_told() {
+        for op in [Op::Put, Op::CreateUpload, Op::UploadPart, Op::CompleteUpload] {
+            let faults = FaultStore::new(Arc::new(MemoryStore::new()), fault::Settings::default());
+            faults.fail_next(op, ErrorKind::AccessDenied, 100);
+            let error = probe(Arc::new(faults), "name").await.unwrap_err();
+            assert_eq!(error.kind, ErrorKind::AccessDenied, "{op:?}");
         }
     }
 

@@ -141,8 +141,11 @@ impl Writer {
         if staged.content().has_own_bytes() {
             return Ok(false);
         }
-        if !is_pinned() {
-            self.lock().remove(&staged.ino());
+        // Under the lock that every writer passes after he has opened the file.
+        let mut all = self.lock();
+        if !is_pinned() && all.get(&staged.ino()).is_some_and(|known| std::ptr::eq(&**known, staged)) {
+            all.remove(&staged.ino());
+            drop(all);
             staged.remove_files();
         }
         Ok(true)
@@ -167,25 +170,71 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use super::super::row::Row;
-    use super::super::{DirDisk, Journal, Settings};
+    use super::super::{CommitError, DirDisk, Journal, Settings, unattended};
     use super::*;
     use crate::read::{self, Reader};
-    use crate::store::{MemoryStore, ObjectStore};
+    use crate::store::{Condition, MemoryStore, ObjectStore};
     use crate::types::{ETag, Ino, Version};
     use std::sync::Arc;
+    use std::time::Duration;
 
-    #[tokio::test]
-    async fn attributes_are_in_the_journal_although_it_has_lost_the_row_that_was_to_tell_of_them() {
-        let dir = tempfile::tempdir().unwrap();
+    /// A file over an object, and a writer of it.
+    fn writer_of(dir: &tempfile::TempDir) -> (Writer, Arc<Staged>, ObjectRef) {
         let store: Arc<dyn ObjectStore> = Arc::new(MemoryStore::new());
         let reader = Reader::new(Arc::clone(&store), read::Settings::default());
         let disk = Arc::new(DirDisk::new(&dir.path().join("staging")).unwrap());
         let journal = Journal::open(&dir.path().join("journal.db")).unwrap();
         let writer = Writer::new(store, reader, disk, journal, Settings::default());
-        let (ino, key) = (Ino(2), Key::parse("k").unwrap());
         let version = Version { etag: ETag::parse("e"), last_modified: None, size: 7 };
-        let base = ObjectRef { key: key.clone(), version };
-        let staged = writer.stage(ino, Some(base.clone())).unwrap();
+        let base = ObjectRef { key: Key::parse("k").unwrap(), version };
+        let staged = writer.stage(Ino(2), Some(base.clone())).unwrap();
+        (writer, staged, base)
+    }
+
+    #[tokio::test]
+    async fn an_upload_of_owed_attributes_takes_no_half_written_bytes_along() {
+        let dir = tempfile::tempdir().unwrap();
+        let (writer, staged, base) = writer_of(&dir);
+        staged.touch();
+        staged.set_recovered(Kind::Attributes);
+        let turn = staged.journal_turn().await;
+        let condition = Condition::IfMatch(base.version.etag.clone());
+        let (headers, now) = (ObjectHeaders::default(), Timestamp::from_nanos(9));
+        let committing = unattended(writer.commit(&staged, &base.key, headers, condition, now));
+        tokio::pin!(committing);
+        assert!(tokio::time::timeout(Duration::from_millis(50), &mut committing).await.is_err());
+        // It has found nobody who writes to it.
+        staged.truncate(0).unwrap();
+        staged.write(Some(0), b"half").unwrap();
+        drop(turn);
+        assert!(matches!(committing.await, Err(CommitError::Disturbed)));
+    }
+
+    #[tokio::test]
+    async fn whoever_opens_a_file_while_its_attributes_are_given_up_writes_to_one_that_is_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let (writer, staged, base) = writer_of(&dir);
+        let writer = Arc::new(writer);
+        staged.touch();
+        staged.set_recovered(Kind::Attributes);
+        let opening = std::sync::Mutex::new(None);
+        let is_pinned = || {
+            // In the moment after this somebody opens it.
+            let (writer, base) = (Arc::clone(&writer), base.clone());
+            *opening.lock().unwrap() = Some(std::thread::spawn(move || writer.stage(Ino(2), Some(base)).unwrap()));
+            std::thread::sleep(Duration::from_millis(50));
+            false
+        };
+        assert!(writer.give_up_attributes(&staged, is_pinned).await.unwrap());
+        let opened = opening.into_inner().unwrap().unwrap().join().unwrap();
+        assert!(!Arc::ptr_eq(&opened, &staged) && Arc::ptr_eq(&opened, &writer.get(Ino(2)).unwrap()));
+    }
+
+    #[tokio::test]
+    async fn attributes_are_in_the_journal_although_it_has_lost_the_row_that_was_to_tell_of_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let (writer, staged, base) = writer_of(&dir);
+        let (ino, key) = (staged.ino(), base.key.clone());
         staged.touch();
         staged.set_row(Some(Row { change: staged.last_change(), ..Row::default() }));
         let describe = || Ok::<_, JournalError>(Some((key, ObjectHeaders::default())));

@@ -129,7 +129,7 @@ impl Writer {
             };
             match recorded {
                 // Not to send it would help nobody, least of all a disk that is full: a lost answer is a conflict then, at worst.
-                Err(e @ JournalError::Db(_)) => {
+                Err(e @ (JournalError::Db(_) | JournalError::Disk(_))) => {
                     tracing::warn!(%key, error = %e, "is uploaded although the journal cannot say that it was tried");
                 }
                 recorded => recorded.map_err(CommitError::Journal)?,

@@ -71,8 +71,13 @@ pub trait DiskFile: Send + Sync + Debug {
     /// Makes what was written durable, and the name with it.
     ///
     /// # Errors
-    /// What the disk says.
+    /// What the disk says; so does each one that follows.
     fn sync_data(&self) -> io::Result<()>;
+    /// Whether that has failed. The kernel says so once, and takes what it could not write for written (fsync(2), "Linux notes"): it can
+    /// still be read for a while, and what the disk has nobody knows.
+    fn has_lost(&self) -> bool {
+        false
+    }
     /// The file of this machine that it is, if it is one: of two such the kernel copies one into the other.
     fn plain(&self) -> Option<Arc<File>> {
         None
@@ -145,6 +150,7 @@ impl DirDisk {
             descriptor,
             open: Arc::clone(&self.open),
             is_new: AtomicBool::new(true),
+            has_lost: AtomicBool::new(false),
         }
     }
 
@@ -163,6 +169,7 @@ struct DirFile {
     open: Arc<Descriptors>,
     /// The directory was not synced since the file was made.
     is_new: AtomicBool,
+    has_lost: AtomicBool,
 }
 
 /// Where the bytes of a [`DirFile`] are.
@@ -273,7 +280,13 @@ impl DiskFile for DirFile {
             Place::Disk(file) => file,
             Place::Memory(small) => self.on_disk(small)?,
         };
-        file.sync_data()?;
+        if self.has_lost() {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
+        if let Err(e) = file.sync_data() {
+            self.has_lost.store(true, Ordering::SeqCst);
+            return Err(e);
+        }
         if self.is_new.load(Ordering::SeqCst) {
             let dir = self.descriptor.path().parent().ok_or(io::ErrorKind::NotFound)?;
             File::open(dir)?.sync_all()?;
@@ -282,9 +295,14 @@ impl DiskFile for DirFile {
         Ok(())
     }
 
+    fn has_lost(&self) -> bool {
+        self.has_lost.load(Ordering::SeqCst)
+    }
+
     fn plain(&self) -> Option<Arc<File>> {
         match self.place() {
-            Ok(Place::Disk(file)) => Some(file),
+            // The kernel would share blocks that have not what is read.
+            Ok(Place::Disk(file)) if !self.has_lost() => Some(file),
             _ => None,
         }
     }
@@ -303,13 +321,8 @@ fn write_zeros(file: &File, range: ByteRange) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::super::small::{SMALL_MAX, SMALL_TOTAL_MAX};
+    use super::super::testing::bytes;
     use super::*;
-
-    fn bytes(file: &dyn DiskFile, len: usize) -> Vec<u8> {
-        let mut buffer = vec![1; len];
-        file.read_at(&mut buffer, 0).unwrap();
-        buffer
-    }
 
     #[test]
     fn small_files_are_on_the_disk_once_they_are_synced_or_grow() {
@@ -323,7 +336,7 @@ mod tests {
             file.set_len(6).unwrap();
             file.set_len(7).unwrap();
             file.punch(ByteRange::new(5, 90).unwrap()).unwrap();
-            assert_eq!(bytes(&**file, 9), b"\0\0\0sm\0\0\0\0");
+            assert_eq!(bytes(&**file, 9).unwrap(), b"\0\0\0sm\0\0\0\0");
             file.write_at(b"a", 5).unwrap();
         }
         assert!(disk.names().unwrap().is_empty());
@@ -332,7 +345,10 @@ mod tests {
         synced.write_at(b"l", 6).unwrap();
         assert_eq!(on_disk("synced"), b"\0\0\0smal");
         grown.write_at(b"!", SMALL_MAX).unwrap();
-        assert_eq!((on_disk("grown").len() as u64, &bytes(&*grown, 7)[..]), (SMALL_MAX + 1, &b"\0\0\0sma\0"[..]));
+        assert_eq!(
+            (on_disk("grown").len() as u64, &bytes(&*grown, 7).unwrap()[..]),
+            (SMALL_MAX + 1, &b"\0\0\0sma\0"[..])
+        );
         cut.set_len(SMALL_MAX + 1).unwrap();
         cut.set_len(4).unwrap();
         assert_eq!(on_disk("cut"), b"\0\0\0s");
@@ -348,7 +364,7 @@ mod tests {
         let files: Vec<_> = (0..many).map(|i| disk.create(&i.to_string()).unwrap()).collect();
         files.iter().for_each(|file| file.write_at(&body, 0).unwrap());
         assert_eq!(disk.names().unwrap().len() as u64, many - fit);
-        assert!(files.iter().all(|file| bytes(&**file, body.len()) == body));
+        assert!(files.iter().all(|file| bytes(&**file, body.len()).unwrap() == body));
         drop(files);
         assert_eq!(disk.in_memory.load(Ordering::Relaxed), 0);
     }
@@ -362,7 +378,7 @@ mod tests {
         std::fs::remove_dir(dir.path().join("gone")).unwrap();
         file.write_at(b"!", SMALL_MAX).unwrap_err();
         file.sync_data().unwrap_err();
-        assert_eq!(bytes(&*file, 5), b"bytes");
+        assert_eq!(bytes(&*file, 5).unwrap(), b"bytes");
     }
 
     #[test]

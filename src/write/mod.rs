@@ -38,6 +38,7 @@ mod sum;
 #[cfg(test)]
 pub(crate) mod testing;
 mod unattended;
+mod urgency;
 
 use crate::db::DbError;
 use crate::read::Reader;
@@ -58,11 +59,12 @@ pub use disk::{DirDisk, Disk, DiskFile};
 pub use moments::{Bound, Moment};
 pub use place::InPlace;
 pub use plan::{Layout, Plan, TooLarge, plan_upload};
-pub use queue::{CommitQueue, Waiting};
+pub use queue::{CommitQueue, Prospect, Waiting};
 pub use recover::Recovered;
 pub use room::Room;
 pub use staging::{Grown, Sources, Staged};
 pub use unattended::{for_bystander, is_for_bystander, is_unattended, unattended};
+pub use urgency::Asked;
 
 /// What tunes writing.
 #[derive(Debug, Clone, Copy)]
@@ -243,7 +245,7 @@ impl Writer {
 
     /// Inodes of which the bucket lacks something, or whose journal row still says so.
     pub fn owed(&self) -> Vec<Ino> {
-        self.lock().values().filter(|s| s.is_changed() || s.is_journaled()).map(|s| s.ino()).collect()
+        self.lock().values().filter(|s| s.is_owed()).map(|s| s.ino()).collect()
     }
 
     /// Closes the journal.

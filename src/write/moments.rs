@@ -76,13 +76,12 @@ impl Staged {
     /// Whether the commit that asks, because it is none of whoever writes the file, may send nothing but what the journal has. A database
     /// has moments of its own.
     pub(super) fn is_to_be_as_recorded(&self) -> bool {
-        acknowledges_nothing() && self.is_acknowledged() && !self.file.is_in_place() && self.bound().is_none()
+        acknowledges_nothing() && self.is_acknowledged() && self.is_any_file()
     }
 
-    /// Whether nobody was told that anything is safe which the commit that asks would send, and nobody waits for it.
-    pub fn has_nothing_to_send(&self) -> bool {
-        let is_any_file = !self.file.is_in_place() && self.bound().is_none();
-        is_unattended() && is_any_file && !self.is_acknowledged() && !self.has_only_attributes()
+    /// Whether it is not one of a database's.
+    fn is_any_file(&self) -> bool {
+        !self.file.is_in_place() && self.bound().is_none()
     }
 
     /// Whether somebody has written to it since it was acknowledged, or since the bucket has it, and has not come to his end. What its
@@ -99,14 +98,14 @@ impl Staged {
             return content.is_disturbed();
         }
         if self.is_acknowledged() {
-            return self.recorded_bytes() != Some(self.bytes_moment());
+            return !self.has_recorded_bytes();
         }
         content.is_changed() && content.has_own_bytes()
     }
 
     /// Whether the commit that asks may not send the file as it is, because somebody has half written it. To be asked under the lock.
     pub(super) fn is_too_early(&self, content: &Content) -> bool {
-        (is_for_bystander() || self.is_to_be_as_recorded()) && self.is_half(content)
+        (is_for_bystander() || is_unattended() && self.is_any_file()) && self.is_half(content)
     }
 
     /// The moment of its head.

@@ -143,6 +143,15 @@ impl StagingFile {
         copied
     }
 
+    /// If what the disk has of it is not known since a sync failed, goes on in another file that can be synced, with what there is of the
+    /// `present` ranges. The caller holds the lock under which the file is written.
+    ///
+    /// # Errors
+    /// What the disk says; nothing has changed then.
+    pub(super) fn leave_unsafe(&self, present: &RangeSet) -> io::Result<()> {
+        if self.file().has_lost() { self.go_on_elsewhere(present.iter()) } else { Ok(()) }
+    }
+
     fn go_on_elsewhere(&self, present: impl Iterator<Item = ByteRange>) -> io::Result<()> {
         let name = uuid::Uuid::new_v4().to_string();
         let (old, new) = (self.file(), self.disk.create(&name)?);
@@ -244,13 +253,8 @@ fn copy_in_kernel(old: &dyn DiskFile, new: &dyn DiskFile, at: u64, end: u64) -> 
 #[cfg(test)]
 mod tests {
     use super::super::disk::DirDisk;
+    use super::super::testing::bytes;
     use super::*;
-
-    fn bytes(file: &dyn DiskFile, len: usize) -> Vec<u8> {
-        let mut buffer = vec![1; len];
-        file.read_at(&mut buffer, 0).unwrap();
-        buffer
-    }
 
     #[test]
     fn what_is_copied_to_another_file_is_all_of_the_ranges_and_nothing_else() {
@@ -274,7 +278,7 @@ mod tests {
             copied[..10].fill(0);
             copied[hole..hole + 70_000].fill(0);
             copied.resize(end, 0);
-            assert!(bytes(&*new, end) == copied, "{is_on_disk}");
+            assert!(bytes(&*new, end).unwrap() == copied, "{is_on_disk}");
             disk.remove("old").unwrap();
             disk.remove("new").unwrap();
         }

@@ -16,8 +16,21 @@ enum State {
     Due(Timestamp),
     /// Being committed; `again` if it was pushed meanwhile.
     Running { again: bool },
+    /// Failed of what somebody has to do something about elsewhere: tried again at this time, and nobody waits for that.
+    Unlikely(Timestamp),
     /// Failed for good, and waits for somebody to do something about it.
     Parked,
+}
+
+/// What is to be expected of another try of a commit that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prospect {
+    /// It may pass by itself.
+    Passing,
+    /// It passes once somebody has done something elsewhere, as with keys that have run out.
+    Unlikely,
+    /// It never passes, unless somebody asks for another try.
+    Never,
 }
 
 #[derive(Debug, Clone)]
@@ -33,7 +46,8 @@ pub struct CommitQueue {
     entries: BTreeMap<Ino, Entry>,
     /// Those that are due at a time, the earliest first: there may be many thousands.
     due: BTreeSet<(Timestamp, Ino)>,
-    parked: usize,
+    /// How many wait for somebody.
+    helpless: usize,
 }
 
 /// An entry for status.
@@ -55,7 +69,7 @@ impl CommitQueue {
         let state = match self.entries.get(&ino).map(|entry| &entry.state) {
             Some(State::Due(known)) => State::Due(due.min(*known)),
             Some(State::Running { .. }) => State::Running { again: true },
-            Some(State::Parked) | None => State::Due(due),
+            Some(State::Unlikely(_) | State::Parked) | None => State::Due(due),
         };
         self.set(ino, state);
     }
@@ -95,25 +109,27 @@ impl CommitQueue {
     /// stands for may have come too late for this commit, and a commit with nothing to do costs nothing.
     pub fn on_done(&mut self, ino: Ino, now: Timestamp) {
         let Some(entry) = self.entries.get(&ino) else { return };
-        let stays = matches!(entry.state, State::Running { again: true } | State::Due(_));
+        let stays = matches!(entry.state, State::Running { again: true } | State::Due(_) | State::Unlikely(_));
         self.forget(ino);
         if stays {
             self.set(ino, State::Due(now));
         }
     }
 
-    /// The commit of `ino` failed: again after a pause that doubles, or never for what will not pass by itself. `jitter`
-    /// from 0 to 1 spreads the pauses.
-    pub fn on_failed(&mut self, ino: Ino, now: Timestamp, reason: String, permanent: bool, jitter: f64) {
+    /// The commit of `ino` failed: again after a pause that doubles, or never for what will not pass. `jitter` from 0 to 1 spreads the
+    /// pauses.
+    pub fn on_failed(&mut self, ino: Ino, now: Timestamp, reason: String, prospect: Prospect, jitter: f64) {
         let known = self.entries.get(&ino);
         let attempts = known.map_or(0, |entry| entry.attempts);
         let pause = BACKOFF_MIN.saturating_mul(1 << attempts.min(16)).min(BACKOFF_MAX);
         let is_asked_for = known.is_some_and(|entry| entry.state == State::Running { again: true });
-        let state = match permanent {
+        let later = now.plus(pause.mul_f64(0.5 + jitter / 2.0));
+        let state = match prospect {
+            Prospect::Passing => State::Due(later),
             // Somebody has asked for it since it began: what it failed of may be over.
-            true if is_asked_for => State::Due(now),
-            true => State::Parked,
-            false => State::Due(now.plus(pause.mul_f64(0.5 + jitter / 2.0))),
+            _ if is_asked_for => State::Due(now),
+            Prospect::Unlikely => State::Unlikely(later),
+            Prospect::Never => State::Parked,
         };
         let entry = self.set(ino, state);
         entry.attempts += 1;
@@ -123,6 +139,11 @@ impl CommitQueue {
     /// Whether the commit of `ino` failed for good, and nobody has asked for another.
     pub fn is_parked(&self, ino: Ino) -> bool {
         self.entries.get(&ino).is_some_and(|entry| entry.state == State::Parked)
+    }
+
+    /// Whether it has failed, and will go on failing as long as nobody does anything.
+    pub fn is_helpless(&self, ino: Ino) -> bool {
+        self.entries.get(&ino).is_some_and(|entry| matches!(entry.state, State::Parked | State::Unlikely(_)))
     }
 
     /// The file is gone: nothing is to be committed any more.
@@ -136,6 +157,7 @@ impl CommitQueue {
     pub fn hurry(&mut self, now: Timestamp, parked_too: bool) {
         let is_late = |state: &State| match state {
             State::Due(due) => *due > now,
+            State::Unlikely(_) => true,
             State::Parked => parked_too,
             State::Running { .. } => false,
         };
@@ -145,9 +167,9 @@ impl CommitQueue {
         }
     }
 
-    /// How many are not parked.
+    /// How many may get into the bucket although nobody does anything.
     pub fn active(&self) -> usize {
-        self.entries.len() - self.parked
+        self.entries.len() - self.helpless
     }
 
     /// The entry of `ino`, which is in this state from now on.
@@ -158,7 +180,11 @@ impl CommitQueue {
         }
         match state {
             State::Due(due) => drop(self.due.insert((due, ino))),
-            State::Parked => self.parked += 1,
+            State::Unlikely(due) => {
+                self.due.insert((due, ino));
+                self.helpless += 1;
+            }
+            State::Parked => self.helpless += 1,
             State::Running { .. } => {}
         }
         let entry = self.entries.entry(ino).or_insert(Entry { state: State::Parked, attempts: 0, reason: None });
@@ -169,7 +195,11 @@ impl CommitQueue {
     fn left(&mut self, ino: Ino, state: &State) {
         match state {
             State::Due(due) => drop(self.due.remove(&(*due, ino))),
-            State::Parked => self.parked -= 1,
+            State::Unlikely(due) => {
+                self.due.remove(&(*due, ino));
+                self.helpless -= 1;
+            }
+            State::Parked => self.helpless -= 1,
             State::Running { .. } => {}
         }
     }
@@ -202,7 +232,7 @@ mod tests {
         let mut pauses = Vec::new();
         for _ in 0..10 {
             assert_eq!(q.next_ready(now), Some(Ino(1)));
-            q.on_failed(Ino(1), now, "503".into(), false, 1.0);
+            q.on_failed(Ino(1), now, "503".into(), Prospect::Passing, 1.0);
             let due = q.next_due().unwrap();
             pauses.push((due.nanos() - now.nanos()) / 1_000_000_000);
             assert_eq!(q.next_ready(now), None);
@@ -232,7 +262,7 @@ mod tests {
         q.push(Ino(1), at(40));
         assert_eq!((q.next_due(), q.next_ready(at(9)), q.active()), (Some(at(10)), None, 3));
         assert_eq!([q.next_ready(at(30)), q.next_ready(at(30))], [Some(Ino(2)), Some(Ino(3))]);
-        q.on_failed(Ino(2), at(30), "403".into(), true, 0.0);
+        q.on_failed(Ino(2), at(30), "403".into(), Prospect::Never, 0.0);
         q.on_ended(Ino(3), at(31));
         q.postpone(Ino(3), at(50));
         assert_eq!((q.active(), q.next_ready(at(30)), q.next_ready(at(49))), (2, Some(Ino(1)), None));
@@ -248,12 +278,29 @@ mod tests {
         let mut q = CommitQueue::default();
         q.push(Ino(1), at(0));
         q.next_ready(at(0)).unwrap();
-        q.on_failed(Ino(1), at(0), "403".into(), true, 0.0);
+        q.on_failed(Ino(1), at(0), "403".into(), Prospect::Never, 0.0);
         q.hurry(at(9), false);
         assert_eq!((q.next_due(), q.active(), q.waiting()[0].parked), (None, 0, true));
         assert!(q.is_parked(Ino(1)) && !q.is_parked(Ino(2)));
         q.hurry(at(9), true);
         assert!(!q.is_parked(Ino(1)));
         assert_eq!(q.next_ready(at(9)), Some(Ino(1)));
+    }
+
+    #[test]
+    fn what_needs_somebody_elsewhere_is_tried_again_and_is_not_waited_for() {
+        let mut q = CommitQueue::default();
+        q.push(Ino(1), at(0));
+        q.next_ready(at(0)).unwrap();
+        q.on_failed(Ino(1), at(0), "expired".into(), Prospect::Unlikely, 1.0);
+        assert_eq!((q.active(), q.next_due(), q.waiting()[0].parked), (0, Some(at(2)), false));
+        assert!(q.is_helpless(Ino(1)) && !q.is_parked(Ino(1)));
+        assert_eq!((q.next_ready(at(2)), q.active()), (Some(Ino(1)), 1));
+        q.on_failed(Ino(1), at(2), "expired".into(), Prospect::Unlikely, 1.0);
+        q.hurry(at(3), false);
+        assert_eq!((q.active(), q.next_ready(at(3))), (1, Some(Ino(1))));
+        q.on_failed(Ino(1), at(3), "expired".into(), Prospect::Unlikely, 1.0);
+        q.forget(Ino(1));
+        assert_eq!((q.active(), q.next_due()), (0, None));
     }
 }

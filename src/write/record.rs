@@ -196,10 +196,11 @@ impl Writer {
         (key, headers): (Key, ObjectHeaders),
         now: Timestamp,
     ) -> Result<(), JournalError> {
-        if staged.is_recorded() {
+        if staged.has_recorded_bytes() {
+            // What was fetched since it was acknowledged is a part of that, and need not be looked for again.
             let snapshot = staged.snapshot(has_body)?;
             // It may have been written to in this moment.
-            if Some(snapshot.change) == staged.recorded() {
+            if Some(snapshot.bytes) == staged.recorded_bytes() {
                 return self.record_snapshot(staged, replaced, snapshot, (key, headers), now).await;
             }
         }
@@ -212,8 +213,10 @@ impl Writer {
         let lacks = !Content::restore(before.size, before.base.clone(), before.base_len, dirty.clone(), local.clone())
             .missing()
             .is_empty();
-        // Of a file that is kept apart the base is lost, and no other one has the bytes that the row lacks.
-        let is_lost = lacks && before.base.as_ref().is_some_and(|base| base.key != before.key);
+        // Of a file that is kept apart, or that replaces what somebody else has made, the base is lost, and no other one has the bytes that
+        // the row lacks.
+        let is_apart = before.base.as_ref().is_some_and(|base| base.key != before.key);
+        let is_lost = lacks && (is_apart || staged.is_base_lost());
         let base = if is_lost { before.base.clone() } else { staged.content().base().cloned() };
         if base != before.base {
             // What the staging file has of the version before need not be what this one has there.

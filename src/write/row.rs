@@ -20,6 +20,8 @@ pub(super) struct Row {
     pub(super) bytes: u64,
     /// It tells of attributes only, which the version in the bucket is to have.
     pub(super) has_only_attributes: bool,
+    /// The version that it takes the bytes from that it lacks has made way for another one, which does not have them.
+    pub(super) is_base_lost: bool,
     /// The key that it names, and the commits that may have been tried.
     pub(super) named: Option<(Key, Vec<WriteId>)>,
 }
@@ -49,6 +51,11 @@ impl Staged {
     /// Whether the journal has a row of it.
     pub fn is_journaled(&self) -> bool {
         self.journaled.lock().is_some()
+    }
+
+    /// Whether the bucket lacks something of it, or the journal's row still says so.
+    pub fn is_owed(&self) -> bool {
+        self.is_changed() || self.is_journaled()
     }
 
     /// Whether the journal has the file as it is now.
@@ -81,6 +88,23 @@ impl Staged {
     /// The moment of the bytes that the journal has.
     pub(super) fn recorded_bytes(&self) -> Option<u64> {
         self.of_row(|row| row.bytes)
+    }
+
+    /// Whether nothing was written since these.
+    pub(super) fn has_recorded_bytes(&self) -> bool {
+        self.recorded_bytes() == Some(self.bytes_moment())
+    }
+
+    /// Whether the bytes that the row lacks are nowhere any more.
+    pub(super) fn is_base_lost(&self) -> bool {
+        self.of_row(|row| row.is_base_lost) == Some(true)
+    }
+
+    /// They are not: the file replaces something else from now on.
+    pub(super) fn set_base_lost(&self) {
+        if let Some(row) = &mut *self.journaled.lock() {
+            row.is_base_lost = true;
+        }
     }
 
     /// Whether the journal has the file as it is now, and that its commit to `key` with this id may have been tried.

@@ -24,7 +24,7 @@ pub(super) struct Snapshot {
     has_body: bool,
     pub(super) change: u64,
     /// The moment of the bytes.
-    bytes: u64,
+    pub(super) bytes: u64,
 }
 
 impl Staged {
@@ -34,6 +34,7 @@ impl Staged {
         // Before the make-up: a commit that ends meanwhile first has a new base, and then forgets what it has tried.
         let attempts = self.attempts_for_row();
         let content = self.lock();
+        self.file.leave_unsafe(&content.journaled())?;
         let has_body = has_body(&content);
         let body = match ByteRange::new(0, content.size()) {
             Some(all) if has_body => Some(self.read_file(all)?.into()),
@@ -74,7 +75,7 @@ impl Staged {
     /// The journal has the file as `snapshot` says, under the name of `key`.
     pub(super) fn set_recorded(&self, snapshot: &Snapshot, key: Key) {
         let named = Some((key, snapshot.attempts.clone()));
-        self.set_row(Some(Row { change: snapshot.change, bytes: snapshot.bytes, has_only_attributes: false, named }));
+        self.set_row(Some(Row { change: snapshot.change, bytes: snapshot.bytes, named, ..Row::default() }));
         let content = self.lock();
         if snapshot.has_body {
             if content.is_committing() {
@@ -95,7 +96,7 @@ impl Staged {
         }
         let has_only_attributes = kind == Kind::Attributes;
         let (change, bytes) = (self.last_change(), self.bytes_moment());
-        self.set_row(Some(Row { change, bytes, has_only_attributes, named: None }));
+        self.set_row(Some(Row { change, bytes, has_only_attributes, ..Row::default() }));
     }
 
     /// The journal has `other` in its place.

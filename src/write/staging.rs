@@ -12,12 +12,12 @@ use super::place::StagingFile;
 use super::room::Room;
 use super::row::Journaled;
 use super::sending::{AHEAD_FROM, Sending};
+use super::urgency::Urgency;
 use crate::types::{ByteRange, Ino, ObjectRef, Timestamp, WriteId};
 use bytes::{Bytes, BytesMut};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// A staged file: its bytes on the disk and their make-up.
@@ -49,12 +49,7 @@ pub struct Staged {
     /// Which of them the bucket has.
     pub(super) carried: AtomicU64,
     pub(super) moments: Moments,
-    /// How long its upload waits after it was acknowledged, in ms.
-    delay_ms: AtomicU64,
-    /// Somebody waits for it.
-    asked_for: AtomicBool,
-    /// The last change before its last commit that failed began.
-    failed: AtomicU64,
+    pub(super) urgency: Urgency,
     /// The bucket's version is about to go, and whoever has the file open reads on here.
     is_last_copy: AtomicBool,
     /// Its mode may have bits that a write by somebody else takes away: nobody has looked since it was staged, or the mode was set.
@@ -128,42 +123,10 @@ impl Staged {
             changes: AtomicU64::new(1),
             carried: AtomicU64::new(0),
             moments: Moments::default(),
-            delay_ms: AtomicU64::new(0),
-            asked_for: AtomicBool::new(false),
-            failed: AtomicU64::new(0),
+            urgency: Urgency::default(),
             is_last_copy: AtomicBool::new(false),
             may_have_set_ids: AtomicBool::new(true),
         }
-    }
-
-    /// How long its upload waits after it was acknowledged.
-    pub fn delay(&self) -> Duration {
-        Duration::from_millis(self.delay_ms.load(Ordering::Relaxed))
-    }
-
-    /// Somebody waits for its upload, be it that it is being written to: until it was committed.
-    pub fn ask_for(&self) {
-        self.asked_for.store(true, Ordering::SeqCst);
-    }
-
-    /// Whether somebody does.
-    pub fn is_asked_for(&self) -> bool {
-        self.asked_for.load(Ordering::SeqCst)
-    }
-
-    /// A commit of it has failed that began after `change`.
-    pub fn note_failed(&self, change: u64) {
-        self.failed.store(change, Ordering::SeqCst);
-    }
-
-    /// Whether it has changed since, or none has failed.
-    pub fn is_worth_trying(&self) -> bool {
-        self.last_change() > self.failed.load(Ordering::SeqCst)
-    }
-
-    /// Its upload waits so long from now on.
-    pub fn set_delay(&self, delay: Duration) {
-        self.delay_ms.store(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// Whether a write by somebody else may have to take set-user-ID and set-group-ID away.
@@ -260,6 +223,12 @@ impl Staged {
         self.note_change();
     }
 
+    /// The same of an object that somebody else has put in the place of what this file changed.
+    pub fn rebase_on_theirs(&self, object: ObjectRef) {
+        self.set_base_lost();
+        self.rebase(object);
+    }
+
     /// The base's bytes are found at `object` from now on.
     pub fn replace_base(&self, object: ObjectRef) {
         self.lock().on_base_moved(object);
@@ -268,6 +237,7 @@ impl Staged {
 
     /// What this file changed is gone from the bucket: it is a new file now. Only when every byte is local.
     pub fn rebase_on_nothing(&self) {
+        self.set_base_lost();
         self.lock().on_rebased(None);
         self.note_change();
     }
@@ -346,7 +316,7 @@ impl Staged {
     pub(super) fn on_committed(&self, object: ObjectRef, carried: u64) {
         let mut content = self.lock();
         self.carried.store(carried, Ordering::SeqCst);
-        self.asked_for.store(false, Ordering::SeqCst);
+        self.note_answered();
         content.on_committed(object);
         self.commit_ended();
         self.note_held(&content);

@@ -1,4 +1,4 @@
-//! A disk for tests, whose files are written and synced while a gate is open.
+//! A disk for tests, whose files are written and synced while a gate is open, and what files have.
 //!
 //! Owns: the gate and the disk behind it. Does not own: files (`disk`).
 
@@ -12,12 +12,20 @@ use std::time::Duration;
 /// Lets nobody through while it is closed, but for so long: a test that fails is to end.
 const CLOSED_MAX: Duration = Duration::from_secs(30);
 
+/// The first bytes of a file.
+pub(super) fn bytes(file: &dyn DiskFile, len: usize) -> io::Result<Vec<u8>> {
+    let mut buffer = vec![1; len];
+    file.read_at(&mut buffer, 0)?;
+    Ok(buffer)
+}
+
 /// What writes and syncs go through. It is open until somebody closes it.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
     is_closed: Mutex<bool>,
     opened: Condvar,
     is_reached: AtomicBool,
+    is_failing: AtomicBool,
 }
 
 impl Gate {
@@ -26,6 +34,11 @@ impl Gate {
         self.is_reached.store(false, Ordering::SeqCst);
         *self.is_closed.lock().unwrap_or_else(PoisonError::into_inner) = closed;
         self.opened.notify_all();
+    }
+
+    /// Whether syncs fail from now on.
+    pub(crate) fn set_failing(&self, failing: bool) {
+        self.is_failing.store(failing, Ordering::SeqCst);
     }
 
     /// Whether somebody has come to it since it was closed.
@@ -63,7 +76,7 @@ impl Gated {
     }
 
     fn file(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
-        Arc::new(GatedFile { file, gate: Arc::clone(&self.gate) })
+        Arc::new(GatedFile { file, gate: Arc::clone(&self.gate), has_lost: AtomicBool::new(false) })
     }
 }
 
@@ -89,6 +102,7 @@ impl Disk for Gated {
 struct GatedFile {
     file: Arc<dyn DiskFile>,
     gate: Arc<Gate>,
+    has_lost: AtomicBool,
 }
 
 impl DiskFile for GatedFile {
@@ -111,6 +125,14 @@ impl DiskFile for GatedFile {
 
     fn sync_data(&self) -> io::Result<()> {
         self.gate.pass();
+        self.has_lost.fetch_or(self.gate.is_failing.load(Ordering::SeqCst), Ordering::SeqCst);
+        if self.has_lost() {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
         self.file.sync_data()
+    }
+
+    fn has_lost(&self) -> bool {
+        self.has_lost.load(Ordering::SeqCst)
     }
 }

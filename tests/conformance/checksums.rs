@@ -1,14 +1,16 @@
 //! Bodies that are changed on the way are refused, and sent again.
 //!
-//! Owns: what comes of bytes that change on the line. Does not own: the checksums (`store::s3`), the line (`line`).
+//! Owns: what comes of bytes that change on the line, and of a server that refuses checksums. Does not own: the checksums
+//! (`store::s3`), the line (`line`).
 
 use crate::line::line;
 use crate::stores::{dev_server, settings};
 use bytes::Bytes;
 use futures::TryStreamExt;
-use objfs::devserver::Storage;
+use objfs::devserver::{Effect, Rule, Storage};
+use objfs::store::probe::{Found, probe};
 use objfs::store::s3::{S3Settings, S3Store};
-use objfs::store::{Condition, ErrorKind, ObjectHeaders, ObjectStore, RetryStore, Upload, retry};
+use objfs::store::{Condition, Conditions, ErrorKind, ObjectHeaders, ObjectStore, RetryStore, Support, Upload, retry};
 use objfs::types::{Key, WriteId};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -68,4 +70,35 @@ async fn arrives_whole(store: Arc<S3Store>, times: &AtomicUsize) {
     let got: Vec<Bytes> = patient.get(&key, None, None).await.unwrap().body.try_collect().await.unwrap();
     assert_eq!(got.concat(), RIGHT);
     patient.delete(&key, None).await.unwrap();
+}
+
+/// Each verb has a store of its own, and is the first that is refused.
+#[tokio::test]
+async fn a_server_that_refuses_checksums_is_sent_md5s() {
+    let server = dev_server(Storage::Memory).await;
+    server.faults().add(Rule::new(Effect::RefuseChecksums));
+    let keys = objfs::devserver::Settings::default();
+    let settings = settings(&server.endpoint(), "us-east-1", &keys.access_key, &keys.secret_key);
+    let (key, headers, id) = (Key::parse("k").unwrap(), ObjectHeaders::default(), WriteId::new("an-id"));
+    for direct in [true, false] {
+        let settings = S3Settings { direct, ..settings.clone() };
+        let connect = async || S3Store::connect(&settings).await.unwrap();
+        for len in [10, 2 << 20] {
+            let (store, body) = (connect().await, Bytes::from(vec![7; len]));
+            server.reset_counters();
+            for _ in 0..2 {
+                store.put(&key, body.clone(), &headers, &Condition::Always).await.unwrap();
+            }
+            assert_eq!(server.counters().of("PutObject"), 3, "{len} bytes: one was refused, and the next was not");
+            let got: Vec<Bytes> = store.get(&key, None, None).await.unwrap().body.try_collect().await.unwrap();
+            assert!(got.concat() == body, "{len} bytes came back changed");
+        }
+        let upload_id = connect().await.create_upload(&key, &headers).await.unwrap();
+        let upload = Upload { key: key.clone(), id: upload_id, initiated: None };
+        let part = connect().await.upload_part(&upload, 1, Bytes::from_static(RIGHT)).await.unwrap();
+        assert_eq!(part.crc, None);
+        connect().await.complete_upload(&upload, &[part], &Condition::Always, &id).await.unwrap();
+        let found = probe(Arc::new(connect().await), "name").await.unwrap();
+        assert_eq!(found, Found { conditions: Conditions::all(Support::Honoured), is_denied: false });
+    }
 }

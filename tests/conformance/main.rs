@@ -3,7 +3,7 @@
 //! Owns: which stores the suite runs on. The reference runs first in mind and cheapest in fact; moto always runs and must
 //! start; Garage runs in the full run (`OBJFS_TEST_FULL=1`), and must start there.
 //! Does not own: the cases (`suite`), starting servers (`stores`), what happens without a server (`network`),
-//! headers that follow from options (`storage`), bodies that are changed on the way (`checksums`).
+//! headers that follow from options (`storage`), bodies that are changed on the way and refused checksums (`checksums`).
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a test fails by panicking")]
 
@@ -16,7 +16,7 @@ mod storage;
 mod stores;
 mod suite;
 
-use objfs::devserver::Storage;
+use objfs::devserver::{Effect, Rule, Storage};
 use objfs::store::{Capabilities, Conditions, MemoryStore, Support};
 use std::sync::Arc;
 
@@ -66,6 +66,13 @@ async fn dev_server_through_the_sdk() {
 async fn dev_server_in_a_directory() {
     let dir = tempfile::tempdir().unwrap();
     let server = stores::dev_server(Storage::Directory(dir.path().join("server"))).await;
+    suite::run(stores::dev_server_subject(&server).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dev_server_that_refuses_checksums() {
+    let server = stores::dev_server(Storage::Memory).await;
+    server.faults().add(Rule::new(Effect::RefuseChecksums));
     suite::run(stores::dev_server_subject(&server).await).await;
 }
 

@@ -323,3 +323,37 @@ async fn whoever_unmounts_gets_a_database_and_its_log_into_the_bucket_in_order()
     b.uploaded(CHANGED, &begun(2)).await;
     assert_eq!(b.bytes("books.db-journal").await.as_deref(), Some(HOT));
 }
+
+#[tokio::test]
+async fn a_log_or_journal_leaves_the_bucket_once_that_has_the_database_that_needs_it_no_more() {
+    let (b, database, log, background) = with_log().await;
+    b.add_frame(log).await;
+    b.advance(6);
+    b.uploaded(DATABASE, &longer(1)).await;
+    until(async || b.fs.queue().active() == 0).await;
+    // The last connection moves the log into the database, and removes it.
+    b.rewrite(database, 0, CHANGED).await;
+    b.fs.release(log).await;
+    let held = b.faults.hold_next(Op::Put);
+    let removing = b.spawn(|fs| async move { fs.unlink(Ino::ROOT, name("books.db-wal")).await });
+    assert_eq!(b.pair_at(&held).await, (Some(DATABASE.to_vec()), Some(longer(1))));
+    removing.await.unwrap().unwrap();
+    assert_eq!(b.pair().await, (Some(CHANGED.to_vec()), None));
+    // Somebody unmounts in the midst of a transaction, which is taken back later.
+    background.abort();
+    b.rewrite(database, 0, DATABASE).await;
+    let journal = b.synced("books.db-journal", HOT).await;
+    assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
+    assert_eq!(b.bytes("books.db-journal").await.as_deref(), Some(HOT));
+    b.rewrite(database, 0, CHANGED).await;
+    b.fs.release(journal).await;
+    let held = b.faults.hold_next(Op::Put);
+    let removing = b.spawn(|fs| async move { fs.unlink(Ino::ROOT, name("books.db-journal")).await });
+    held.reached().await;
+    let there = (b.bytes("books.db").await, b.bytes("books.db-journal").await);
+    assert_eq!(there, (Some(DATABASE.to_vec()), Some(HOT.to_vec())));
+    held.release();
+    removing.await.unwrap().unwrap();
+    assert_eq!((b.bytes("books.db").await, b.bytes("books.db-journal").await), (Some(CHANGED.to_vec()), None));
+    b.fs.release(database).await;
+}

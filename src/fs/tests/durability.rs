@@ -35,6 +35,39 @@ async fn whoever_waits_for_ever_waits_until_it_is_done() {
 }
 
 #[tokio::test]
+async fn whoever_waits_is_told_of_markers_that_are_still_owed() {
+    let b = bench().await;
+    b.write("probe", "x").await.unwrap();
+    b.foreign("up/d/x", "x").await;
+    let up = b.fs.lookup(Ino::ROOT, &name("up")).await.unwrap().unwrap().ino;
+    let d = b.fs.lookup(up, &name("d")).await.unwrap().unwrap().ino;
+    b.fs.opendir(d).await.unwrap();
+    b.fs.unlink(d, name("x")).await.unwrap();
+    let (short, long) = (Duration::from_millis(200), Duration::from_secs(20));
+    for path in ["", "up", "up/d"] {
+        let _held = b.faults.hold_next(Op::Put);
+        let owed = Unsaved { path: "up/d/".to_owned(), reason: None, is_retried: true };
+        assert_eq!(b.left_by_sync(path, short).await, [owed], "{path:?}");
+    }
+    assert_eq!((b.left_by_sync("probe", long).await, b.object("up/d/").await), (vec![], None));
+    b.faults.fail_next(Op::Put, ErrorKind::AccessDenied, 1);
+    let began = std::time::Instant::now();
+    let refused = b.left_by_sync("up", long).await;
+    assert!(began.elapsed() < long, "what was refused is not waited for");
+    assert!(refused.len() == 1 && refused[0].path == "up/d/" && refused[0].is_retried, "{refused:?}");
+    assert!(refused[0].reason.as_ref().is_some_and(|reason| reason.contains("injected fault")), "{refused:?}");
+    assert_eq!((b.left_by_sync("", long).await, b.object("up/d/").await.as_deref()), (vec![], Some("")));
+}
+
+impl Bench {
+    /// What the bucket does not have at and below a path, once that was waited for.
+    async fn left_by_sync(&self, path: &str, wait: Duration) -> Vec<Unsaved> {
+        let names: Vec<Name> = path.split('/').filter(|n| !n.is_empty()).map(name).collect();
+        self.fs.sync_path(&names, wait).await.unwrap()
+    }
+}
+
+#[tokio::test]
 async fn what_the_bucket_has_stored_otherwise_is_told_and_sent_again() {
     let b = bench().await;
     b.write("probe", "x").await.unwrap();
@@ -237,7 +270,7 @@ async fn whoever_reads_a_file_whose_upload_failed_does_not_have_it_sent_again() 
 }
 
 impl Bench {
-    fn refusing(&self, file: &str, event: &str) -> Refusal {
+    pub(super) fn refusing(&self, file: &str, event: &str) -> Refusal {
         Refusal::begin(&self.dir.path().join(file), event).unwrap()
     }
 }

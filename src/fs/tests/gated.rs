@@ -147,3 +147,21 @@ async fn a_row_that_is_being_written_while_changes_are_dropped_goes_with_them() 
     assert!(b.fs.writer.journal().inodes().unwrap().is_empty());
     assert!(!staged.is_journaled() && b.fs.writer.get(ino).is_none());
 }
+
+#[tokio::test]
+async fn what_a_sync_that_failed_may_have_lost_is_safe_in_another_file() {
+    let (b, gate, ino, fh) = journaled().await;
+    let row = |b: &Bench| b.fs.writer.journal().row(ino).unwrap().unwrap();
+    let before = row(&b);
+    b.fs.write(fh, Some(2 * MIB as u64), b"more", false).await.unwrap();
+    gate.set_failing(true);
+    assert_eq!(b.fs.flush(CALLER, fh).await.unwrap_err().errno(), libc::EIO);
+    // The kernel says so once.
+    gate.set_failing(false);
+    assert_eq!((row(&b).file, row(&b).size), (before.file.clone(), before.size));
+    b.fs.flush(CALLER, fh).await.unwrap();
+    assert_eq!((row(&b).file == before.file, row(&b).size), (false, 2 * MIB as u64 + 4));
+    let b = b.crash_with(Writes { mode: WriteMode::Back, ..Writes::default() }).await;
+    assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
+    assert!(b.bytes_of("large").await == [&noise(2 * MIB)[..], b"more"].concat());
+}

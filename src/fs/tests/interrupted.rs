@@ -117,6 +117,35 @@ async fn whoever_has_opened_one_of_the_copies_hears_that_it_is_another_file_now(
 }
 
 #[tokio::test]
+async fn a_copy_that_somebody_has_begun_to_change_is_his_if_the_rename_fails() {
+    let b = bench_of(Writes::default(), &["d/x", "d/y"]).await;
+    let hold = b.faults.hold_next(Op::Copy);
+    let renaming = rename(&b, "d", (Ino::ROOT, "e"), false);
+    hold.reached().await;
+    while b.object("e/x").await.is_none() && b.object("e/y").await.is_none() {
+        a_moment().await;
+    }
+    let (copied, other) = if b.object("e/x").await.is_some() { ("x", "y") } else { ("y", "x") };
+    b.advance(1);
+    b.fs.refresh(Ino::ROOT).await.unwrap();
+    let e = b.fs.lookup(Ino::ROOT, &name("e")).await.unwrap().unwrap().ino;
+    let copy = b.fs.lookup(e, &name(copied)).await.unwrap().unwrap().ino;
+    let fh = b.fs.open(CALLER, copy, libc::O_WRONLY).await.unwrap().fh;
+    b.fs.write(fh, Some(0), b"C", false).await.unwrap();
+    hold.release();
+    assert_eq!(renaming.await.unwrap().unwrap_err().errno(), libc::ESTALE);
+    flush(&b, fh).await.unwrap().unwrap();
+    b.fs.release(fh).await;
+    assert_eq!(b.object(&format!("e/{copied}")).await.as_deref(), Some("Content"));
+    assert_eq!(b.object(&format!("e/{other}")).await, None);
+    for k in ["d/x", "d/y"] {
+        assert_eq!(b.object(k).await.as_deref(), Some("content"));
+    }
+    assert!(b.fs.writer.journal().renames().unwrap().is_empty());
+    assert_eq!(b.fs.pending().unwrap().conflicts, 0);
+}
+
+#[tokio::test]
 async fn a_file_that_is_made_where_another_one_moves_to_is_not_lost() {
     for no_replace in [false, true] {
         let b = bench_of(Writes::default(), &["a"]).await;

@@ -1,5 +1,6 @@
 //! Names: renaming, removing, and what is in the way. Owns nothing else.
 
+use super::large::probed;
 use super::*;
 
 #[tokio::test]
@@ -37,7 +38,7 @@ async fn a_directory_whose_marker_was_made_anew_elsewhere_is_removed_at_the_seco
 
 #[tokio::test]
 async fn a_renamed_directory_takes_everything_along_or_nothing() {
-    let b = bench().await;
+    let b = probed().await;
     for k in ["d/a", "d/s/b", "d/s/", "d/unseen/c"] {
         b.foreign(k, "x").await;
     }

@@ -362,7 +362,7 @@ async fn nothing_that_is_written_to_a_file_whose_name_is_gone_is_acknowledged() 
 
 impl Bench {
     /// Copies for readers that the bucket has, and those on the list that outlives the daemon.
-    async fn copies(&self) -> (usize, usize) {
+    pub(super) async fn copies(&self) -> (usize, usize) {
         let prefix = key(".objfs/orphan/");
         let all = crate::store::ListRequest { prefix, delimited: false, continuation: None, max_keys: 10 };
         let listed = self.fs.meta.kv("orphans").unwrap().unwrap_or_default().lines().count();

@@ -142,3 +142,29 @@ async fn a_conflict_copy_comes_at_the_end_and_the_name_stays_in_its_place() {
     assert!(last.len() == 1 && last[0].starts_with("1 (conflict desk "), "{last:?}");
     assert_eq!(b.some_entries(2).0, first);
 }
+
+/// The rows are all of the moment of the first, and a commit may end before the last is shown.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_is_closed_while_its_directory_is_read_is_shown_with_its_size() {
+    let b = bench().await;
+    b.write("a", "clean").await.unwrap();
+    let (ino, fh) = b.create("x").await;
+    b.fs.write(fh, Some(0), b"written", false).await.unwrap();
+    let (runtime, fs) = (tokio::runtime::Handle::current(), Arc::clone(&b.fs));
+    let close = async move {
+        fs.flush(CALLER, fh).await.unwrap();
+        fs.release(fh).await;
+    };
+    let (mut close, mut sizes) = (Some(close), Vec::new());
+    let mut add = |entry: DirEntry<'_>| {
+        if let Some(close) = close.take() {
+            // This thread is in the runtime already.
+            std::thread::scope(|scope| scope.spawn(|| runtime.block_on(close)).join().unwrap());
+            assert!(b.fs.writer.get(ino).is_none(), "it is clean, and nobody has it open");
+        }
+        sizes.push((entry.name.to_vec(), entry.entry.attr.size));
+        false
+    };
+    b.fs.readdir(Ino::ROOT, 2, &mut add).unwrap();
+    assert_eq!(sizes, [(b"a".to_vec(), 5), (b"x".to_vec(), 7)]);
+}

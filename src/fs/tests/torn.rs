@@ -297,3 +297,50 @@ async fn what_could_not_be_journaled_is_uploaded_once_it_can_be() {
     let pending = b.fs.pending().unwrap();
     assert!(pending.files == 0 && b.bytes_of("f").await == noise(2 * MIB), "{:?}", pending.failed);
 }
+
+#[tokio::test]
+async fn what_is_half_written_is_not_sent_because_somebody_once_waited_in_vain() {
+    let b = narrow_bench().await;
+    b.write("f", "acknowledged").await.unwrap();
+    b.faults.fail_next(Op::Put, ErrorKind::AccessDenied, 1);
+    let background = tokio::spawn(Arc::clone(&b.fs).run_background());
+    let left = b.fs.sync_path(&[name("f")], Duration::from_secs(20)).await.unwrap();
+    assert_eq!(left.len(), 1);
+    b.empty("f").await;
+    assert_eq!(b.fs.retry_path(&[name("f")]).unwrap(), 1);
+    for _ in 0..5 {
+        b.advance(10);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    background.abort();
+    assert_eq!(b.object("f").await, None);
+    let b = b.crash_with(back()).await;
+    assert_eq!(Arc::clone(&b.fs).drain_with_background().await, Drained::Clean);
+    assert_eq!(b.object("f").await.as_deref(), Some("acknowledged"));
+}
+
+#[tokio::test]
+async fn what_failed_of_keys_that_had_run_out_is_sent_once_there_are_others_and_nobody_waits_for_that() {
+    let b = narrow_bench().await;
+    b.write("f", "acknowledged").await.unwrap();
+    b.faults.set(crate::store::fault::Settings {
+        error_rate: 1.0,
+        errors: vec![ErrorKind::Credentials],
+        ..crate::store::fault::Settings::default()
+    });
+    let background = tokio::spawn(Arc::clone(&b.fs).run_background());
+    let draining = b.fs.drain(Duration::from_secs(600));
+    let drained = tokio::time::timeout(Duration::from_secs(20), draining).await.unwrap().unwrap();
+    let Drained::Left(left) = drained else { panic!("{drained:?}") };
+    assert!(left.failed[0].2, "it is tried again: {:?}", left.failed);
+    b.faults.set(crate::store::fault::Settings::default());
+    for _ in 0..200 {
+        b.advance(10);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        if b.fs.pending().unwrap().files == 0 {
+            break;
+        }
+    }
+    background.abort();
+    assert_eq!(b.object("f").await.as_deref(), Some("acknowledged"));
+}

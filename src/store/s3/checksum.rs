@@ -1,9 +1,11 @@
 //! Checksums of what is sent: the server refuses bodies that did not arrive whole, and what it answers is compared.
 //!
-//! Owns: which checksum a server takes (CRC32C, or Content-MD5 where it takes no CRC), learned from its first answer; the
-//! comparison of answers. Does not own: requests (`ops`).
+//! Owns: which checksum a server takes (CRC32C, or Content-MD5 where it takes no CRC), learned from its first answer; sending
+//! once more what was refused for its CRC; the comparison of answers. Does not own: requests (`ops`).
 //!
-//! CRC32C is a header of the request, not a trailer: servers that do not know it ignore it, and do not repeat it in their answer.
+//! CRC32C is a header of the request, not a trailer: most servers that do not know it ignore it, and do not repeat it in
+//! their answer. Others refuse the request (Backblaze B2: 400 "Unsupported header 'x-amz-checksum-crc32c' received for this
+//! API call.").
 
 use super::super::{ErrorKind, Op, Result, StoreError};
 use crate::types::{ETag, Key};
@@ -14,6 +16,8 @@ use md5::{Digest, Md5};
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+/// How the names of all headers about checksums begin.
+const HEADERS: &str = "x-amz-checksum";
 /// Bodies from this size on are not hashed on a thread that others wait for: MD5 takes 13 ms for 8 MiB.
 const LARGE: usize = 256 << 10;
 
@@ -46,13 +50,38 @@ impl Checksums {
         self.crc.load(Ordering::Relaxed) != NO
     }
 
-    /// The server has repeated a CRC, or was asked to and has not.
+    /// The server has repeated a CRC, or was asked to and has not, or has refused it.
     pub(super) fn heard(&self, repeated: bool) {
         let answer = if repeated { YES } else { NO };
         if self.crc.compare_exchange(UNKNOWN, answer, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             let kind = if repeated { "CRC32C" } else { "MD5" };
             tracing::debug!(checksum = kind, "what is sent carries a checksum");
         }
+    }
+
+    /// Sends a request that has a CRC if [`Checksums::takes_crc`] says so when it is made. If the server refuses it for
+    /// that, it is sent once more, and none has a CRC from then on.
+    ///
+    /// # Errors
+    /// What the server says to the last one that was sent.
+    pub(super) async fn send<T, F: Future<Output = Result<T>>>(&self, request: impl Fn() -> F) -> Result<T> {
+        let has_crc = self.takes_crc();
+        match request().await {
+            Err(error) if has_crc && self.is_refused(&error) => request().await,
+            answer => answer,
+        }
+    }
+
+    /// Whether a request failed because it had a CRC. A server that has repeated one takes them: what it says of one request
+    /// does not turn them off for all. Another request may have been told the same before.
+    fn is_refused(&self, error: &StoreError) -> bool {
+        // The message matters: conditions are refused by the same codes.
+        let is_named = matches!(error.kind, ErrorKind::Invalid | ErrorKind::NotImplemented)
+            && error.message.to_ascii_lowercase().contains(HEADERS);
+        if is_named {
+            self.heard(false);
+        }
+        is_named && !self.takes_crc()
     }
 
     /// The checksums to send with a body.
@@ -105,6 +134,11 @@ fn md5(body: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::future::ready;
+    use std::sync::atomic::AtomicUsize;
+
+    /// What B2 says.
+    const UNSUPPORTED: &str = "Unsupported header 'X-Amz-Checksum-Crc32c' received for this API call.";
 
     fn etag(text: &str) -> ETag {
         ETag::parse(text)
@@ -138,5 +172,58 @@ mod tests {
         other.heard(false);
         other.check(Op::Put, &key, &sent, None, &wrong).unwrap();
         other.check(Op::Put, &key, &sent, None, &right).unwrap();
+    }
+
+    /// How often a request is sent to a server that says so to each with a CRC, and what comes of it.
+    async fn sent(sums: &Checksums, kind: ErrorKind, message: &str) -> (usize, Result<()>) {
+        let count = AtomicUsize::new(0);
+        let request = || {
+            count.fetch_add(1, Ordering::Relaxed);
+            let refusal = StoreError::new(kind, Op::Put, None, message);
+            ready(if sums.takes_crc() { Err(refusal) } else { Ok(()) })
+        };
+        let answer = sums.send(request).await;
+        (count.load(Ordering::Relaxed), answer)
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_for_its_crc_is_sent_once_more_without_and_all_others_have_none() {
+        for kind in [ErrorKind::Invalid, ErrorKind::NotImplemented] {
+            let sums = Checksums::default();
+            let (count, answer) = sent(&sums, kind, UNSUPPORTED).await;
+            answer.unwrap();
+            assert_eq!((count, sums.takes_crc()), (2, false), "{kind:?}");
+            assert!(sums.of(&Bytes::from_static(b"abc")).await.md5.is_some());
+            assert_eq!(sent(&sums, kind, UNSUPPORTED).await.0, 1, "{kind:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_another_request_was_told_meanwhile_counts_as_well() {
+        let (sums, count) = (Checksums::default(), AtomicUsize::new(0));
+        let request = || {
+            let is_first = count.fetch_add(1, Ordering::Relaxed) == 0;
+            sums.heard(false);
+            ready(if is_first { Err(StoreError::new(ErrorKind::Invalid, Op::Put, None, UNSUPPORTED)) } else { Ok(()) })
+        };
+        sums.send(request).await.unwrap();
+        assert_eq!(count.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test]
+    async fn only_a_refusal_that_names_checksums_turns_them_off_and_only_where_none_was_repeated() {
+        let sums = Checksums::default();
+        let about_others = [
+            (ErrorKind::NotImplemented, "A header you provided implies functionality that is not implemented"),
+            (ErrorKind::Invalid, "Unsupported header 'if-none-match' received for this API call."),
+            (ErrorKind::Server, UNSUPPORTED),
+        ];
+        for (kind, message) in about_others {
+            let (count, answer) = sent(&sums, kind, message).await;
+            assert_eq!((count, answer.unwrap_err().kind, sums.takes_crc()), (1, kind, true), "{message}");
+        }
+        sums.heard(true);
+        let (count, answer) = sent(&sums, ErrorKind::Invalid, UNSUPPORTED).await;
+        assert_eq!((count, answer.unwrap_err().kind, sums.takes_crc()), (1, ErrorKind::Invalid, true));
     }
 }

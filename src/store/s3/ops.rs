@@ -50,6 +50,55 @@ impl S3Store {
         let request = self.client.head_bucket().bucket(&self.bucket);
         self.answer(Op::HeadBucket, None, request.send()).await.map(|_| ())
     }
+
+    async fn put_once(
+        &self,
+        key: &Key,
+        body: &Bytes,
+        headers: &ObjectHeaders,
+        condition: &Condition,
+    ) -> Result<Written> {
+        if let Some(written) = self.put_direct(key, body, headers, condition).await? {
+            return Ok(written);
+        }
+        let sums = self.checksums.of(body).await;
+        let body = ByteStream::from(body.clone());
+        let request = self.client.put_object().bucket(&self.bucket).key(key.as_str()).body(body);
+        let request = request.set_checksum_crc32_c(sums.crc.clone()).set_content_md5(sums.md5.clone());
+        let request = with_condition!(with_headers!(request, headers), condition).customize();
+        let request = if self.unsigned_bodies { request.disable_payload_signing() } else { request };
+        let answer = request.send().await.map_err(|e| error::from_sdk(Op::Put, Some(key), e))?;
+        let etag = convert::etag(Op::Put, key, answer.e_tag())?;
+        self.checksums.check(Op::Put, key, &sums, answer.checksum_crc32_c(), &etag)?;
+        Ok(Written { etag, version_id: answer.version_id().map(str::to_owned), last_modified: None })
+    }
+
+    async fn create_upload_once(&self, key: &Key, headers: &ObjectHeaders) -> Result<String> {
+        let request = self.client.create_multipart_upload().bucket(&self.bucket).key(key.as_str());
+        let asks = self.checksums.takes_crc();
+        let request = with_headers!(request, headers).set_checksum_algorithm(asks.then_some(ChecksumAlgorithm::Crc32C));
+        let answer = self.answer(Op::CreateUpload, Some(key), request.send()).await?;
+        if asks {
+            self.checksums.heard(answer.checksum_algorithm() == Some(&ChecksumAlgorithm::Crc32C));
+        }
+        let missing = || StoreError::new(ErrorKind::Corrupt, Op::CreateUpload, Some(key), "the answer has no id");
+        answer.upload_id().map(str::to_owned).ok_or_else(missing)
+    }
+
+    async fn upload_part_once(&self, upload: &Upload, number: u16, body: &Bytes) -> Result<Part> {
+        let key = &upload.key;
+        let size = Some(body.len() as u64);
+        let sums = self.checksums.of(body).await;
+        let request = self.client.upload_part().bucket(&self.bucket).key(key.as_str()).upload_id(&upload.id);
+        let request = request.part_number(i32::from(number)).body(ByteStream::from(body.clone()));
+        let request = request.set_checksum_crc32_c(sums.crc.clone()).set_content_md5(sums.md5.clone()).customize();
+        let request = if self.unsigned_bodies { request.disable_payload_signing() } else { request };
+        let answer = request.send().await.map_err(|e| error::from_sdk(Op::UploadPart, Some(key), e))?;
+        let etag = convert::etag(Op::UploadPart, key, answer.e_tag())?;
+        self.checksums.check(Op::UploadPart, key, &sums, answer.checksum_crc32_c(), &etag)?;
+        let crc = answer.checksum_crc32_c().map(str::to_owned);
+        Ok(Part { number, etag, size, crc })
+    }
 }
 
 #[async_trait]
@@ -113,18 +162,7 @@ impl ObjectStore for S3Store {
     }
 
     async fn put(&self, key: &Key, body: Bytes, headers: &ObjectHeaders, condition: &Condition) -> Result<Written> {
-        if let Some(written) = self.put_direct(key, &body, headers, condition).await? {
-            return Ok(written);
-        }
-        let sums = self.checksums.of(&body).await;
-        let request = self.client.put_object().bucket(&self.bucket).key(key.as_str()).body(ByteStream::from(body));
-        let request = request.set_checksum_crc32_c(sums.crc.clone()).set_content_md5(sums.md5.clone());
-        let request = with_condition!(with_headers!(request, headers), condition).customize();
-        let request = if self.unsigned_bodies { request.disable_payload_signing() } else { request };
-        let answer = request.send().await.map_err(|e| error::from_sdk(Op::Put, Some(key), e))?;
-        let etag = convert::etag(Op::Put, key, answer.e_tag())?;
-        self.checksums.check(Op::Put, key, &sums, answer.checksum_crc32_c(), &etag)?;
-        Ok(Written { etag, version_id: answer.version_id().map(str::to_owned), last_modified: None })
+        self.checksums.send(|| self.put_once(key, &body, headers, condition)).await
     }
 
     async fn copy(&self, copy: &CopyRequest) -> Result<Written> {
@@ -165,30 +203,11 @@ impl ObjectStore for S3Store {
     }
 
     async fn create_upload(&self, key: &Key, headers: &ObjectHeaders) -> Result<String> {
-        let request = self.client.create_multipart_upload().bucket(&self.bucket).key(key.as_str());
-        let asks = self.checksums.takes_crc();
-        let request = with_headers!(request, headers).set_checksum_algorithm(asks.then_some(ChecksumAlgorithm::Crc32C));
-        let answer = self.answer(Op::CreateUpload, Some(key), request.send()).await?;
-        if asks {
-            self.checksums.heard(answer.checksum_algorithm() == Some(&ChecksumAlgorithm::Crc32C));
-        }
-        let missing = || StoreError::new(ErrorKind::Corrupt, Op::CreateUpload, Some(key), "the answer has no id");
-        answer.upload_id().map(str::to_owned).ok_or_else(missing)
+        self.checksums.send(|| self.create_upload_once(key, headers)).await
     }
 
     async fn upload_part(&self, upload: &Upload, number: u16, body: Bytes) -> Result<Part> {
-        let key = &upload.key;
-        let size = Some(body.len() as u64);
-        let sums = self.checksums.of(&body).await;
-        let request = self.client.upload_part().bucket(&self.bucket).key(key.as_str()).upload_id(&upload.id);
-        let request = request.part_number(i32::from(number)).body(ByteStream::from(body));
-        let request = request.set_checksum_crc32_c(sums.crc.clone()).set_content_md5(sums.md5.clone()).customize();
-        let request = if self.unsigned_bodies { request.disable_payload_signing() } else { request };
-        let answer = request.send().await.map_err(|e| error::from_sdk(Op::UploadPart, Some(key), e))?;
-        let etag = convert::etag(Op::UploadPart, key, answer.e_tag())?;
-        self.checksums.check(Op::UploadPart, key, &sums, answer.checksum_crc32_c(), &etag)?;
-        let crc = answer.checksum_crc32_c().map(str::to_owned);
-        Ok(Part { number, etag, size, crc })
+        self.checksums.send(|| self.upload_part_once(upload, number, &body)).await
     }
 
     async fn upload_part_copy(&self, upload: &Upload, number: u16, source: &PartSource) -> Result<Part> {

@@ -1,5 +1,6 @@
 //! Names that change hands shortly before a crash: what was acknowledged has one of them afterwards. Owns nothing else.
 
+mod lacking;
 mod owed;
 mod renamed;
 
