@@ -96,7 +96,7 @@ pub(super) fn configure(args: &MountArgs, variables: Environment<'_>) -> Result<
         drain_timeout: options.drain_timeout.unwrap_or(DRAIN_TIMEOUT),
         state_dir: options.state_dir.unwrap_or_else(default_state_dir),
         state_name: None,
-        aws_profile: variables("AWS_PROFILE").filter(|name| !name.is_empty()),
+        aws_profile: variables("AWS_PROFILE").filter(|name| !name.is_empty() && name != "default"),
         cache_dir: options.cache_dir.unwrap_or_else(default_cache_dir),
         cache_size: options.cache_size,
         staging_size: options.staging_size,
@@ -299,7 +299,7 @@ mod tests {
         assert!(of(&[], ",profile=a") != of(&[], ",profile=b") && of(&[], ",profile=a") != of(&[], ""));
         assert_eq!(of(&[("AWS_PROFILE", "a")], ""), of(&[], ",profile=a"));
         assert_eq!(of(&[("AWS_PROFILE", "a")], ",profile=b"), of(&[], ",profile=b"));
-        assert_eq!(of(&[("AWS_PROFILE", "")], ""), of(&[], ""));
+        assert!([("AWS_PROFILE", ""), ("AWS_PROFILE", "default")].iter().all(|same| of(&[*same], "") == of(&[], "")));
     }
 
     #[test]

@@ -55,7 +55,7 @@ pub struct MountConfig {
     pub state_dir: PathBuf,
     /// Name of that folder. `None`: made of bucket, endpoint and prefix.
     pub state_name: Option<String>,
-    /// The profile that the AWS environment names, where no other one is asked for: as one that is, it may name a server.
+    /// The profile that the AWS environment names, unless it is the default one: as one that is asked for, it may name a server.
     pub aws_profile: Option<String>,
     /// What may be deleted at any time.
     pub cache_dir: PathBuf,

@@ -22,6 +22,8 @@ const MARKER_DELAY: Duration = Duration::from_secs(2);
 const MARKER_PAUSE: Duration = Duration::from_secs(30);
 /// How long a rename waits that an earlier mount left, or that failed, after it could not be ended.
 const RENAME_PAUSE: Duration = Duration::from_secs(30);
+/// As long as that it doubles.
+const RENAME_PAUSE_MAX: Duration = Duration::from_secs(3600);
 /// When a file is looked at again that somebody writes to. Its close comes earlier, as a rule.
 const WRITTEN_PAUSE: Duration = Duration::from_secs(1);
 /// When a file is looked at again of which nobody has said what becomes of it.
@@ -123,12 +125,14 @@ impl Fs {
         for upload in left {
             self.writer.abort_left(&upload).await;
         }
-        let mut due = self.meta.now();
+        let (mut due, mut pause) = (self.meta.now(), RENAME_PAUSE);
         loop {
             self.tell_failed_renames().await;
             if self.has_left_renames() && due <= self.meta.now() {
                 self.end_left_renames().await;
-                due = self.meta.now().plus(RENAME_PAUSE);
+                due = self.meta.now().plus(pause);
+                // It looks at each of its objects, and nobody writes to either directory meanwhile.
+                pause = if self.has_left_renames() { (2 * pause).min(RENAME_PAUSE_MAX) } else { RENAME_PAUSE };
             }
             tokio::time::sleep(PERIOD).await;
         }

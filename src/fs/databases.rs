@@ -8,6 +8,7 @@
 //! begins it anew, with another header, once the database has all of it: such a log must not be newer than its database. A database
 //! without a log is whole, be it that it is of an earlier moment.
 
+use super::begin::to_the_end;
 use super::sqlite::{Group, Role};
 use super::{Fs, FsError, Result};
 use crate::meta::InodeRow;
@@ -16,6 +17,8 @@ use crate::write::{CommitError, Moment, Span, Staged};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// How long the removal of a log or journal waits for the database that needs it no more.
+const SETTLE_MAX: Duration = Duration::from_secs(10);
 /// After so many milliseconds it is looked whether a transaction has ended, one pause after the other.
 const TRANSACTION_PAUSES_MS: [u64; 6] = [5, 10, 25, 50, 100, 200];
 
@@ -204,27 +207,31 @@ impl Fs {
     /// The journal or log of a database is about to go. The bucket's database is whole together with it only: so the one that is whole
     /// without it goes there first, and before that all that takes it back.
     pub(super) async fn settle_database_of(self: &Arc<Self>, parent: Ino, name: &Name) {
-        let settled = async {
-            let Some(row) = self.meta.child(parent, name)?.filter(|row| row.version.is_some()) else { return Ok(()) };
-            let Some(group) = self.group_of(&row)? else { return Ok(()) };
-            let is_this = |file: &Option<InodeRow>| file.as_ref().is_some_and(|file| file.ino == row.ino);
-            let Some(database) = self.writer.get(group.database.ino).filter(|database| database.is_owed()) else {
-                return Ok(());
-            };
-            if self.role_of(&database, &group.database)? != Role::Database {
-                return Ok(());
-            }
-            if is_this(&group.journal) {
-                self.commit(row.ino).await?;
-            } else if !is_this(&group.wal) {
-                return Ok(());
-            }
-            self.commit_database(&group.database, true).await
-        };
-        // The program has come to the end of its transaction, whatever becomes of that.
-        if let Err(e) = settled.await {
-            tracing::warn!(file = %name, error = %e, "is removed before the bucket has the database that needs it no more");
+        let (fs, log) = (Arc::clone(self), name.clone());
+        let settling = to_the_end(async move { fs.settle_database(parent, &log).await });
+        // The program has come to the end of its transaction, whatever becomes of that, and the directory is locked meanwhile.
+        let settled = tokio::time::timeout(SETTLE_MAX, settling).await;
+        if !matches!(settled, Ok(Ok(()))) {
+            tracing::warn!(file = %name, ?settled, "is removed before the bucket has the database that needs it no more");
         }
+    }
+
+    async fn settle_database(self: &Arc<Self>, parent: Ino, log: &Name) -> Result<()> {
+        let Some(row) = self.meta.child(parent, log)?.filter(|row| row.version.is_some()) else { return Ok(()) };
+        let Some(group) = self.group_of(&row)? else { return Ok(()) };
+        let is_this = |file: &Option<InodeRow>| file.as_ref().is_some_and(|file| file.ino == row.ino);
+        let Some(database) = self.writer.get(group.database.ino).filter(|database| database.is_owed()) else {
+            return Ok(());
+        };
+        if self.role_of(&database, &group.database)? != Role::Database {
+            return Ok(());
+        }
+        if is_this(&group.journal) {
+            self.commit(row.ino).await?;
+        } else if !is_this(&group.wal) {
+            return Ok(());
+        }
+        self.commit_database(&group.database, true).await
     }
 
     /// Whether a database has the bytes that it had `then`: if it was not staged, whether nothing was written to it since.

@@ -98,7 +98,14 @@ impl Fs {
         let is_known = row.version.as_ref().is_some_and(|version| version.etag == gone.version.etag);
         let Some(stays) = stays.as_ref().filter(|_| is_known) else { return Ok(()) };
         self.note_rewritten(&row, gone, &stays.key, &stays.version);
-        if let Some(staged) = self.writer.get(row.ino).filter(|staged| staged.is_journaled()) {
+        let Some(staged) = self.writer.get(row.ino) else { return Ok(()) };
+        // As long as nobody can take it away: of what he keeps of that object nobody else knows.
+        if staged.is_changed()
+            && let Err(e) = self.writer.fill(&staged).await
+        {
+            tracing::warn!(key = %gone.key, error = %e, "bytes of a file that is being changed are in the bucket still");
+        }
+        if staged.is_journaled() {
             // It must name the bytes that are there: what it lacks of them is found nowhere else.
             self.journal_anew(&staged, None).await?;
         }

@@ -185,6 +185,11 @@ impl Fs {
             let theirs_stays = match fs.delete_object(&row, key).await {
                 // Ours, with changes that nobody else has seen, goes; what somebody else wrote there meanwhile stays.
                 Err(FsError::Stale) if row.local => true,
+                // Carried out all the same: whoever has it open reads on.
+                Err(e) if e.is_outage() && fs.is_gone(row.version.as_ref(), key).await => {
+                    fs.half_taken(&row, &place, going).await;
+                    return Err(e);
+                }
                 Err(e) => {
                     fs.drop_aside(going).await;
                     return Err(e);

@@ -10,6 +10,7 @@
 //! whether it goes. So one of the two sees the other: there is a copy, or the open waits and finds the file gone.
 
 use super::handle::FileHandle;
+use super::place::Place;
 use super::{Fs, FsError, Result};
 use crate::meta::InodeRow;
 use crate::remote::OWN_DIR;
@@ -17,7 +18,7 @@ use crate::store::{Condition, CopyRequest, ErrorKind, StoreError};
 use crate::types::{FileKind, Ino, Key, ObjectRef, Version, WriteId};
 use crate::write::Span;
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -211,6 +212,18 @@ impl Fs {
         }
         if let Some(staged) = self.writer.get(ino) {
             staged.replace_base(object);
+        }
+    }
+
+    /// The object of `row` is gone, and yet the deed has failed: whoever has it open reads on, and the name shows what is there now.
+    pub(super) async fn half_taken(self: &Arc<Self>, row: &InodeRow, place: &Place, mut going: Going<'_>) {
+        self.turn_readers(row, &place.file, &mut going);
+        if let Err(e) = self.look_at(place).await {
+            tracing::warn!(key = %place.file, error = %e, "what is there after a request that failed shows later");
+        }
+        if !self.meta.pins().is_pinned(row.ino) {
+            // Its last reader has gone meanwhile.
+            self.drop_orphan(row.ino).await;
         }
     }
 

@@ -128,7 +128,9 @@ impl Fs {
             return Err(FsError::Exists);
         };
         let asked = self.meta.observe_in(parent)?;
-        let is_ours = |row: &InodeRow| row.version.as_ref().is_none_or(|v| v.same(&version));
+        let is_dir = ours.attr.kind == FileKind::Dir;
+        let is_alike = |row: &InodeRow| row.version.as_ref().is_none_or(|v| v.same(&version));
+        let is_ours = |row: &InodeRow| is_alike(row) && (row.attr.kind == FileKind::Dir) == is_dir;
         if !self.meta.child(parent, &name)?.as_ref().is_some_and(is_ours) {
             return Err(FsError::Exists);
         }

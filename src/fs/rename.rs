@@ -179,15 +179,8 @@ impl Fs {
         from: &Place,
         to: &Place,
     ) -> Result<()> {
-        if let Some((old, mut going)) = replaced {
-            self.turn_readers(&old, &to.file, &mut going);
-            if let Err(e) = self.look_at(to).await {
-                tracing::warn!(key = %to.file, error = %e, "what a failed rename has put there shows later");
-            }
-            if !self.meta.pins().is_pinned(old.ino) {
-                // Its last reader has gone meanwhile.
-                self.drop_orphan(old.ino).await;
-            }
+        if let Some((old, going)) = replaced {
+            self.half_taken(&old, to, going).await;
         }
         self.renamed(Err(failed), from, to)
     }
@@ -381,7 +374,7 @@ impl Fs {
     }
 
     /// Whether the bucket does not have the version `there` at `key` any more. If it does not answer, it is believed to have it.
-    async fn is_gone(&self, there: Option<&Version>, key: &Key) -> bool {
+    pub(super) async fn is_gone(&self, there: Option<&Version>, key: &Key) -> bool {
         let Some(there) = there else { return false };
         let now = self.patiently(async { Ok(self.remote.head(key).await?) }).await;
         now.is_ok_and(|now| now.is_none_or(|now| now.version.etag != there.etag))

@@ -9,13 +9,13 @@
 //! taken back, and is if somebody has written below the directory what the list lacks. What is written to later stays where it is.
 
 use super::doubles::{Double, Outcome};
-use super::{Fs, FsError, Result};
+use super::{Fs, Result};
 use crate::meta::InodeRow;
 use crate::store::{Condition, CopyRequest, ErrorKind, ObjectMeta, StoreError};
 use crate::types::{ETag, Ino, Key, Name, ObjectRef, Version, WriteId};
 use crate::write::{RenamePhase, RenameRow, Span};
 use futures::{StreamExt, TryStreamExt};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 /// Objects that are moved at once.
@@ -228,17 +228,25 @@ impl Fs {
     /// Deletes what is to go. What somebody changes here stays, and then its copy goes instead, if so wanted (`or_copies`): there is one
     /// name for it.
     async fn delete_doubles(self: &Arc<Self>, doubles: Vec<Double>, or_copies: bool) -> Result<()> {
-        let is_down = &AtomicBool::new(false);
+        let (is_down, has_failed) = (&AtomicBool::new(false), &AtomicBool::new(false));
         let deleted = futures::stream::iter(doubles).map(|double| async move {
+            if has_failed.load(Ordering::Relaxed) {
+                return Ok(Outcome::NotTried);
+            }
             let outcome = self.delete_double(&double, is_down).await?;
             match double.turned().filter(|_| or_copies && outcome == Outcome::InUse) {
                 Some(copy) => self.delete_double(&copy, is_down).await,
                 None => Ok(outcome),
             }
         });
-        // Those that are under way come to their end: whoever has their objects open is turned to others.
-        let failed = deleted.buffer_unordered(IN_FLIGHT).filter_map(|deleted| std::future::ready(deleted.err()));
-        failed.collect::<Vec<FsError>>().await.pop().map_or(Ok(()), Err)
+        // Those that are under way come to their end: whoever has their objects open is turned to others. No more are begun.
+        let mut deleted = std::pin::pin!(deleted.buffer_unordered(IN_FLIGHT));
+        let mut failed = None;
+        while let Some(one) = deleted.next().await {
+            has_failed.fetch_or(one.is_err(), Ordering::Relaxed);
+            failed = failed.or(one.err());
+        }
+        failed.map_or(Ok(()), Err)
     }
 
     async fn copy_moved(

@@ -415,7 +415,7 @@ mod tests {
             let probed = counters.of(Op::Put).requests;
             create(&guard, &format!("{mount} b")).await;
             assert_eq!(counters.of(Op::Put).requests, probed + 1, "{mount}: probed once");
-            let found = Conditions { delete: Support::Refused, ..honoured };
+            let found = Conditions { delete: Support::Ignored, ..honoured };
             assert_eq!((guard.conditions(), told.load(Relaxed)), (Some(found), 0), "{mount}");
             let etag = memory.head(&Key::parse("first a").unwrap()).await.unwrap().version.etag;
             let denied = guard.delete(&Key::parse("first a").unwrap(), Some(&etag)).await.unwrap_err();

@@ -150,7 +150,16 @@ impl ObjectStore for LookStore {
             return self.inner.delete(key, if_match).await;
         }
         self.look(Op::Delete, key, &condition, None).await?;
-        self.inner.delete(key, None).await
+        if self.known.get().is_some_and(|known| known.delete == Support::Refused) {
+            return self.inner.delete(key, None).await;
+        }
+        // Who ignores it takes no harm from it. And where the keys could not delete when the server was asked, it may keep it.
+        match self.inner.delete(key, if_match).await {
+            Err(e) if matches!(e.kind, ErrorKind::NotImplemented | ErrorKind::Invalid) => {
+                self.inner.delete(key, None).await
+            }
+            deleted => deleted,
+        }
     }
 
     async fn create_upload(&self, key: &Key, headers: &ObjectHeaders) -> Result<String> {
@@ -213,8 +222,13 @@ mod tests {
     }
 
     fn stack(support: Support) -> Stack {
-        let conditions = Conditions::all(support);
-        let memory = Arc::new(MemoryStore::with(Capabilities::default(), conditions));
+        stack_of(support, support)
+    }
+
+    /// A server that a probe `found` to be so, and that `keeps` conditions otherwise by now.
+    fn stack_of(found: Support, keeps: Support) -> Stack {
+        let conditions = Conditions::all(found);
+        let memory = Arc::new(MemoryStore::with(Capabilities::default(), Conditions::all(keeps)));
         let faults = Arc::new(FaultStore::new(Arc::<MemoryStore>::clone(&memory), fault::Settings::default()));
         let pauses = Arc::new(FaultStore::new(Arc::<FaultStore>::clone(&faults), fault::Settings::default()));
         let quick = retry::Settings { base: Duration::from_millis(1), ..retry::Settings::default() };
@@ -275,6 +289,23 @@ mod tests {
             let ((), deleted) = tokio::join!(meddling, s.store.delete(&k, Some(&written.etag)));
             assert_eq!(deleted.unwrap_err().kind, ErrorKind::Precondition, "{support:?}");
             assert_eq!(s.content(&k).await, b"theirs", "{support:?}");
+        }
+    }
+
+    /// The keys could not delete when the server was asked whether it keeps the condition.
+    #[tokio::test]
+    async fn what_came_between_look_and_delete_stays_where_the_server_keeps_the_condition_after_all() {
+        for keeps in [Support::Honoured, Support::Refused] {
+            let (s, k) = (stack_of(Support::Ignored, keeps), key("k"));
+            let written = s.ours(&k, "1").await.unwrap();
+            let meddling = s.theirs_before_the_answer(Op::Head, &k);
+            let ((), deleted) = tokio::join!(meddling, s.store.delete(&k, Some(&written.etag)));
+            if keeps == Support::Honoured {
+                assert_eq!(deleted.unwrap_err().kind, ErrorKind::Precondition);
+                assert_eq!(s.content(&k).await, b"theirs");
+            } else {
+                deleted.unwrap();
+            }
         }
     }
 

@@ -24,7 +24,7 @@ fn wrong_etag() -> ETag {
 /// What a probe has found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Found {
-    /// Which conditions the server keeps. A verb that the keys may not use counts as refused.
+    /// Which conditions the server keeps. Of a copy that the keys may not make it is refused, of a delete ignored.
     pub conditions: Conditions,
     /// The keys may not delete, or not copy. The answer is theirs, and not the server's: with other rights it is another one.
     pub is_denied: bool,
@@ -141,9 +141,9 @@ impl Scratch {
         is_denied
     }
 
-    /// What the answer says to a condition that must fail, on a verb that may be denied.
-    fn judge_allowed<T>(&self, answer: Result<T>) -> Result<Support> {
-        if self.denied(&answer) { Ok(Support::Refused) } else { judge_false(answer) }
+    /// What the answer says to a condition that must fail, on a verb that may be denied: then it is `otherwise`.
+    fn judge_allowed<T>(&self, answer: Result<T>, otherwise: Support) -> Result<Support> {
+        if self.denied(&answer) { Ok(otherwise) } else { judge_false(answer) }
     }
 
     async fn write(&self, key: &Key, condition: &Condition) -> Result<ETag> {
@@ -174,10 +174,18 @@ impl Scratch {
         let etag = [&other, &again].into_iter().flatten().next().unwrap_or(&etag).clone();
         let absent = judge_false(again)?;
         let mismatch = judge_false(other)?;
-        let matching = judge_true(self.write(key, &Condition::IfMatch(etag)).await)?;
-        // What could not be taken away was there, and 412 the right answer, unless this server answers so to every condition.
-        let absent = worse(created.unwrap_or(matching), absent);
-        let delete = self.judge_allowed(self.store.delete(key, Some(&wrong_etag())).await)?;
+        let matching = self.write(key, &Condition::IfMatch(etag)).await;
+        let says_no_to_all = matching.as_ref().is_err_and(|e| e.kind == ErrorKind::Precondition);
+        let matching = judge_true(matching)?;
+        let absent = match created {
+            Some(created) => worse(created, absent),
+            // What could not be taken away was there, and 412 the right answer, unless this server answers so to every condition.
+            None if says_no_to_all => Support::Refused,
+            None => absent,
+        };
+        // Whoever is denied may be allowed to delete later: whether it is kept shows then.
+        let delete = self.store.delete(key, Some(&wrong_etag())).await;
+        let delete = self.judge_allowed(delete, Support::Ignored)?;
         Ok((absent, worse(mismatch, matching), delete))
     }
 
@@ -206,8 +214,9 @@ impl Scratch {
     async fn ask_copy(&self) -> Result<Support> {
         self.write(&self.source, &Condition::Always).await?;
         self.write(&self.copy, &Condition::Always).await?;
-        let absent = self.judge_allowed(self.copy_with(Condition::IfAbsent).await)?;
-        let matching = self.judge_allowed(self.copy_with(Condition::IfMatch(wrong_etag())).await)?;
+        let absent = self.judge_allowed(self.copy_with(Condition::IfAbsent).await, Support::Refused)?;
+        let matching = self.copy_with(Condition::IfMatch(wrong_etag())).await;
+        let matching = self.judge_allowed(matching, Support::Refused)?;
         Ok(worse(absent, matching))
     }
 
@@ -277,14 +286,15 @@ mod tests {
 
     #[tokio::test]
     async fn verbs_that_the_keys_may_not_use_count_as_refused_also_where_objects_were_left_for_that() {
-        for support in [Support::Honoured, Support::Ignored, Support::Refused] {
-            let memory = Arc::new(MemoryStore::with(Capabilities::default(), Conditions::all(support)));
+        let all = [Support::Honoured, Support::Ignored, Support::Refused].map(Conditions::all);
+        let only_absent = Conditions { put_if_match: Support::Refused, ..all[0] };
+        for kept in all.into_iter().chain([only_absent]) {
+            let memory = Arc::new(MemoryStore::with(Capabilities::default(), kept));
             let faults = FaultStore::new(Arc::<MemoryStore>::clone(&memory), fault::Settings::default());
             faults.fail_next(Op::Delete, ErrorKind::AccessDenied, 100);
             faults.fail_next(Op::Copy, ErrorKind::AccessDenied, 100);
             let shared = Arc::new(faults) as Arc<dyn ObjectStore>;
-            let (copy, delete) = (Support::Refused, Support::Refused);
-            let conditions = Conditions { copy, delete, ..Conditions::all(support) };
+            let conditions = Conditions { copy: Support::Refused, delete: Support::Ignored, ..kept };
             for _ in 0..2 {
                 let found = probe(Arc::clone(&shared), "name").await.unwrap();
                 assert_eq!(found, Found { conditions, is_denied: true });

@@ -41,6 +41,8 @@ pub(super) struct StagingFile {
     copying: watch::Sender<bool>,
     /// Files that the journal may still name.
     retired: Mutex<Vec<String>>,
+    /// The file that has taken the place of one that was lost, as long as it was not synced: no row names it.
+    unsynced: Mutex<Option<String>>,
 }
 
 impl StagingFile {
@@ -52,6 +54,7 @@ impl StagingFile {
             in_place: Mutex::default(),
             copying: watch::Sender::new(false),
             retired: Mutex::default(),
+            unsynced: Mutex::default(),
         }
     }
 
@@ -149,7 +152,29 @@ impl StagingFile {
     /// # Errors
     /// What the disk says; nothing has changed then.
     pub(super) fn leave_unsafe(&self, present: &RangeSet) -> io::Result<()> {
-        if self.file().has_lost() { self.go_on_elsewhere(present.iter()) } else { Ok(()) }
+        if !self.file().has_lost() {
+            return Ok(());
+        }
+        let before = self.name();
+        self.copying.send_replace(true);
+        let copied = self.go_on_elsewhere(present.iter());
+        self.copying.send_replace(false);
+        copied?;
+        let unsynced = self.unsynced().replace(self.name());
+        if unsynced.is_some_and(|name| name == before) {
+            self.retired.lock().unwrap_or_else(PoisonError::into_inner).retain(|name| *name != before);
+            self.remove(&before);
+        }
+        Ok(())
+    }
+
+    /// The file was synced: a row that names it may be written from now on.
+    pub(super) fn note_synced(&self) {
+        *self.unsynced() = None;
+    }
+
+    fn unsynced(&self) -> MutexGuard<'_, Option<String>> {
+        self.unsynced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn go_on_elsewhere(&self, present: impl Iterator<Item = ByteRange>) -> io::Result<()> {

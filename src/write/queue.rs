@@ -16,8 +16,6 @@ enum State {
     Due(Timestamp),
     /// Being committed; `again` if it was pushed meanwhile.
     Running { again: bool },
-    /// Failed of what somebody has to do something about elsewhere: tried again at this time, and nobody waits for that.
-    Unlikely(Timestamp),
     /// Failed for good, and waits for somebody to do something about it.
     Parked,
 }
@@ -38,6 +36,8 @@ struct Entry {
     state: State,
     attempts: u32,
     reason: Option<String>,
+    /// It has failed, and fails again unless somebody does something.
+    is_helpless: bool,
 }
 
 /// What waits to be committed.
@@ -46,7 +46,7 @@ pub struct CommitQueue {
     entries: BTreeMap<Ino, Entry>,
     /// Those that are due at a time, the earliest first: there may be many thousands.
     due: BTreeSet<(Timestamp, Ino)>,
-    /// How many wait for somebody.
+    /// How many are helpless.
     helpless: usize,
 }
 
@@ -69,9 +69,10 @@ impl CommitQueue {
         let state = match self.entries.get(&ino).map(|entry| &entry.state) {
             Some(State::Due(known)) => State::Due(due.min(*known)),
             Some(State::Running { .. }) => State::Running { again: true },
-            Some(State::Unlikely(_) | State::Parked) | None => State::Due(due),
+            Some(State::Parked) | None => State::Due(due),
         };
         self.set(ino, state);
+        self.set_helpless(ino, false);
     }
 
     /// Whether `ino` is to be committed, be it that somebody has to do something before.
@@ -109,7 +110,7 @@ impl CommitQueue {
     /// stands for may have come too late for this commit, and a commit with nothing to do costs nothing.
     pub fn on_done(&mut self, ino: Ino, now: Timestamp) {
         let Some(entry) = self.entries.get(&ino) else { return };
-        let stays = matches!(entry.state, State::Running { again: true } | State::Due(_) | State::Unlikely(_));
+        let stays = matches!(entry.state, State::Running { again: true } | State::Due(_));
         self.forget(ino);
         if stays {
             self.set(ino, State::Due(now));
@@ -128,12 +129,13 @@ impl CommitQueue {
             Prospect::Passing => State::Due(later),
             // Somebody has asked for it since it began: what it failed of may be over.
             _ if is_asked_for => State::Due(now),
-            Prospect::Unlikely => State::Unlikely(later),
+            Prospect::Unlikely => State::Due(later),
             Prospect::Never => State::Parked,
         };
         let entry = self.set(ino, state);
         entry.attempts += 1;
         entry.reason = Some(reason);
+        self.set_helpless(ino, prospect != Prospect::Passing && !is_asked_for);
     }
 
     /// Whether the commit of `ino` failed for good, and nobody has asked for another.
@@ -143,11 +145,12 @@ impl CommitQueue {
 
     /// Whether it has failed, and will go on failing as long as nobody does anything.
     pub fn is_helpless(&self, ino: Ino) -> bool {
-        self.entries.get(&ino).is_some_and(|entry| matches!(entry.state, State::Parked | State::Unlikely(_)))
+        self.entries.get(&ino).is_some_and(|entry| entry.is_helpless)
     }
 
     /// The file is gone: nothing is to be committed any more.
     pub fn forget(&mut self, ino: Ino) {
+        self.set_helpless(ino, false);
         if let Some(entry) = self.entries.remove(&ino) {
             self.left(ino, &entry.state);
         }
@@ -157,13 +160,15 @@ impl CommitQueue {
     pub fn hurry(&mut self, now: Timestamp, parked_too: bool) {
         let is_late = |state: &State| match state {
             State::Due(due) => *due > now,
-            State::Unlikely(_) => true,
             State::Parked => parked_too,
             State::Running { .. } => false,
         };
         let late: Vec<Ino> = self.entries.iter().filter(|(_, e)| is_late(&e.state)).map(|(ino, _)| *ino).collect();
         for ino in late {
             self.set(ino, State::Due(now));
+            if parked_too {
+                self.set_helpless(ino, false);
+            }
         }
     }
 
@@ -180,27 +185,28 @@ impl CommitQueue {
         }
         match state {
             State::Due(due) => drop(self.due.insert((due, ino))),
-            State::Unlikely(due) => {
-                self.due.insert((due, ino));
-                self.helpless += 1;
-            }
-            State::Parked => self.helpless += 1,
-            State::Running { .. } => {}
+            State::Parked | State::Running { .. } => {}
         }
-        let entry = self.entries.entry(ino).or_insert(Entry { state: State::Parked, attempts: 0, reason: None });
+        let entry = self.entries.entry(ino).or_insert(Entry {
+            state: State::Parked,
+            attempts: 0,
+            reason: None,
+            is_helpless: false,
+        });
         entry.state = state;
         entry
+    }
+
+    fn set_helpless(&mut self, ino: Ino, helpless: bool) {
+        let Some(entry) = self.entries.get_mut(&ino) else { return };
+        let was = std::mem::replace(&mut entry.is_helpless, helpless);
+        self.helpless = self.helpless + usize::from(helpless) - usize::from(was);
     }
 
     fn left(&mut self, ino: Ino, state: &State) {
         match state {
             State::Due(due) => drop(self.due.remove(&(*due, ino))),
-            State::Unlikely(due) => {
-                self.due.remove(&(*due, ino));
-                self.helpless -= 1;
-            }
-            State::Parked => self.helpless -= 1,
-            State::Running { .. } => {}
+            State::Parked | State::Running { .. } => {}
         }
     }
 
@@ -295,12 +301,19 @@ mod tests {
         q.on_failed(Ino(1), at(0), "expired".into(), Prospect::Unlikely, 1.0);
         assert_eq!((q.active(), q.next_due(), q.waiting()[0].parked), (0, Some(at(2)), false));
         assert!(q.is_helpless(Ino(1)) && !q.is_parked(Ino(1)));
-        assert_eq!((q.next_ready(at(2)), q.active()), (Some(Ino(1)), 1));
-        q.on_failed(Ino(1), at(2), "expired".into(), Prospect::Unlikely, 1.0);
-        q.hurry(at(3), false);
-        assert_eq!((q.active(), q.next_ready(at(3))), (1, Some(Ino(1))));
-        q.on_failed(Ino(1), at(3), "expired".into(), Prospect::Unlikely, 1.0);
+        // Others are tried for the first time while it is tried again: all of them have failed at no moment.
+        q.push(Ino(2), at(2));
+        q.hurry(at(1), false);
+        assert_eq!((q.next_ready(at(1)), q.active(), q.is_helpless(Ino(1))), (Some(Ino(1)), 1, true));
+        q.next_ready(at(2)).unwrap();
+        q.on_failed(Ino(2), at(2), "expired".into(), Prospect::Unlikely, 1.0);
+        assert_eq!(q.active(), 0);
+        q.on_failed(Ino(1), at(2), "503".into(), Prospect::Passing, 1.0);
+        assert_eq!((q.active(), q.is_helpless(Ino(1))), (1, false));
+        q.push(Ino(2), at(9));
+        assert_eq!(q.active(), 2);
         q.forget(Ino(1));
+        q.forget(Ino(2));
         assert_eq!((q.active(), q.next_due()), (0, None));
     }
 }

@@ -141,6 +141,7 @@ impl Writer {
         if body.is_none() {
             let file = Arc::clone(&snapshot.file.1);
             tokio::task::spawn_blocking(move || file.sync_data()).await.map_err(io::Error::other)??;
+            staged.file.note_synced();
         }
         let row = StagedRow {
             ino: staged.ino(),

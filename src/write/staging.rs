@@ -49,7 +49,7 @@ pub struct Staged {
     /// Which of them the bucket has.
     pub(super) carried: AtomicU64,
     pub(super) moments: Moments,
-    pub(super) urgency: Urgency,
+    pub(super) urgency: Arc<Urgency>,
     /// The bucket's version is about to go, and whoever has the file open reads on here.
     is_last_copy: AtomicBool,
     /// Its mode may have bits that a write by somebody else takes away: nobody has looked since it was staged, or the mode was set.
@@ -123,7 +123,7 @@ impl Staged {
             changes: AtomicU64::new(1),
             carried: AtomicU64::new(0),
             moments: Moments::default(),
-            urgency: Urgency::default(),
+            urgency: Arc::default(),
             is_last_copy: AtomicBool::new(false),
             may_have_set_ids: AtomicBool::new(true),
         }

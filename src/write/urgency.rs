@@ -21,13 +21,13 @@ pub(super) struct Urgency {
     failed: AtomicU64,
 }
 
-/// Somebody waits for the upload of a file, until this is dropped.
+/// Somebody waits for the upload of a file, until this is dropped. It keeps nothing of the file.
 #[derive(Debug)]
-pub struct Asked(Arc<Staged>);
+pub struct Asked(Arc<Urgency>);
 
 impl Drop for Asked {
     fn drop(&mut self) {
-        self.0.urgency.waiting.fetch_sub(1, Ordering::SeqCst);
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -38,10 +38,10 @@ impl Staged {
     }
 
     /// Somebody waits for its upload, be it that it is being written to: until it was committed, or he gives up.
-    pub fn ask_for(self: &Arc<Self>) -> Asked {
+    pub fn ask_for(&self) -> Asked {
         self.urgency.waiting.fetch_add(1, Ordering::SeqCst);
         self.urgency.answered.store(false, Ordering::SeqCst);
-        Asked(Arc::clone(self))
+        Asked(Arc::clone(&self.urgency))
     }
 
     /// Whether somebody does.

@@ -156,6 +156,12 @@ async fn what_a_sync_that_failed_may_have_lost_is_safe_in_another_file() {
     b.fs.write(fh, Some(2 * MIB as u64), b"more", false).await.unwrap();
     gate.set_failing(true);
     assert_eq!(b.fs.flush(CALLER, fh).await.unwrap_err().errno(), libc::EIO);
+    let files = || std::fs::read_dir(b.dir.path().join("staging")).unwrap().count();
+    let beside = files();
+    for _ in 0..3 {
+        b.fs.flush(CALLER, fh).await.unwrap_err();
+    }
+    assert!(files() <= beside + 1, "copies that are no good either do not stay");
     // The kernel says so once.
     gate.set_failing(false);
     assert_eq!((row(&b).file, row(&b).size), (before.file.clone(), before.size));

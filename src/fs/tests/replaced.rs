@@ -182,3 +182,16 @@ async fn what_a_rename_has_replaced_that_the_journal_refuses_is_read_on() {
     assert_eq!(b.object("b").await.as_deref(), Some("NEWer"));
     is_read_on(&b, &kernel, fh).await;
 }
+
+#[tokio::test]
+async fn what_was_removed_by_a_request_that_got_no_answer_is_read_on() {
+    let (b, _, fh) = with_reader().await;
+    b.faults.lose_next(Op::Delete, ErrorKind::Broken, 1);
+    b.faults.fail_next(Op::Delete, ErrorKind::Unreachable, 1);
+    b.fs.unlink(Ino::ROOT, name("b")).await.unwrap_err();
+    assert_eq!(b.object("b").await, None);
+    assert_eq!(b.fs.read(fh, 0, 100).await.unwrap(), "old, and longer");
+    assert_eq!(b.fs.lookup(Ino::ROOT, &name("b")).await.unwrap(), None);
+    b.fs.release(fh).await;
+    assert_eq!(b.copies().await, (0, 0));
+}

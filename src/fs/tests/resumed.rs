@@ -365,3 +365,40 @@ async fn a_rename_that_failed_is_not_carried_out_because_the_journal_could_not_b
         assert_eq!(b.object("old/f07").await.as_deref(), Some("content"));
     }
 }
+
+#[tokio::test]
+async fn what_is_kept_of_an_old_name_that_goes_is_here_before_anybody_takes_the_copy_away() {
+    let b = killed_among_the_copies(with_directory().await).await;
+    probe(&b).await;
+    let held: Vec<_> = (0..16).map(|_| b.faults.hold_next(Op::Delete)).collect();
+    let background = tokio::spawn(Arc::clone(&b.fs).run_background());
+    for hold in &held {
+        hold.reached().await;
+    }
+    let fh = begin_to_change(&b, "old", "f03").await;
+    b.advance(1);
+    held.iter().for_each(|hold| hold.release());
+    until_ended(&b).await;
+    background.abort();
+    assert_eq!(b.object("old/f03").await, None);
+    let new = b.fs.lookup(Ino::ROOT, &name("new")).await.unwrap().unwrap().ino;
+    b.fs.lookup(new, &name("f03")).await.unwrap().unwrap();
+    b.fs.unlink(new, name("f03")).await.unwrap();
+    b.close(fh).await;
+    assert_eq!(b.object("old/f03").await.as_deref(), Some("Content"));
+}
+
+#[tokio::test]
+async fn a_left_rename_whose_old_names_may_not_be_deleted_asks_for_few() {
+    let b = probed().await;
+    for i in 0..200 {
+        b.foreign(&format!("old/f{i:03}"), "content").await;
+    }
+    b.faults.fail_next(Op::Delete, ErrorKind::AccessDenied, 100_000);
+    rename(&b).await.unwrap_err();
+    let b = b.crash().await;
+    b.faults.fail_next(Op::Delete, ErrorKind::AccessDenied, 100_000);
+    b.fs.end_left_renames().await;
+    assert!(b.fs.has_left_renames() && b.count(Op::Delete) < 50, "{} deletes", b.count(Op::Delete));
+    assert_eq!(keys(&b).await, (200, 200));
+}

@@ -344,3 +344,27 @@ async fn what_failed_of_keys_that_had_run_out_is_sent_once_there_are_others_and_
     background.abort();
     assert_eq!(b.object("f").await.as_deref(), Some("acknowledged"));
 }
+
+#[tokio::test]
+async fn whoever_waits_for_many_files_keeps_no_room_of_those_that_are_uploaded() {
+    let b = narrow_bench().await;
+    for n in ["a", "b"] {
+        b.write_large(n, &noise(MIB)).await;
+    }
+    assert_eq!(b.fs.writer.room().used(), 2 * MIB as u64);
+    let held = b.faults.hold_next(Op::Put);
+    let background = tokio::spawn(Arc::clone(&b.fs).run_background());
+    let waiting = b.spawn(|fs| async move { fs.sync_path(&[], Duration::from_secs(60)).await.map(drop) });
+    held.reached().await;
+    for _ in 0..500 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        if b.fs.writer.room().used() < 2 * MIB as u64 {
+            break;
+        }
+    }
+    assert_eq!((b.fs.writer.room().used(), waiting.is_finished()), (MIB as u64, false));
+    held.release();
+    waiting.await.unwrap().unwrap();
+    background.abort();
+    assert_eq!(b.fs.writer.room().used(), 0);
+}
