@@ -310,8 +310,8 @@ impl Fs {
         let headers = headers.with_write_id(&WriteId::random());
         let _rewrite = self.meta.pins().rewrite(row.ino);
         let written = match &condition {
-            // Some programs keep something in it.
-            Condition::IfMatch(etag) if size > 0 => {
+            // It keeps its tags, and what some programs have put into it.
+            Condition::IfMatch(etag) => {
                 let (source_if_match, source, destination) = (Some(etag.clone()), key.clone(), key.clone());
                 let headers = headers.clone();
                 let copy = CopyRequest { source, source_if_match, source_size: size, destination, headers, condition };

@@ -17,14 +17,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub(super) struct Double {
     /// What there is of it.
     pub(super) gone: ObjectRef,
-    /// The same bytes under the other key. `None` if something else is there by now.
-    pub(super) stays: Option<ObjectRef>,
+    /// The same bytes under the other key.
+    pub(super) stays: ObjectRef,
 }
 
 impl Double {
-    /// The other one is to go instead, if there is one.
-    pub(super) fn turned(self) -> Option<Double> {
-        Some(Double { gone: self.stays?, stays: Some(self.gone) })
+    /// The other one is to go instead.
+    pub(super) fn turned(self) -> Double {
+        Double { gone: self.stays, stays: self.gone }
     }
 }
 
@@ -62,10 +62,7 @@ impl Fs {
             return Ok(Outcome::InUse);
         }
         // Before it goes: nobody who is about to close a copy of it may look for its bytes there.
-        match stays {
-            Some(stays) => self.writer.move_copies(gone, stays),
-            None => self.writer.keep_copies_of(&gone.key).await?,
-        }
+        self.writer.move_copies(gone, stays);
         match self.store.delete(&gone.key, Some(&gone.version.etag)).await {
             Err(StoreError { kind: ErrorKind::Precondition, .. }) => return Ok(Outcome::Gone),
             Err(StoreError { kind: ErrorKind::NotFound, .. }) => {}
@@ -96,7 +93,9 @@ impl Fs {
             }
         }
         let is_known = row.version.as_ref().is_some_and(|version| version.etag == gone.version.etag);
-        let Some(stays) = stays.as_ref().filter(|_| is_known) else { return Ok(()) };
+        if !is_known {
+            return Ok(());
+        }
         self.note_rewritten(&row, gone, &stays.key, &stays.version);
         let Some(staged) = self.writer.get(row.ino) else { return Ok(()) };
         // As long as nobody can take it away: of what he keeps of that object nobody else knows.

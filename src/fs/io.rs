@@ -278,7 +278,7 @@ impl Fs {
         let staged = self.writer.stage(row.ino, base)?;
         staged.copy_ended().await;
         let was_clean = !staged.is_changed();
-        if was_clean {
+        if was_clean || staged.is_uploading() {
             // Before the row says so: a commit that ends just now asks whether anything waits, and must hear yes.
             staged.touch();
         }

@@ -352,7 +352,7 @@ impl Fs {
         let moved = Moved {
             path: Vec::new(),
             is_dir: false,
-            from: from_version.etag.clone(),
+            from: from_version.clone(),
             version: version.clone(),
             headers: to_meta(&headers),
             storage_class: headers.storage_class.clone(),

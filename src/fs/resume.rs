@@ -81,6 +81,11 @@ impl Fs {
         !self.left_renames().is_empty()
     }
 
+    /// A rename has failed, and copies may be left of it.
+    pub(super) fn note_left_rename(&self, id: &WriteId) {
+        self.left_renames().push(id.as_str().to_owned());
+    }
+
     /// A rename has failed, and the journal, which has it as one that goes on, could not be told.
     pub(super) fn note_failed_rename(&self, id: &WriteId) {
         self.failed_renames().push(id.as_str().to_owned());
@@ -188,8 +193,8 @@ impl Fs {
             return Ok(None);
         };
         let is_source = moved.is_source(&source);
-        // A copy that is taken back goes, be it that somebody has written to what was copied: nobody is to find the old bytes there.
-        if rename.phase != RenamePhase::Undone && !is_source {
+        // Somebody has made something else there, perhaps after he had taken away what was copied: the copy may be the last one.
+        if !is_source {
             return Ok(None);
         }
         let copy = self.remote.head(&moved.to).await?;
@@ -197,18 +202,17 @@ impl Fs {
         match (rename.phase, copy, ours) {
             // A marker may have replaced that of an empty directory, which then stays.
             (RenamePhase::Undone, _, Some(ours)) if moved.to != rename.target => {
-                let stays = is_source.then(|| moved.source_of(&source.version));
-                Ok(Some(Double { gone: moved.copied(ours), stays }))
+                Ok(Some(Double { gone: moved.copied(ours), stays: moved.source_of(&source.version) }))
             }
             (RenamePhase::Copying, None, _) => match self.copy_moved(&moved, source, &id).await {
                 Err(StoreError { kind: ErrorKind::Precondition | ErrorKind::NotFound, .. }) => Ok(None),
                 copied => {
                     let copied = copied?;
-                    Ok(Some(Double { gone: moved.source_of(&copied), stays: Some(moved.copied(copied)) }))
+                    Ok(Some(Double { gone: moved.source_of(&copied), stays: moved.copied(copied) }))
                 }
             },
             (RenamePhase::Copying | RenamePhase::Deleting, _, Some(ours)) => {
-                Ok(Some(Double { gone: moved.source_of(&source.version), stays: Some(moved.copied(ours)) }))
+                Ok(Some(Double { gone: moved.source_of(&source.version), stays: moved.copied(ours) }))
             }
             // Somebody has made something else there, or taken it away: what was to be moved stays where it is.
             _ => Ok(None),
@@ -221,7 +225,7 @@ impl Fs {
         let is_it = |row: &InodeRow| row.version.as_ref().is_some_and(|known| known.etag == moved.etag);
         let Some(row) = self.file_at(&moved.from)?.filter(is_it) else { return Ok(()) };
         let Some(copy) = self.remote.head(&moved.to).await?.filter(|copy| is_made_by(copy, id)) else { return Ok(()) };
-        let double = Double { gone: moved.source_of(&copy.version), stays: Some(moved.copied(copy.version)) };
+        let double = Double { gone: moved.source_of(&copy.version), stays: moved.copied(copy.version) };
         self.turn_to_other(Some(row), &double).await
     }
 
@@ -234,10 +238,10 @@ impl Fs {
                 return Ok(Outcome::NotTried);
             }
             let outcome = self.delete_double(&double, is_down).await?;
-            match double.turned().filter(|_| or_copies && outcome == Outcome::InUse) {
-                Some(copy) => self.delete_double(&copy, is_down).await,
-                None => Ok(outcome),
+            if or_copies && outcome == Outcome::InUse {
+                return self.delete_double(&double.turned(), is_down).await;
             }
+            Ok(outcome)
         });
         // Those that are under way come to their end: whoever has their objects open is turned to others. No more are begun.
         let mut deleted = std::pin::pin!(deleted.buffer_unordered(IN_FLIGHT));

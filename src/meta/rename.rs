@@ -11,7 +11,7 @@ use super::pins::Pins;
 use super::reconcile::{self, Found, Headers, Sighting};
 use super::{InodeRow, Marker, Meta, Observation, Result};
 use crate::db::{RowResult, Rows};
-use crate::types::{ETag, FileKind, Ino, Name, Pos, Version};
+use crate::types::{FileKind, Ino, Name, Pos, Version};
 use std::sync::Arc;
 
 /// A version that an inode has at its new place.
@@ -22,7 +22,7 @@ pub struct Moved {
     /// Whether it is a directory's marker.
     pub is_dir: bool,
     /// What was copied, which need not be what the catalogue has seen.
-    pub from: ETag,
+    pub from: Version,
     /// The version at the new place.
     pub version: Version,
     /// Its headers there.
@@ -259,7 +259,7 @@ fn note_moved(rows: Rows<'_>, cx: Context<'_>, top: Ino, moved: Vec<Moved>) -> R
         }
         let Some(dir) = dir else { continue };
         let known = rows.child(dir, name)?;
-        let is_as_known = known.as_ref().and_then(|row| row.version.as_ref()).is_some_and(|v| v.etag == one.from);
+        let is_as_known = known.as_ref().and_then(|row| row.version.as_ref()).is_some_and(|v| v.etag == one.from.etag);
         match known {
             // An object beside keys below its name: the directory hides it.
             Some(row) if (row.attr.kind == FileKind::Dir) != one.is_dir => {}
@@ -287,12 +287,13 @@ fn follow(rows: Rows<'_>, cx: Context<'_>, before: InodeRow, moved: Moved) -> Ro
     {
         row.attr.ctime = ctime;
     }
-    if row.version.as_ref().is_some_and(|version| version.etag != moved.from) {
-        // Somebody else's marker, or one more change in the moment of the copy: read anew.
+    let is_other = row.version.as_ref().is_some_and(|version| version.etag != moved.from.etag);
+    if is_other || !row.local && row.version.as_ref().is_some_and(|version| !version.same(&moved.from)) {
+        // Somebody else's marker, or one more change before the copy, be it of attributes only: read anew.
         row.headers = None;
-        if !moved.is_dir && !row.local {
-            row.attr.size = moved.version.size;
-        }
+    }
+    if is_other && !moved.is_dir && !row.local {
+        row.attr.size = moved.version.size;
     }
     // Of a row that nobody has read the attributes are defaults, which must not count as the object's.
     reconcile::learn(&mut row, &moved.headers, cx.defaults);

@@ -167,16 +167,58 @@ impl Reader {
         let Some(range) = ByteRange::new(0, size).and_then(|whole| range.intersect(whole)) else {
             return Ok(Bytes::new());
         };
-        let id = VersionId::of(object);
-        let read = stream.map(|stream| self.0.on_read(id, range, size, stream));
-        let (advice, purpose) = read.unzip();
-        let advice = advice.filter(|_| size > unit::SMALL_MAX);
+        match stream {
+            Some(stream) => self.read_stream(object, range, stream).await,
+            None => self.read_in_turn(object, range).await,
+        }
+    }
+
+    /// Bytes that no handle reads, which may be many: one piece after the other. Who has room for one waits for no more of it: others
+    /// would do the same, and each of them wait for the rest.
+    async fn read_in_turn(&self, object: &ObjectRef, range: ByteRange) -> Result<Bytes, StoreError> {
+        let (id, size) = (VersionId::of(object), object.version.size);
+        let file = match &self.0.disk {
+            Some(disk) => disk.file(id, size).await,
+            None => None,
+        };
+        let (mut out, mut at) = (BytesMut::new(), range.start());
+        while let Some(rest) = ByteRange::new(at, range.end()) {
+            let Some(first) = self.0.known(id, rest, file.as_deref()).into_iter().next() else { break };
+            let mut pieces = vec![first.cut(at + unit::GET_MAX)];
+            if let Some(file) = &file {
+                self.0.read_disk(file, &mut pieces, size, false).await;
+            }
+            let ask = Ask { to: range.end(), get: unit::GET_MAX, kind: Kind::Once, purpose: None };
+            self.0.ask_for_gaps(object, id, &mut pieces, ask).await;
+            for piece in &pieces {
+                if let Piece::Fill(fill, part) = piece {
+                    fill.take(part.len());
+                }
+            }
+            let bytes = assemble(pieces, rest).await?;
+            if bytes.len() as u64 == range.len() {
+                return Ok(bytes);
+            }
+            if bytes.is_empty() {
+                break;
+            }
+            at += bytes.len() as u64;
+            out.reserve(usize::try_from(range.end() - rest.start()).unwrap_or(0));
+            out.extend_from_slice(&bytes);
+        }
+        Ok(out.freeze())
+    }
+
+    /// What the handle of `stream` reads.
+    async fn read_stream(&self, object: &ObjectRef, range: ByteRange, stream: &Stream) -> Result<Bytes, StoreError> {
+        let (id, size) = (VersionId::of(object), object.version.size);
+        let (advice, purpose) = self.0.on_read(id, range, size, stream);
+        let advice = Some(advice).filter(|_| size > unit::SMALL_MAX);
         let ask = match advice {
             Some(a) if a.is_ahead_of(range) => {
-                Ask { to: a.to, get: a.get, kind: Kind::Sequence, purpose: purpose.as_ref() }
+                Ask { to: a.to, get: a.get, kind: Kind::Sequence, purpose: Some(&purpose) }
             }
-            _ if stream.is_some() => Ask { to: range.end(), get: unit::GET_MAX, kind: Kind::Kept, purpose: None },
-            _ => Ask { to: range.end(), get: unit::GET_MAX, kind: Kind::Once, purpose: None },
+            _ => Ask { to: range.end(), get: unit::GET_MAX, kind: Kind::Kept, purpose: None },
         };
         // What others of the same reader's reads have asked for already is not asked for again.
         let is_behind = advice.is_some_and(|advice| range.start() < advice.asked);
@@ -189,7 +231,7 @@ impl Reader {
         if let Some(file) = &file {
             self.0.read_disk(file, &mut pieces, size, matches!(ask.kind, Kind::Kept)).await;
         }
-        if let Some(stream) = stream.filter(|_| pieces.iter().any(|piece| matches!(piece, Piece::Gap(_)))) {
+        if pieces.iter().any(|piece| matches!(piece, Piece::Gap(_))) {
             stream.of(id).on_miss();
         }
         self.0.ask_for_gaps(object, id, &mut pieces, ask).await;
@@ -198,7 +240,7 @@ impl Reader {
                 fill.take(part.len());
             }
         }
-        if let (Some(stream), Some(advice), Kind::Sequence) = (stream, advice, ask.kind) {
+        if let (Some(advice), Kind::Sequence) = (advice, ask.kind) {
             let at = self.0.keep_asked(id, range, stream, &advice, &pieces);
             if let Some(file) = &file {
                 self.0.read_disk_ahead(object, id, stream, &advice, file);
@@ -216,6 +258,16 @@ impl Reader {
 }
 
 impl Piece {
+    /// The part of what is not there that ends at `end`, at most.
+    fn cut(self, end: u64) -> Piece {
+        let cut = |part: ByteRange| ByteRange::new(part.start(), part.end().min(end)).unwrap_or(part);
+        match self {
+            Piece::Disk(part) => Piece::Disk(cut(part)),
+            Piece::Gap(part) => Piece::Gap(cut(part)),
+            Piece::Cell(_) | Piece::Fill(..) => self,
+        }
+    }
+
     fn has_arrived(&self) -> bool {
         match self {
             Piece::Cell(_) => true,

@@ -124,11 +124,12 @@ impl StagingFile {
     /// # Errors
     /// What the disk says; nothing has changed then.
     pub(super) fn emptying(&self) -> io::Result<()> {
-        if *self.in_place() == InPlace::Parts { self.go_on_elsewhere(std::iter::empty()) } else { Ok(()) }
+        if *self.in_place() == InPlace::Parts { self.go_on_elsewhere(std::iter::empty(), None) } else { Ok(()) }
     }
 
     /// The ranges `changed` are about to change: if the journal counts on one of their bytes, they change in another file, which has
-    /// what there is of the `present` ranges. The caller holds the lock under which the file is written.
+    /// what there is of the `present` ranges, and is `len` bytes long, if that is said. The caller holds the lock under which the file is
+    /// written.
     ///
     /// # Errors
     /// What the disk says; nothing has changed then.
@@ -136,12 +137,18 @@ impl StagingFile {
         &self,
         mut changed: impl Iterator<Item = ByteRange>,
         present: impl Iterator<Item = ByteRange>,
+        len: Option<u64>,
     ) -> io::Result<()> {
         if !changed.any(|range| self.is_kept(range)) {
             return Ok(());
         }
+        self.go_on_with(present, len)
+    }
+
+    /// Goes on in another file, which whoever waits for the copy is told of.
+    fn go_on_with(&self, present: impl Iterator<Item = ByteRange>, len: Option<u64>) -> io::Result<()> {
         self.copying.send_replace(true);
-        let copied = self.go_on_elsewhere(present);
+        let copied = self.go_on_elsewhere(present, len);
         self.copying.send_replace(false);
         copied
     }
@@ -156,10 +163,7 @@ impl StagingFile {
             return Ok(());
         }
         let before = self.name();
-        self.copying.send_replace(true);
-        let copied = self.go_on_elsewhere(present.iter());
-        self.copying.send_replace(false);
-        copied?;
+        self.go_on_with(present.iter(), None)?;
         let unsynced = self.unsynced().replace(self.name());
         if unsynced.is_some_and(|name| name == before) {
             self.retired.lock().unwrap_or_else(PoisonError::into_inner).retain(|name| *name != before);
@@ -177,10 +181,11 @@ impl StagingFile {
         self.unsynced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn go_on_elsewhere(&self, present: impl Iterator<Item = ByteRange>) -> io::Result<()> {
+    fn go_on_elsewhere(&self, present: impl Iterator<Item = ByteRange>, len: Option<u64>) -> io::Result<()> {
         let name = uuid::Uuid::new_v4().to_string();
         let (old, new) = (self.file(), self.disk.create(&name)?);
-        if let Err(e) = copy(&*old, &*new, present) {
+        let made = copy(&*old, &*new, present).and_then(|()| len.map_or(Ok(()), |len| new.set_len(len)));
+        if let Err(e) = made {
             self.disk.remove(&name)?;
             return Err(e);
         }

@@ -154,7 +154,7 @@ impl Staged {
         present: impl Iterator<Item = ByteRange>,
     ) -> io::Result<()> {
         self.content.announce_change();
-        self.file.changing(changed, present)
+        self.file.changing(changed, present, None)
     }
 
     /// The upload that is under way, if any.
@@ -384,7 +384,10 @@ impl Staged {
         if size < content.size() {
             let cut = |range: ByteRange| ByteRange::new(range.start(), range.end().min(size));
             let changed = ByteRange::new(size, u64::MAX).into_iter();
-            self.changing(changed, content.dirty().iter().chain(content.local().iter()).filter_map(cut))?;
+            let stays = content.dirty().iter().chain(content.local().iter()).filter_map(cut);
+            self.content.announce_change();
+            // The one that goes on has its length before it counts: it has nothing of what was cut off.
+            self.file.changing(changed, stays, Some(size))?;
             if size == 0 && self.is_journaled() {
                 self.file.emptying()?;
             }
@@ -503,6 +506,65 @@ mod tests {
         fn names(&self) -> io::Result<Vec<String>> {
             Ok(Vec::new())
         }
+    }
+
+    /// A disk on which no file but the first gets another length.
+    #[derive(Debug)]
+    struct Short(DirDisk);
+
+    #[derive(Debug)]
+    struct ShortFile(Arc<dyn DiskFile>);
+
+    impl Disk for Short {
+        fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+            let file = self.0.open(name)?;
+            Ok(if name == "first" { file } else { Arc::new(ShortFile(file)) })
+        }
+
+        fn remove(&self, name: &str) -> io::Result<()> {
+            self.0.remove(name)
+        }
+
+        fn names(&self) -> io::Result<Vec<String>> {
+            self.0.names()
+        }
+    }
+
+    impl DiskFile for ShortFile {
+        fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+            self.0.read_at(buffer, offset)
+        }
+
+        fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+            self.0.write_at(bytes, offset)
+        }
+
+        fn punch(&self, range: ByteRange) -> io::Result<()> {
+            self.0.punch(range)
+        }
+
+        fn set_len(&self, _: u64) -> io::Result<()> {
+            Err(io::Error::from_raw_os_error(libc::ENOSPC))
+        }
+
+        fn sync_data(&self) -> io::Result<()> {
+            self.0.sync_data()
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_cut_off_is_what_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(Short(DirDisk::new(dir.path()).unwrap()));
+        let first = StagingFile::new(Arc::clone(&disk), "first".to_owned(), disk.open("first").unwrap());
+        let version = Version { etag: ETag::parse("e"), last_modified: None, size: 300_000 };
+        let content = Content::new(Some(ObjectRef { key: Key::parse("k").unwrap(), version }));
+        let staged = Staged::new(Ino(2), first, Arc::new(Room::new(1 << 20)), content, Vec::new());
+        staged.write(Some(200_000), b"acknowledged").unwrap();
+        staged.set_recorded(&staged.snapshot(|_| false).unwrap(), Key::root());
+        assert_eq!(staged.truncate(100_000).unwrap_err().raw_os_error(), Some(libc::ENOSPC));
+        let tail = ByteRange::at(200_000, 12).unwrap();
+        assert_eq!((staged.size(), staged.read_file(tail).unwrap()), (300_000, "acknowledged".into()));
     }
 
     #[test]

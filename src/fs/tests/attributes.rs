@@ -368,3 +368,29 @@ async fn uid_and_gid_change_what_is_shown_and_not_what_is_stored() {
     b.write("new", "x").await.unwrap();
     assert_eq!((b.user("new", "uid").await, b.user("new", "gid").await), ("1000".to_owned(), "1001".to_owned()));
 }
+
+#[tokio::test]
+async fn attributes_that_somebody_else_has_set_before_a_rename_of_a_directory_are_shown_and_stay() {
+    let b = bench().await;
+    let private = |mode: &str| {
+        let user = [("mode".to_owned(), mode.to_owned()), ("color".to_owned(), "blue".to_owned())];
+        ObjectHeaders { user: user.into_iter().collect(), ..ObjectHeaders::default() }
+    };
+    let put = async |mode: &str| {
+        let body = Bytes::from_static(b"content");
+        b.memory.put(&key("d/f"), body, &private(mode), &Condition::Always).await.unwrap();
+    };
+    put("33188").await;
+    let d = b.fs.lookup(Ino::ROOT, &name("d")).await.unwrap().unwrap().ino;
+    let f = b.fs.lookup(d, &name("f")).await.unwrap().unwrap();
+    assert_eq!(f.attr.perm, 0o644);
+    // The store tells seconds.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    put("33152").await;
+    b.fs.rename((Ino::ROOT, name("d")), (Ino::ROOT, name("e")), false).await.unwrap();
+    assert_eq!(b.fs.getattr(f.ino).unwrap().attr.perm, 0o600);
+    let set = SetAttr { mtime: Some(SetTime::At(Timestamp::from_parts(5, 0))), ..SetAttr::default() };
+    b.fs.setattr(CALLER, f.ino, set, false).await.unwrap();
+    let headers = b.memory.head(&key("e/f")).await.unwrap().headers;
+    assert_eq!((headers.user["mode"].as_str(), headers.user["color"].as_str()), ("33152", "blue"));
+}

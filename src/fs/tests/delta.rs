@@ -309,3 +309,24 @@ async fn a_child_that_ends_does_not_wait_until_the_large_file_is_fetched() {
     b.fs.release(fh).await;
     assert_eq!(b.fs.pending().unwrap().files, 0);
 }
+
+#[tokio::test]
+async fn an_export_has_all_bytes_although_the_upload_ends_meanwhile() {
+    let b = probed().await;
+    let mut body = noise(40 * MIB);
+    b.put_large("large", &body).await;
+    let (ino, fh) = b.open("large", libc::O_RDWR).await;
+    b.fs.write(fh, Some(0), b"new", false).await.unwrap();
+    body[..3].copy_from_slice(b"new");
+    b.faults.fail_next(Op::CompleteUpload, ErrorKind::AccessDenied, 1);
+    b.fs.flush(CALLER, fh).await.unwrap_err();
+    b.fs.release(fh).await;
+    let held = b.faults.hold_next(Op::Get);
+    let (fs, to) = (Arc::clone(&b.fs), b.dir.path().join("exported"));
+    let exporting = tokio::spawn(async move { fs.export_path(&[name("large")], &to).await });
+    held.reached().await;
+    b.fs.commit(ino).await.unwrap();
+    held.release();
+    assert_eq!(exporting.await.unwrap().unwrap(), 0);
+    assert!(std::fs::read(b.dir.path().join("exported")).unwrap() == body);
+}

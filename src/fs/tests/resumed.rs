@@ -3,7 +3,9 @@
 use super::large::{MIB, noise, probed};
 use super::promises::bench_with;
 use super::*;
+use crate::store::fault::Hold;
 use crate::write::{RenamePhase, RenameRow};
+use tokio::task::JoinHandle;
 
 /// The first write of a mount probes the bucket.
 async fn probe(b: &Bench) {
@@ -249,16 +251,22 @@ async fn a_rename_is_taken_back_if_somebody_begins_to_write_below_while_the_next
     assert_eq!(b.fs.pending().unwrap().conflicts, 0);
 }
 
-#[tokio::test]
-async fn what_somebody_begins_to_write_while_the_old_names_go_is_not_lost() {
+/// A mount that ends a rename, and is about to delete as many old names as it does at once.
+async fn with_deletes_under_way() -> (Bench, Vec<Arc<Hold>>, JoinHandle<()>) {
     let b = killed_among_the_copies(with_directory().await).await;
     probe(&b).await;
-    // Those under way come too late for some, and the others are not begun.
     let held: Vec<_> = (0..16).map(|_| b.faults.hold_next(Op::Delete)).collect();
     let background = tokio::spawn(Arc::clone(&b.fs).run_background());
     for hold in &held {
         hold.reached().await;
     }
+    (b, held, background)
+}
+
+#[tokio::test]
+async fn what_somebody_begins_to_write_while_the_old_names_go_is_not_lost() {
+    // Those under way come too late for some, and the others are not begun.
+    let (b, held, background) = with_deletes_under_way().await;
     let names: Vec<String> = (0..20).map(|i| format!("f{i:02}")).collect();
     let mut begun = Vec::new();
     for n in &names {
@@ -307,8 +315,8 @@ async fn who_reads_or_copies_what_moves_with_the_next_mount_goes_on_with_it() {
     assert_eq!(b.fs.pending().unwrap().conflicts, 0);
 }
 
-#[tokio::test]
-async fn a_copy_that_somebody_begins_to_change_before_it_is_taken_back_is_his() {
+/// A mount after one in which a rename has failed. Answers the names that it has left copies of.
+async fn with_failed_rename() -> (Bench, Vec<String>) {
     let b = with_directory().await;
     // The marker and a file are copied, and what comes next is not.
     let held = [Op::Copy; 2].map(|op| b.faults.hold_next_answer(op));
@@ -328,6 +336,12 @@ async fn a_copy_that_somebody_begins_to_change_before_it_is_taken_back_is_his() 
             copied.push(n);
         }
     }
+    (b, copied)
+}
+
+#[tokio::test]
+async fn a_copy_that_somebody_begins_to_change_before_it_is_taken_back_is_his() {
+    let (b, copied) = with_failed_rename().await;
     let fh = begin_to_change(&b, "new", &copied[0]).await;
     ended(&b).await;
     b.close(fh).await;
@@ -368,13 +382,7 @@ async fn a_rename_that_failed_is_not_carried_out_because_the_journal_could_not_b
 
 #[tokio::test]
 async fn what_is_kept_of_an_old_name_that_goes_is_here_before_anybody_takes_the_copy_away() {
-    let b = killed_among_the_copies(with_directory().await).await;
-    probe(&b).await;
-    let held: Vec<_> = (0..16).map(|_| b.faults.hold_next(Op::Delete)).collect();
-    let background = tokio::spawn(Arc::clone(&b.fs).run_background());
-    for hold in &held {
-        hold.reached().await;
-    }
+    let (b, held, background) = with_deletes_under_way().await;
     let fh = begin_to_change(&b, "old", "f03").await;
     b.advance(1);
     held.iter().for_each(|hold| hold.release());
@@ -401,4 +409,19 @@ async fn a_left_rename_whose_old_names_may_not_be_deleted_asks_for_few() {
     b.fs.end_left_renames().await;
     assert!(b.fs.has_left_renames() && b.count(Op::Delete) < 50, "{} deletes", b.count(Op::Delete));
     assert_eq!(keys(&b).await, (200, 200));
+}
+
+#[tokio::test]
+async fn a_copy_of_a_rename_that_failed_stays_if_the_old_name_has_something_else_by_now() {
+    let (b, copied) = with_failed_rename().await;
+    let old = b.fs.lookup(Ino::ROOT, &name("old")).await.unwrap().unwrap().ino;
+    b.fs.lookup(old, &name(&copied[0])).await.unwrap().unwrap();
+    b.fs.unlink(old, name(&copied[0])).await.unwrap();
+    let (_, opened) = b.fs.create(CALLER, old, name(&copied[0]), 0o644, CREATE).await.unwrap();
+    b.fs.write(opened.fh, Some(0), b"another", false).await.unwrap();
+    b.close(opened.fh).await;
+    ended(&b).await;
+    let both = [format!("old/{}", copied[0]), format!("new/{}", copied[0])];
+    assert_eq!(b.object(&both[0]).await.as_deref(), Some("another"));
+    assert_eq!(b.object(&both[1]).await.as_deref(), Some("content"), "it may be the last one");
 }

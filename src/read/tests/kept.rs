@@ -227,3 +227,25 @@ async fn what_is_to_stay_free_on_the_disk_is_given_back() {
     let size = there.blocks() * there.fragment_size();
     assert_eq!(DiskSettings::default_in(dir.path().join("cache")).keep_free, (size / 20).min(1 << 30));
 }
+
+/// Each of them needs memory for what the disk has, and for what it has not.
+#[tokio::test(flavor = "multi_thread")]
+async fn those_who_read_much_that_the_disk_has_but_for_holes_do_not_wait_for_each_other_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let b = bench(disk(&dir, 200 * MIB));
+    let body = bytes_of(32 * MIB);
+    let object = b.put("database", &body).await;
+    for piece in 0..4 {
+        // From behind, so that nobody reads ahead.
+        for cell in (0..120).rev() {
+            let at = range(piece * 8 * MIB + cell * 64 * KIB, 64 * KIB);
+            b.reader.read(&object, at, Some(&Stream::default())).await.unwrap();
+        }
+        b.settle();
+    }
+    let b = b.remount(Settings { memory: 0, ..disk(&dir, 200 * MIB) });
+    let reads = (0..4).map(|piece| b.reader.read(&object, range(piece * 8 * MIB, 8 * MIB), None));
+    let read = tokio::time::timeout(std::time::Duration::from_secs(60), futures::future::try_join_all(reads)).await;
+    assert!(read.unwrap().unwrap().concat() == body);
+    assert!(b.gets().1 < 8 * MIB, "most of it was on the disk: {:?}", b.gets());
+}
