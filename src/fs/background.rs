@@ -125,14 +125,20 @@ impl Fs {
         for upload in left {
             self.writer.abort_left(&upload).await;
         }
-        let (mut due, mut pause) = (self.meta.now(), RENAME_PAUSE);
+        let (mut due, mut pause, mut known) = (self.meta.now(), RENAME_PAUSE, 0);
         loop {
             self.tell_failed_renames().await;
-            if self.has_left_renames() && due <= self.meta.now() {
+            let left = self.left_renames_count();
+            if left > known {
+                // Another one does not wait for those before it.
+                (due, pause) = (due.min(self.meta.now()), RENAME_PAUSE);
+            }
+            known = left;
+            if left > 0 && due <= self.meta.now() {
                 self.end_left_renames().await;
                 due = self.meta.now().plus(pause);
                 // It looks at each of its objects, and nobody writes to either directory meanwhile.
-                pause = if self.has_left_renames() { (2 * pause).min(RENAME_PAUSE_MAX) } else { RENAME_PAUSE };
+                pause = (2 * pause).min(RENAME_PAUSE_MAX);
             }
             tokio::time::sleep(PERIOD).await;
         }

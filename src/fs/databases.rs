@@ -8,7 +8,6 @@
 //! begins it anew, with another header, once the database has all of it: such a log must not be newer than its database. A database
 //! without a log is whole, be it that it is of an earlier moment.
 
-use super::begin::to_the_end;
 use super::sqlite::{Group, Role};
 use super::{Fs, FsError, Result};
 use crate::meta::InodeRow;
@@ -207,10 +206,9 @@ impl Fs {
     /// The journal or log of a database is about to go. The bucket's database is whole together with it only: so the one that is whole
     /// without it goes there first, and before that all that takes it back.
     pub(super) async fn settle_database_of(self: &Arc<Self>, parent: Ino, name: &Name) {
-        let (fs, log) = (Arc::clone(self), name.clone());
-        let settling = to_the_end(async move { fs.settle_database(parent, &log).await });
-        // The program has come to the end of its transaction, whatever becomes of that, and the directory is locked meanwhile.
-        let settled = tokio::time::timeout(SETTLE_MAX, settling).await;
+        // The program has come to the end of its transaction, whatever becomes of that, and the directory is locked meanwhile. What is not
+        // done by then is given up: the program may begin another one.
+        let settled = tokio::time::timeout(SETTLE_MAX, self.settle_database(parent, name)).await;
         if !matches!(settled, Ok(Ok(()))) {
             tracing::warn!(file = %name, ?settled, "is removed before the bucket has the database that needs it no more");
         }

@@ -76,9 +76,9 @@ impl Fs {
         self.failed_renames.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether there are renames to be ended.
-    pub(super) fn has_left_renames(&self) -> bool {
-        !self.left_renames().is_empty()
+    /// How many renames are to be ended.
+    pub(super) fn left_renames_count(&self) -> usize {
+        self.left_renames().len()
     }
 
     /// A rename has failed, and copies may be left of it.
@@ -232,9 +232,9 @@ impl Fs {
     /// Deletes what is to go. What somebody changes here stays, and then its copy goes instead, if so wanted (`or_copies`): there is one
     /// name for it.
     async fn delete_doubles(self: &Arc<Self>, doubles: Vec<Double>, or_copies: bool) -> Result<()> {
-        let (is_down, has_failed) = (&AtomicBool::new(false), &AtomicBool::new(false));
+        let (is_down, is_in_vain) = (&AtomicBool::new(false), &AtomicBool::new(false));
         let deleted = futures::stream::iter(doubles).map(|double| async move {
-            if has_failed.load(Ordering::Relaxed) {
+            if is_in_vain.load(Ordering::Relaxed) {
                 return Ok(Outcome::NotTried);
             }
             let outcome = self.delete_double(&double, is_down).await?;
@@ -243,14 +243,19 @@ impl Fs {
             }
             Ok(outcome)
         });
-        // Those that are under way come to their end: whoever has their objects open is turned to others. No more are begun.
+        // Those that are under way come to their end: whoever has their objects open is turned to others. One that cannot be deleted does
+        // not keep the others; if none can, no more are begun.
         let mut deleted = std::pin::pin!(deleted.buffer_unordered(IN_FLIGHT));
-        let mut failed = None;
+        let (mut done, mut failed) = (0, Vec::new());
         while let Some(one) = deleted.next().await {
-            has_failed.fetch_or(one.is_err(), Ordering::Relaxed);
-            failed = failed.or(one.err());
+            match one {
+                Ok(Outcome::NotTried) => {}
+                Ok(_) => done += 1,
+                Err(e) => failed.push(e),
+            }
+            is_in_vain.store(done == 0 && failed.len() >= IN_FLIGHT, Ordering::Relaxed);
         }
-        failed.map_or(Ok(()), Err)
+        failed.pop().map_or(Ok(()), Err)
     }
 
     async fn copy_moved(

@@ -49,18 +49,37 @@ pub(super) struct Ask<'a> {
 }
 
 impl Inner {
+    /// Room for all pieces that are not there yet, at once: who has room for some of what he reads and waits for more would keep it from
+    /// others who do the same, and all of them would wait for ever.
+    pub(super) async fn room_for(&self, id: VersionId, size: u64, pieces: &[Piece], ask: Ask<'_>) -> Room {
+        let (mut len, mut has_gap) = (0, false);
+        for piece in pieces {
+            len += match piece {
+                Piece::Disk(part) => unit::cells_around(*part, size).len(),
+                // More than itself: what others would ask for beyond them is a part of that.
+                Piece::Gap(gap) if !std::mem::replace(&mut has_gap, true) => {
+                    self.asked_for(id, size, *gap, ask).len().max(gap.len())
+                }
+                Piece::Gap(gap) => gap.len(),
+                Piece::Cell(_) | Piece::Fill(..) => 0,
+            };
+        }
+        if len == 0 { Room::none() } else { self.room(len).await }
+    }
+
     /// Asks for all gaps at once.
-    pub(super) async fn ask_for_gaps(
+    pub(super) fn ask_for_gaps(
         self: &Arc<Self>,
         object: &ObjectRef,
         id: VersionId,
         pieces: &mut Vec<Piece>,
+        room: &mut Room,
         ask: Ask<'_>,
     ) {
         let mut index = 0;
         while let Some(piece) = pieces.get(index) {
             if let Piece::Gap(gap) = *piece {
-                let fill = self.ask(object, id, gap, ask).await;
+                let fill = self.ask(object, id, gap, room, ask);
                 // A gap larger than a request, or a part of it for which somebody else has asked meanwhile.
                 let part = gap.intersect(fill.range()).unwrap_or(gap);
                 pieces[index] = Piece::Fill(fill, part);
@@ -72,9 +91,21 @@ impl Inner {
         }
     }
 
-    /// Asks for what begins with `gap`. Waits until there is memory for it.
-    async fn ask(self: &Arc<Self>, object: &ObjectRef, id: VersionId, gap: ByteRange, ask: Ask<'_>) -> Arc<Fill> {
-        let size = object.version.size;
+    /// Asks for what begins with `gap`.
+    fn ask(
+        self: &Arc<Self>,
+        object: &ObjectRef,
+        id: VersionId,
+        gap: ByteRange,
+        room: &mut Room,
+        ask: Ask<'_>,
+    ) -> Arc<Fill> {
+        let range = self.asked_for(id, object.version.size, gap, ask);
+        self.begin(object, id, gap.start(), (range, room.part(range.len())), ask)
+    }
+
+    /// What a request asks for that begins with `gap`.
+    fn asked_for(&self, id: VersionId, size: u64, gap: ByteRange, ask: Ask<'_>) -> ByteRange {
         let range = match ask.kind {
             Kind::Once => gap,
             Kind::Kept => match ByteRange::new(0, size) {
@@ -83,9 +114,7 @@ impl Inner {
             },
             Kind::Sequence => self.request(id, gap, ask),
         };
-        let range = ByteRange::new(range.start(), range.end().min(range.start() + unit::GET_MAX)).unwrap_or(range);
-        let room = self.room(range.len()).await;
-        self.begin(object, id, gap.start(), (range, room), ask)
+        ByteRange::new(range.start(), range.end().min(range.start() + unit::GET_MAX)).unwrap_or(range)
     }
 
     /// The range of a sequential request for `gap` at least: it ends at a multiple of a step, where what is on its way begins, or

@@ -82,10 +82,20 @@ fn units(bytes: u64) -> u32 {
 pub(super) struct Room(Option<OwnedSemaphorePermit>);
 
 impl Room {
+    /// None: what is made with it is not counted.
+    pub(super) fn none() -> Room {
+        Room(None)
+    }
+
+    /// The part of it for `len` bytes, as far as there is any.
+    pub(super) fn part(&mut self, len: u64) -> Room {
+        let part = self.0.as_mut().and_then(|permit| permit.split(units(len) as usize));
+        Room(part.or_else(|| self.0.take()))
+    }
+
     /// An empty buffer for `len` bytes, which takes as much of the room, as far as there is any.
     pub(super) fn buffer(&mut self, len: u64) -> Buffer {
-        let part = self.0.as_mut().and_then(|permit| permit.split(units(len) as usize));
-        Buffer::new(len, part.or_else(|| self.0.take()))
+        Buffer::new(len, self.part(len).0)
     }
 }
 

@@ -22,7 +22,7 @@ mod unit;
 use crate::store::{ObjectStore, StoreError};
 use crate::types::{ByteRange, ObjectRef};
 use ask::{Ask, Kind};
-use budget::Budget;
+use budget::{Budget, Room};
 use bytes::{Bytes, BytesMut};
 use cells::Cells;
 use disk::{CacheFile, DiskCache};
@@ -173,37 +173,29 @@ impl Reader {
         }
     }
 
-    /// Bytes that no handle reads, which may be many: one piece after the other. Who has room for one waits for no more of it: others
-    /// would do the same, and each of them wait for the rest.
+    /// Bytes that no handle reads, which may be many: as many at once as a request asks for at most.
     async fn read_in_turn(&self, object: &ObjectRef, range: ByteRange) -> Result<Bytes, StoreError> {
         let (id, size) = (VersionId::of(object), object.version.size);
         let file = match &self.0.disk {
             Some(disk) => disk.file(id, size).await,
             None => None,
         };
-        let (mut out, mut at) = (BytesMut::new(), range.start());
-        while let Some(rest) = ByteRange::new(at, range.end()) {
-            let Some(first) = self.0.known(id, rest, file.as_deref()).into_iter().next() else { break };
-            let mut pieces = vec![first.cut(at + unit::GET_MAX)];
+        let mut out = BytesMut::new();
+        for start in (range.start()..range.end()).step_by(unit::GET_MAX as usize) {
+            let Some(part) = ByteRange::new(start, range.end().min(start + unit::GET_MAX)) else { break };
+            let ask = Ask { to: part.end(), get: unit::GET_MAX, kind: Kind::Once, purpose: None };
+            let mut pieces = self.0.known(id, part, file.as_deref());
+            let mut room = self.0.room_for(id, size, &pieces, ask).await;
             if let Some(file) = &file {
-                self.0.read_disk(file, &mut pieces, size, false).await;
+                self.0.read_disk(file, &mut pieces, &mut room, size, false).await;
             }
-            let ask = Ask { to: range.end(), get: unit::GET_MAX, kind: Kind::Once, purpose: None };
-            self.0.ask_for_gaps(object, id, &mut pieces, ask).await;
-            for piece in &pieces {
-                if let Piece::Fill(fill, part) = piece {
-                    fill.take(part.len());
-                }
-            }
-            let bytes = assemble(pieces, rest).await?;
-            if bytes.len() as u64 == range.len() {
+            self.0.ask_for_gaps(object, id, &mut pieces, &mut room, ask);
+            drop(room);
+            take(&pieces);
+            let bytes = assemble(pieces, part).await?;
+            if part == range {
                 return Ok(bytes);
             }
-            if bytes.is_empty() {
-                break;
-            }
-            at += bytes.len() as u64;
-            out.reserve(usize::try_from(range.end() - rest.start()).unwrap_or(0));
             out.extend_from_slice(&bytes);
         }
         Ok(out.freeze())
@@ -228,18 +220,16 @@ impl Reader {
             None => None,
         };
         let mut pieces = self.0.known(id, range, file.as_deref());
+        let mut room = self.0.room_for(id, size, &pieces, ask).await;
         if let Some(file) = &file {
-            self.0.read_disk(file, &mut pieces, size, matches!(ask.kind, Kind::Kept)).await;
+            self.0.read_disk(file, &mut pieces, &mut room, size, matches!(ask.kind, Kind::Kept)).await;
         }
         if pieces.iter().any(|piece| matches!(piece, Piece::Gap(_))) {
             stream.of(id).on_miss();
         }
-        self.0.ask_for_gaps(object, id, &mut pieces, ask).await;
-        for piece in &pieces {
-            if let Piece::Fill(fill, part) = piece {
-                fill.take(part.len());
-            }
-        }
+        self.0.ask_for_gaps(object, id, &mut pieces, &mut room, ask);
+        drop(room);
+        take(&pieces);
         if let (Some(advice), Kind::Sequence) = (advice, ask.kind) {
             let at = self.0.keep_asked(id, range, stream, &advice, &pieces);
             if let Some(file) = &file {
@@ -258,16 +248,6 @@ impl Reader {
 }
 
 impl Piece {
-    /// The part of what is not there that ends at `end`, at most.
-    fn cut(self, end: u64) -> Piece {
-        let cut = |part: ByteRange| ByteRange::new(part.start(), part.end().min(end)).unwrap_or(part);
-        match self {
-            Piece::Disk(part) => Piece::Disk(cut(part)),
-            Piece::Gap(part) => Piece::Gap(cut(part)),
-            Piece::Cell(_) | Piece::Fill(..) => self,
-        }
-    }
-
     fn has_arrived(&self) -> bool {
         match self {
             Piece::Cell(_) => true,
@@ -332,14 +312,23 @@ impl Inner {
     }
 
     /// Reads what the disk has. What it cannot answer is a gap.
-    async fn read_disk(&self, file: &Arc<CacheFile>, pieces: &mut [Piece], size: u64, is_look: bool) {
+    async fn read_disk(&self, file: &Arc<CacheFile>, pieces: &mut [Piece], room: &mut Room, size: u64, is_look: bool) {
         for piece in pieces {
             if let Piece::Disk(part) = *piece {
                 let around = unit::cells_around(part, size);
-                let buffer = self.room(around.len()).await.buffer(around.len());
+                let buffer = room.buffer(around.len());
                 let read = DiskCache::read(Arc::clone(file), part, buffer, is_look).await;
                 *piece = read.map_or(Piece::Gap(part), Piece::Cell);
             }
+        }
+    }
+}
+
+/// What is on its way is for this read.
+fn take(pieces: &[Piece]) {
+    for piece in pieces {
+        if let Piece::Fill(fill, part) = piece {
+            fill.take(part.len());
         }
     }
 }

@@ -249,3 +249,42 @@ async fn those_who_read_much_that_the_disk_has_but_for_holes_do_not_wait_for_eac
     assert!(read.unwrap().unwrap().concat() == body);
     assert!(b.gets().1 < 8 * MIB, "most of it was on the disk: {:?}", b.gets());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_handles_that_read_what_the_disk_has_in_part_do_not_wait_for_each_other_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let b = bench(disk(&dir, 200 * MIB));
+    let body = bytes_of(64 * MIB);
+    let object = b.put("database", &body).await;
+    // Every other cell, from behind.
+    for cell in (0..512).rev() {
+        let at = range(2 * cell * 64 * KIB, 64 * KIB);
+        b.reader.read(&object, at, Some(&Stream::default())).await.unwrap();
+        if cell % 32 == 0 {
+            b.settle();
+        }
+    }
+    let b = b.remount(Settings { memory: 0, ..disk(&dir, 200 * MIB) });
+    let reads = (0..64).map(|at| {
+        let (b, object) = (&b, &object);
+        async move { b.reader.read(object, range(at * MIB, MIB), Some(&Stream::default())).await }
+    });
+    let read = tokio::time::timeout(std::time::Duration::from_secs(60), futures::future::try_join_all(reads)).await;
+    assert!(read.unwrap().unwrap().concat() == body);
+}
+
+#[tokio::test]
+async fn all_holes_of_what_is_read_at_once_are_asked_for_at_once() {
+    let b = bench(Settings::default());
+    let body = bytes_of(4 * MIB);
+    let object = b.put("database", &body).await;
+    b.reader.read(&object, range(2 * MIB, 64 * KIB), Some(&Stream::default())).await.unwrap();
+    let held = [b.faults.hold_next(Op::Get), b.faults.hold_next(Op::Get)];
+    let (reader, all) = (b.reader.clone(), range(0, 4 * MIB));
+    let reading = tokio::spawn(async move { reader.read(&object, all, None).await });
+    for hold in &held {
+        hold.reached().await;
+    }
+    held.iter().for_each(|hold| hold.release());
+    assert!(reading.await.unwrap().unwrap() == body);
+}
